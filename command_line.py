@@ -1,0 +1,105 @@
+"""What every script does at its boundary: reading arguments, reporting bad input, progress, safe writing.
+
+A user's mistake ends in one line on stderr and exit code 2 (no traceback); a defect of ours keeps its traceback.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parent
+
+
+class UserError(Exception):
+    """Bad input from outside: the message names the file, what was found, what is expected and what to do."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults of every flag and keeps the line breaks of the description."""
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser with the repository's conventions (defaults shown, no abbreviated flags)."""
+    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's main(); exit 0 on success, 2 with one line on a UserError, 130 on Ctrl-C.
+
+    Output is line-buffered, so that `nohup python train.py > train.log &` can be followed with `tail -f`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(code or 0)
+
+
+def warn(message: str) -> None:
+    """Print one warning line to stderr."""
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """A tqdm bar (rate and remaining time), silent when stderr is not a terminal."""
+    return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it only if the block succeeds: no half-written results.
+
+    The temporary name keeps the suffix (NumPy and matplotlib look at it). Parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; results take the permissions any other file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically. Non-finite numbers are refused (they are not JSON)."""
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; UserError names the file and line when it is missing or broken."""
+    path = existing_file(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); write it again or restore it") from None
+
+
+def existing_file(path: str | Path, hint: str = "check the path") -> Path:
+    """Return `path` if it is a file, else raise a UserError that ends with `hint`."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {hint}")
+    return path
