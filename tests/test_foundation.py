@@ -1,0 +1,81 @@
+"""Units, the site file and what scripts do at their boundary."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import units
+from command_line import REPOSITORY, UserError, read_json, write_json, writing
+from sites import DEFAULT_SITE, load_site
+
+
+def test_tower_units_round_trip_and_sign():
+    assert units.nee_g_m2_to_nep_mg_ha(2.5) == pytest.approx(-0.025)  # release is a negative NEP
+    nee = np.linspace(-9, 9, 7)
+    np.testing.assert_allclose(units.nep_mg_ha_to_nee_g_m2(units.nee_g_m2_to_nep_mg_ha(nee)), nee)
+
+
+def test_flux_identities():
+    gpp, npp, er = 0.12, 0.05, 0.11
+    nep = gpp - er
+    assert npp - units.rh_from_npp_nep(npp, nep) == pytest.approx(nep)
+    assert units.er_from_gpp_nep(gpp, nep) == pytest.approx(er)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
+    path = tmp_path / "result.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), writing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_round_trip_refuses_nan_and_broken_files(tmp_path: Path):
+    path = tmp_path / "a" / "b.json"
+    write_json(path, {"x": [1, 2.5]})
+    assert read_json(path) == {"x": [1, 2.5]}
+    with pytest.raises(ValueError):
+        write_json(path, {"x": float("nan")})
+    assert read_json(path) == {"x": [1, 2.5]}
+    path.write_text("{")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        read_json(path)
+
+
+def test_user_errors_end_in_one_line_and_exit_code_2(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text("from command_line import UserError, run\ndef main():\n    raise UserError('a\\n b')\nrun(main)\n")
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}
+    )
+    assert done.returncode == 2 and done.stderr == "error: a b\n" and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("latitude: 4.20", "latitude: north", "latitude is 'north'"),
+        ("texture: medium", "texture: loam", "texture is 'loam'"),
+        ("name: LHP", "nmae: LHP", "unknown key 'nmae'"),
+        ("altitude: 150.0", "# no altitude", "key 'altitude' is missing"),
+        ("start: 2010-01-01", "start: 2030-01-01", "period must be"),
+    ],
+)
+def test_bad_site_files_are_refused_with_the_reason(tmp_path: Path, old, new, message):
+    path = tmp_path / "site.yaml"
+    text = DEFAULT_SITE.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError) as error:
+        load_site(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_default_site_is_lambir_hills():
+    site = load_site()
+    assert (site.name, site.latitude, site.lower_capacity) == ("LHP", 4.2, 477.0)
+    assert site.weather_statistics.parent == DEFAULT_SITE.parent
