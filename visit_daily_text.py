@@ -33,7 +33,7 @@ DIGITS = 9  # significant digits in the text: NEP = GPP - ER then holds to 1e-9
 def daily_template(dates: np.ndarray, dynamic: np.ndarray) -> str:
     """The part of a daily file that all runs share, as a printf template; see write_daily_file for the arguments."""
     stamps = pd.DatetimeIndex(dates)
-    calendar = zip(stamps.year, stamps.dayofyear - 1, stamps.month, stamps.day, strict=True)
+    calendar = zip(stamps.year, stamps.day_of_year - 1, stamps.month, stamps.day, strict=True)
     number = f"%.{DIGITS}g"
     weather, fluxes = " ".join([number] * len(DYNAMIC_FEATURES)), " ".join([number] * len(FILE_FLUXES))
     rows = zip(calendar, np.asarray(dynamic, dtype=np.float64).tolist(), strict=True)
@@ -77,7 +77,7 @@ def round_as_written(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     with np.errstate(divide="ignore"):
         exponent = np.floor(np.log10(np.abs(values)))
-    scale = 10.0 ** (DIGITS - 1 - np.where(np.isfinite(exponent), exponent, 0.0))
+    scale = 10.0 ** (DIGITS - 1 - np.where(np.isfinite(exponent), np.maximum(exponent, -200.0), 0.0))
     return np.rint(values * scale) / scale
 
 
