@@ -1,0 +1,314 @@
+"""The emulator's network: an LSTM over daily weather, conditioned on VISIT's static parameters.
+
+  parameters -> static side -> the LSTM's first state (init_state), an embedding that joins every day's input
+                               (concat_input) and, by choice, a gain and offset on the outputs (output_affine)
+  weather    -> LSTM -> read-out -> three fluxes; the fourth follows from NEP = NPP - Rh
+
+`python model.py` prints a short description of both presets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from command_line import run, warn
+from static_features import StaticFeatures
+from units import TARGETS
+
+CALL_ARGUMENTS = ("dynamic_dim", "static_dim", "hidden_size", "num_layers", "dropout")
+DERIVED = {"rh": ("npp", "nep", -1.0), "nep": ("npp", "rh", -1.0), "npp": ("nep", "rh", 1.0)}  # name: (a, b, sign): a + sign b
+
+
+@dataclass
+class StaticState:
+    """What the static side hands to the recurrent one, for B parameter vectors."""
+
+    hidden: torch.Tensor  # (layer, B, hidden)
+    cell: torch.Tensor  # (layer, B, hidden)
+    embedding: torch.Tensor | None  # (B, embedding)
+    gain: torch.Tensor | None  # (B, 3)
+    offset: torch.Tensor | None  # (B, 3), scaled fluxes
+
+    def repeat(self, times: int) -> "StaticState":
+        """The same vectors `times` times along the batch: order (time, B)."""
+        def tile(x, dim):
+            return None if x is None else torch.cat([x] * times, dim=dim)
+
+        return StaticState(tile(self.hidden, 1), tile(self.cell, 1), tile(self.embedding, 0), tile(self.gain, 0),
+                           tile(self.offset, 0))  # fmt: skip
+
+
+class StaticConditionedLSTM(nn.Module):
+    """Daily GPP, NPP, NEP and Rh from weather and parameters. Build it with create_model().
+
+    All inputs are scaled (data's scalers); outputs are physical, Mg C ha-1 day-1, in the order of units.TARGETS. Methods
+    that end in `_scaled` return fluxes standardised by `target_mean` and `target_scale` (buffers), as the loss needs.
+    """
+
+    def __init__(
+        self, dynamic_dim: int, static_dim: int, hidden_size: int, num_layers: int, dropout: float, *,
+        init_state: bool = True, concat_input: bool = True, init_width: int = 128, embedding_size: int = 64,
+        head_width: int = 128, flux_feedback: bool = True, predicted: Sequence[str] = ("gpp", "npp", "nep"),
+        static_features: str = "none", static_trunk: Sequence[int] = (), static_dropout: float = 0.0,
+        output_affine: bool = False, parameter_names: Sequence[str] | None = None, logarithmic: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        names = list(parameter_names) if parameter_names is not None else [f"parameter_{i}" for i in range(static_dim)]
+        if len(names) != static_dim:
+            raise ValueError(f"{len(names)} parameter names for static_dim {static_dim}")
+        self.options: dict[str, Any] = {
+            "dynamic_dim": dynamic_dim, "static_dim": static_dim, "hidden_size": hidden_size, "num_layers": num_layers,
+            "dropout": dropout, "init_state": init_state, "concat_input": concat_input, "init_width": init_width,
+            "embedding_size": embedding_size, "head_width": head_width, "flux_feedback": flux_feedback,
+            "predicted": list(predicted), "static_features": static_features, "static_trunk": list(static_trunk),
+            "static_dropout": static_dropout, "output_affine": output_affine, "parameter_names": names,
+            "logarithmic": list(logarithmic),
+        }  # fmt: skip
+        self.flux_feedback, self.hidden_size, self.num_layers = flux_feedback, hidden_size, num_layers
+        self.predicted = [TARGETS.index(name) for name in predicted]
+        (self.derived,) = set(range(len(TARGETS))) - set(self.predicted)
+        self.register_buffer("target_mean", torch.zeros(len(TARGETS)))
+        self.register_buffer("target_scale", torch.ones(len(TARGETS)))
+
+        self.static_features = StaticFeatures(names, logarithmic, static_features)
+        width = len(self.static_features)
+        layers: list[nn.Module] = []
+        for size in static_trunk:
+            layers += [nn.Linear(width, size), nn.SiLU(), nn.Dropout(static_dropout)]
+            width = size
+        self.static_trunk = nn.Sequential(*layers)
+        state_size = 2 * num_layers * hidden_size
+        if init_state and static_trunk:
+            self.init_state = nn.Linear(width, state_size)
+        elif init_state:
+            self.init_state = nn.Sequential(nn.Linear(width, init_width), nn.ReLU(), nn.Linear(init_width, state_size))
+        else:
+            self.init_state = None
+        self.embed = nn.Linear(width, embedding_size) if concat_input else None
+        self.affine = nn.Linear(width, 2 * len(predicted)) if output_affine else None
+        self.affine_features = nn.Linear(len(self.static_features), len(predicted)) if output_affine else None
+        for layer in (self.affine, self.affine_features):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+        inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback
+        self.lstm = nn.LSTM(inputs, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0, batch_first=True)
+        with torch.no_grad():  # remember by default: a forest's state changes over months (Gers et al. 2000)
+            for layer in range(num_layers):
+                getattr(self.lstm, f"bias_ih_l{layer}")[hidden_size : 2 * hidden_size] += 1.0
+        if head_width:
+            self.head = nn.Sequential(nn.Linear(hidden_size, head_width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(head_width, 3))
+        else:
+            self.head = nn.Linear(hidden_size, 3)
+
+    # ---- what travels with the weights -------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The architecture travels inside the state dict, as plain values (loadable with weights_only=True)."""
+        return {"options": dict(self.options)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Nothing to do: load_state_dict has built the architecture already."""
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """As in PyTorch, but a checkpoint of another preset rebuilds this model first.
+
+        So create_model(dynamic_dim=..., static_dim=..., ...) and load_state_dict(checkpoint["model_state_dict"]) work for
+        every trained emulator; a different number of inputs stays an error.
+        """
+        saved = state_dict.get("_extra_state", {}).get("options") if "_extra_state" in state_dict else None
+        if saved and saved != self.options:
+            for name in ("dynamic_dim", "static_dim"):
+                if saved[name] != self.options[name]:
+                    raise RuntimeError(f"the checkpoint has {name} {saved[name]}, this model {self.options[name]}")
+            changed = [f"{n} {self.options[n]} -> {saved[n]}" for n in ("hidden_size", "num_layers") if saved[n] != self.options[n]]
+            if changed:
+                warn(f"the model takes the checkpoint's shape: {', '.join(changed)}")
+            device, training = self.target_mean.device, self.training
+            self.__init__(**saved)
+            self.to(device).train(training)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    @torch.no_grad()
+    def set_scaling(
+        self, target_mean: np.ndarray, target_scale: np.ndarray, static_mean: np.ndarray, static_scale: np.ndarray,
+        climate: np.ndarray | None, parameters: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Take over the data's scalings: fluxes (4,) Mg C ha-1 day-1; parameters' mean and scale (P,); mean weather (10,)
+        in units.UNITS (None = unknown features); training parameters (run, P), physical."""
+        self.target_mean.copy_(torch.as_tensor(target_mean))
+        self.target_scale.copy_(torch.as_tensor(target_scale))
+        self.static_features.fit(static_mean, static_scale, climate, parameters)
+
+    # ---- pieces ------------------------------------------------------------------------------------------------------
+
+    def encode_static(self, static_x: torch.Tensor) -> StaticState:
+        """static_x (B, P) scaled -> StaticState."""
+        features = self.static_features(static_x)
+        trunk = self.static_trunk(features)
+        shape = (self.num_layers, len(static_x), self.hidden_size)
+        if self.init_state is not None:
+            hidden, cell = self.init_state(trunk).view(len(static_x), 2, *shape[::2]).permute(1, 2, 0, 3).unbind(0)
+        else:
+            hidden = cell = static_x.new_zeros(shape)
+        gain = offset = None
+        if self.affine is not None:
+            log_gain, offset = self.affine(trunk).chunk(2, dim=-1)
+            gain = torch.exp(log_gain.clamp(-3.0, 3.0))
+            offset = offset + self.affine_features(features)
+        embedding = self.embed(trunk) if self.embed is not None else None
+        return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset)
+
+    def recur(self, dynamic: torch.Tensor, static: StaticState, state: tuple, flux: torch.Tensor | None = None):
+        """The LSTM over dynamic (B, T, 10) from state (h, c); flux (B, T, 4) scaled, of the day before, None = unknown.
+
+        Returns hidden (B, T, hidden) and the new state. With an unknown flux its inputs are 0, the mean.
+        """
+        parts = [dynamic]
+        if static.embedding is not None:
+            # Joined by expansion: splitting the weights to add the embedding once per vector measured no faster, since
+            # the input product is one large matrix product over all days.
+            parts.append(static.embedding[:, None, :].expand(-1, dynamic.shape[1], -1))
+        if self.flux_feedback:
+            parts.append(flux if flux is not None else dynamic.new_zeros(*dynamic.shape[:2], len(TARGETS)))
+        return self.lstm(torch.cat(parts, dim=-1), state)
+
+    def read_out(self, hidden: torch.Tensor, static: StaticState) -> torch.Tensor:
+        """hidden (B, T, hidden) -> four scaled fluxes (B, T, 4), the derived one from the identity."""
+        three = self.head(hidden)
+        if static.gain is not None:
+            three = three * static.gain[:, None, :] + static.offset[:, None, :]
+        columns: list[torch.Tensor | None] = [None] * len(TARGETS)
+        for i, target in enumerate(self.predicted):
+            columns[target] = three[..., i]
+        first, second, sign = DERIVED[TARGETS[self.derived]]
+        a, b = TARGETS.index(first), TARGETS.index(second)
+        mean, scale = self.target_mean, self.target_scale
+        physical = columns[a] * scale[a] + mean[a] + sign * (columns[b] * scale[b] + mean[b])
+        columns[self.derived] = (physical - mean[self.derived]) / scale[self.derived]
+        return torch.stack(columns, dim=-1)
+
+    def to_physical(self, scaled: torch.Tensor) -> torch.Tensor:
+        """Scaled fluxes (..., 4) -> Mg C ha-1 day-1, with NEP = NPP - Rh to the last bit."""
+        gpp, npp, nep, rh = (scaled * self.target_scale + self.target_mean).unbind(dim=-1)
+        rh = npp - nep if self.derived != TARGETS.index("nep") else rh
+        return torch.stack([gpp, npp, npp - rh, rh], dim=-1)
+
+    def to_scaled(self, physical: torch.Tensor) -> torch.Tensor:
+        """Mg C ha-1 day-1 (..., 4) -> scaled fluxes."""
+        return (physical - self.target_mean) / self.target_scale
+
+    # ---- whole passes ------------------------------------------------------------------------------------------------
+
+    def roll(
+        self, dynamic: torch.Tensor, static: StaticState, state: tuple, previous: torch.Tensor,
+        truth: torch.Tensor | None = None, probability: float = 0.0, generator: torch.Generator | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Predict dynamic (B, T, 10) day by day from state (h, c), feeding fluxes back. Returns (B, T, 4) scaled.
+
+        previous (B, 4): the scaled flux of the day before. truth (B, T, 4): true scaled fluxes of the day before each
+        day; each day and sample takes the truth with `probability` (teacher forcing), else the model's own prediction.
+        Without feedback this is one LSTM call over the stretch.
+        """
+        if not self.flux_feedback:
+            return self.read_out(self.recur(dynamic, static, state)[0], static)
+        if truth is not None and probability >= 1.0:
+            return self.read_out(self.recur(dynamic, static, state, truth)[0], static)
+        outputs = []
+        for day in range(dynamic.shape[1]):
+            if truth is not None and probability > 0.0:
+                teach = torch.rand(len(dynamic), 1, generator=generator, device=dynamic.device) < probability
+                previous = torch.where(teach, truth[:, day], previous)
+            hidden, state = self.recur(dynamic[:, day : day + 1], static, state, previous[:, None])
+            outputs.append(self.read_out(hidden, static))
+            previous = outputs[-1][:, 0]
+        return torch.cat(outputs, dim=1)
+
+    def forward_scaled(self, context_x, static_x, future_known) -> torch.Tensor:
+        """As forward(), scaled fluxes."""
+        return self.simulate_scaled(static_x, torch.cat([context_x, future_known], dim=1), context_x.shape[1])
+
+    def forward(self, context_x: torch.Tensor, static_x: torch.Tensor, future_known: torch.Tensor) -> torch.Tensor:
+        """Free-running prediction of the horizon.
+
+        context_x (B, 180, 10) scaled weather of the days before, static_x (B, P) scaled parameters, future_known
+        (B, 30, 10) scaled weather of the horizon -> (B, 30, 4) GPP, NPP, NEP, Rh in Mg C ha-1 day-1.
+        """
+        return self.to_physical(self.forward_scaled(context_x, static_x, future_known))
+
+    def simulate_scaled(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int) -> torch.Tensor:
+        """As simulate(), scaled fluxes."""
+        static = self.encode_static(static_x)
+        if dynamic_x.dim() == 2:
+            dynamic_x = dynamic_x.expand(len(static_x), -1, -1)
+        state = (static.hidden, static.cell)
+        if not self.flux_feedback:  # one pass over everything
+            return self.read_out(self.recur(dynamic_x, static, state)[0][:, warmup:], static)
+        previous = dynamic_x.new_zeros(len(static_x), len(TARGETS))
+        if warmup:
+            hidden, state = self.recur(dynamic_x[:, :warmup], static, state)
+            previous = self.read_out(hidden[:, -1:], static)[:, 0]
+        return self.roll(dynamic_x[:, warmup:], static, state, previous)
+
+    def simulate(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int = 180) -> torch.Tensor:
+        """Free-running prediction over one long stretch, differentiable.
+
+        static_x (B, P) scaled; dynamic_x (D, 10), shared by all, or (B, D, 10), scaled; the first `warmup` days only set
+        the state -> (B, D - warmup, 4) in Mg C ha-1 day-1.
+        """
+        return self.to_physical(self.simulate_scaled(static_x, dynamic_x, warmup))
+
+
+def create_model(
+    dynamic_dim: int = 10, static_dim: int = 36, hidden_size: int = 256, num_layers: int = 2, dropout: float = 0.1,
+    device: str | torch.device = "cpu", **options: Any,
+) -> StaticConditionedLSTM:  # fmt: skip
+    """The contract's network (preset `specification`) unless `options` (keyword arguments of the class) say otherwise."""
+    return StaticConditionedLSTM(dynamic_dim, static_dim, hidden_size, num_layers, dropout, **options).to(device)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable weights."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def main() -> int:
+    from dataclasses import asdict
+
+    from command_line import make_parser
+    from configuration import ARCHITECTURE_FILE, load_configuration
+    from parameters import read_ranges
+    from units import DYNAMIC_FEATURES, FLUX_UNIT
+
+    parser = make_parser("Describe the emulator's network: shapes, parts and number of weights of each preset.")
+    parser.add_argument("--architecture", default=str(ARCHITECTURE_FILE), help="YAML with the presets")
+    arguments = parser.parse_args()
+    space = read_ranges()
+    for preset in ("specification", "recommended"):
+        config = load_configuration(arguments.architecture, preset)
+        values = space.unit_to_physical(np.random.default_rng(0).random((64, len(space))))
+        from static_features import logarithmic_parameters
+
+        model = create_model(
+            dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(space), **asdict(config.model),
+            parameter_names=space.names, logarithmic=logarithmic_parameters(space.names, values),
+        )  # fmt: skip
+        context, horizon = config.evaluation.context_days, config.evaluation.horizon_days
+        output = model(torch.zeros(2, context, len(DYNAMIC_FEATURES)), torch.zeros(2, len(space)), torch.zeros(2, horizon, len(DYNAMIC_FEATURES)))
+        print(f"preset {preset}: LSTM {model.num_layers} x {model.hidden_size}, flux feedback {'on' if model.flux_feedback else 'off'}")
+        print(f"  context_x (B, {context}, {len(DYNAMIC_FEATURES)}), static_x (B, {len(space)}), future_known (B, {horizon}, "
+              f"{len(DYNAMIC_FEATURES)}) -> {tuple(output.shape)} = (B, day, {' '.join(TARGETS)}) in {FLUX_UNIT}")  # fmt: skip
+        print(f"  static features {len(model.static_features)} ({config.model.static_features}); "
+              f"{count_parameters(model):,} weights: static side "
+              f"{sum(count_parameters(m) for m in (model.static_trunk, model.init_state, model.embed, model.affine, model.affine_features) if m is not None):,}, "
+              f"LSTM {count_parameters(model.lstm):,}, read-out {count_parameters(model.head):,}")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
