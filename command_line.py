@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 def make_parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the repository's conventions (defaults shown, no abbreviated flags)."""
     return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+def iso_date(text: str) -> date:
+    """argparse type of a day written YYYY-MM-DD."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no day; expected YYYY-MM-DD, such as 2012-01-31") from None
 
 
 def run(main: Callable[[], int | None]) -> None:
