@@ -23,6 +23,31 @@ CALL_ARGUMENTS = ("dynamic_dim", "static_dim", "hidden_size", "num_layers", "dro
 DERIVED = {"rh": ("npp", "nep", -1.0), "nep": ("npp", "rh", -1.0), "npp": ("nep", "rh", 1.0)}  # name: (a, b, sign): a + sign b
 
 
+class SharedDropout(nn.Module):
+    """Dropout whose mask does not depend on how a batch is split over processes (torchrun).
+
+    Process `rank` of `world` holds every world-th sample; all draw the whole batch's mask from equally seeded
+    generators and take their own rows, so that two processes train exactly what one would.
+    """
+
+    rank, world = 0, 1  # set by train.py for all instances
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.probability == 0.0:
+            return x
+        return x * (shared_random(x.shape, x.device) >= self.probability) / (1.0 - self.probability)
+
+
+def shared_random(shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Uniform random numbers of this process' rows of a batch; see SharedDropout."""
+    rank, world = SharedDropout.rank, SharedDropout.world
+    return torch.rand(shape[0] * world, *shape[1:], device=device)[rank::world]
+
+
 @dataclass
 class StaticState:
     """What the static side hands to the recurrent one, for B parameter vectors."""
@@ -78,7 +103,7 @@ class StaticConditionedLSTM(nn.Module):
         width = len(self.static_features)
         layers: list[nn.Module] = []
         for size in static_trunk:
-            layers += [nn.Linear(width, size), nn.SiLU(), nn.Dropout(static_dropout)]
+            layers += [nn.Linear(width, size), nn.SiLU(), SharedDropout(static_dropout)]
             width = size
         self.static_trunk = nn.Sequential(*layers)
         state_size = 2 * num_layers * hidden_size
@@ -97,12 +122,16 @@ class StaticConditionedLSTM(nn.Module):
                 nn.init.zeros_(layer.bias)
 
         inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback
-        self.lstm = nn.LSTM(inputs, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0, batch_first=True)
+        # One nn.LSTM a layer, so that the dropout between layers is ours (same speed as one nn.LSTM of several layers).
+        self.lstm = nn.ModuleList(
+            nn.LSTM(inputs if layer == 0 else hidden_size, hidden_size, batch_first=True) for layer in range(num_layers)
+        )
+        self.dropout = SharedDropout(dropout)
         with torch.no_grad():  # remember by default: a forest's state changes over months (Gers et al. 2000)
-            for layer in range(num_layers):
-                getattr(self.lstm, f"bias_ih_l{layer}")[hidden_size : 2 * hidden_size] += 1.0
+            for layer in self.lstm:
+                layer.bias_ih_l0[hidden_size : 2 * hidden_size] += 1.0
         if head_width:
-            self.head = nn.Sequential(nn.Linear(hidden_size, head_width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(head_width, 3))
+            self.head = nn.Sequential(nn.Linear(hidden_size, head_width), nn.ReLU(), SharedDropout(dropout), nn.Linear(head_width, 3))
         else:
             self.head = nn.Linear(hidden_size, 3)
 
@@ -176,7 +205,13 @@ class StaticConditionedLSTM(nn.Module):
             parts.append(static.embedding[:, None, :].expand(-1, dynamic.shape[1], -1))
         if self.flux_feedback:
             parts.append(flux if flux is not None else dynamic.new_zeros(*dynamic.shape[:2], len(TARGETS)))
-        return self.lstm(torch.cat(parts, dim=-1), state)
+        hidden = torch.cat(parts, dim=-1)
+        last_hidden, last_cell = [], []
+        for i, layer in enumerate(self.lstm):
+            hidden, (h, c) = layer(hidden if i == 0 else self.dropout(hidden), (state[0][i : i + 1], state[1][i : i + 1]))
+            last_hidden.append(h)
+            last_cell.append(c)
+        return hidden, (torch.cat(last_hidden), torch.cat(last_cell))
 
     def read_out(self, hidden: torch.Tensor, static: StaticState) -> torch.Tensor:
         """hidden (B, T, hidden) -> four scaled fluxes (B, T, 4), the derived one from the identity."""
@@ -207,7 +242,7 @@ class StaticConditionedLSTM(nn.Module):
 
     def roll(
         self, dynamic: torch.Tensor, static: StaticState, state: tuple, previous: torch.Tensor,
-        truth: torch.Tensor | None = None, probability: float = 0.0, generator: torch.Generator | None = None,
+        truth: torch.Tensor | None = None, probability: float = 0.0,
     ) -> torch.Tensor:  # fmt: skip
         """Predict dynamic (B, T, 10) day by day from state (h, c), feeding fluxes back. Returns (B, T, 4) scaled.
 
@@ -222,7 +257,7 @@ class StaticConditionedLSTM(nn.Module):
         outputs = []
         for day in range(dynamic.shape[1]):
             if truth is not None and probability > 0.0:
-                teach = torch.rand(len(dynamic), 1, generator=generator, device=dynamic.device) < probability
+                teach = shared_random((len(dynamic), 1), dynamic.device) < probability
                 previous = torch.where(teach, truth[:, day], previous)
             hidden, state = self.recur(dynamic[:, day : day + 1], static, state, previous[:, None])
             outputs.append(self.read_out(hidden, static))
