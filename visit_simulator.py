@@ -1,0 +1,316 @@
+"""VISIT's carbon and water cycle at one site, re-implemented from its published equations and compiled.
+
+    python visit_simulator.py --runs RUNS.csv --weather WEATHER.csv --summary OUT.csv [--daily-dir DIR]
+
+RUNS.csv has `sample_id` and any subset of VISIT's parameters (any case; a missing one keeps its LHP baseline, see
+configs/visit_parameters.csv for units). OUT.csv gets one row a run: mean_* and sd_annual_* of the annual sums over
+whole calendar years, Mg C ha-1 year-1, and sd_daily_* of the daily values, Mg C ha-1 day-1 (population sd).
+"""
+
+import difflib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import visit_spinup
+from command_line import UserError, existing_file, make_parser, progress, run, writing
+from parameters import canonical_name, catalogue
+from sites import DEFAULT_SITE, Site, load_site
+from visit_daily_text import daily_template, write_daily_file
+from visit_forcing import calendar, experiment_forcing, spinup_forcing, whole_years
+from visit_kernel import FLOWS, FLUXES, HUMUS, STATE, ground_row, layer_rows, run_days, soil_rows
+from weather import Weather, read_weather
+
+SPINUPS = ("fast", "full")
+SUMMARY_FLUXES = ("GPP", "NPP", "ER", "NEP")
+# Columns a runs file may carry that VISIT's daily scheme at this site does not read, or that are results.
+IGNORED_PREFIXES = ("over_", "under_", "c4_", "mean_", "sd_")
+IGNORED = ("sample_id", "trajectory")
+TREE_STEM, C3_STEM = STATE.index("tree_stem"), STATE.index("c3_stem")
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """Runs of the process model under one weather. Fluxes in Mg C ha-1 day-1; NEP = NPP - Rh exactly."""
+
+    dates: np.ndarray  # (day,) datetime64[D]
+    fluxes: np.ndarray  # (run, day, 5) in the order of visit_kernel.FLUXES: GPP NPP ER NEP Rh
+    years: np.ndarray  # (year,) whole calendar years among the dates
+    annual_pools: np.ndarray  # (run, year, state) annual means, units in visit_kernel.STATE
+    annual_lai: np.ndarray  # (run, year, 2) annual mean leaf area of trees and C3 floor, m2 m-2
+    spinup_state: np.ndarray  # (run, state) at the end of the spin-up, initial factors applied
+    seconds: np.ndarray  # (run,) wall time
+    pools: np.ndarray | None = None  # (run, day, state) at the end of each day, if asked for
+    flows: np.ndarray | None = None  # (run, day, flow) in the order of visit_kernel.FLOWS, if asked for
+
+    def flux(self, name: str) -> np.ndarray:
+        """(run, day) Mg C ha-1 day-1 of "gpp", "npp", "er", "nep" or "rh"."""
+        return self.fluxes[:, :, FLUXES.index(name)]
+
+    @property
+    def gpp(self) -> np.ndarray:
+        """Gross primary production, (run, day) Mg C ha-1 day-1."""
+        return self.flux("gpp")
+
+    @property
+    def npp(self) -> np.ndarray:
+        """Net primary production, (run, day) Mg C ha-1 day-1."""
+        return self.flux("npp")
+
+    @property
+    def er(self) -> np.ndarray:
+        """Ecosystem respiration, (run, day) Mg C ha-1 day-1."""
+        return self.flux("er")
+
+    @property
+    def nep(self) -> np.ndarray:
+        """Net ecosystem production, > 0 is uptake, (run, day) Mg C ha-1 day-1."""
+        return self.flux("nep")
+
+    @property
+    def rh(self) -> np.ndarray:
+        """Heterotrophic respiration, (run, day) Mg C ha-1 day-1."""
+        return self.flux("rh")
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(run, day, 4) GPP NPP NEP Rh, the order of units.TARGETS, Mg C ha-1 day-1."""
+        return self.fluxes[:, :, [FLUXES.index(name) for name in ("gpp", "npp", "nep", "rh")]]
+
+    def annual(self, name: str) -> np.ndarray:
+        """(run, year) annual sums of a flux over the whole calendar years, Mg C ha-1 year-1."""
+        year = calendar(self.dates)[0]
+        return np.stack([self.flux(name)[:, year == y].sum(axis=1) for y in self.years], axis=1)
+
+    def summary(self) -> pd.DataFrame:
+        """One row a run: mean_*, sd_annual_* (Mg C ha-1 year-1) and sd_daily_* (Mg C ha-1 day-1), population sd."""
+        annual = {name: self.annual(name.lower()) for name in SUMMARY_FLUXES}
+        columns = {f"mean_{name}": values.mean(axis=1) for name, values in annual.items()}
+        columns |= {f"sd_annual_{name}": values.std(axis=1) for name, values in annual.items()}
+        columns |= {f"sd_daily_{name}": self.flux(name.lower()).std(axis=1) for name in SUMMARY_FLUXES}
+        return pd.DataFrame(columns)
+
+
+def simulate(
+    parameters: Mapping[str, np.ndarray | float] | pd.DataFrame,
+    weather: Weather,
+    site: Site,
+    spinup: str = "fast",
+    jobs: int | None = None,
+    progress: bool = False,
+    keep_pools: bool = False,
+    old_runoff: bool = False,
+) -> SimulationResult:
+    """Spin up and run the process model for many parameter samples under one weather.
+
+    parameters: physical values by name in any case, (run,) each or one number for all runs; missing names keep their
+    LHP baseline; `init_stem_factor` and `init_humus_factor` act at the end of the spin-up. spinup: "full" integrates
+    all 2010 years over the weather's whole calendar years, "fast" reaches the same state sooner. jobs: threads
+    (default: all cores); the result does not depend on it. keep_pools: also return daily pools and flows.
+    old_runoff: VISIT's runoff from before 2014.
+    Raises UserError on an unknown name, a value outside the catalogue's legal range, or weather without a whole year.
+    """
+    if spinup not in SPINUPS:
+        raise UserError(f"spinup is {spinup!r}, allowed is {' or '.join(SPINUPS)}")
+    values = parameter_values(parameters)
+    runs = len(values["tree_sla"])
+    ground = ground_row(site, old_runoff)
+    tree, c3, soil = layer_rows(values, "tree"), layer_rows(values, "c3"), soil_rows(values)
+    experiment = experiment_forcing(weather.dates, weather.values, site)
+    loop = visit_spinup.Loop(*spinup_forcing(weather.dates, weather.values, site))
+    spin_up = visit_spinup.fast if spinup == "fast" else visit_spinup.full
+    days, years = experiment.length, whole_years(weather.dates)
+    result = SimulationResult(
+        dates=weather.dates,
+        fluxes=np.empty((runs, days, len(FLUXES))),
+        years=np.array(list(years)),
+        annual_pools=np.empty((runs, len(years), len(STATE))),
+        annual_lai=np.empty((runs, len(years), 2)),
+        spinup_state=np.empty((runs, len(STATE))),
+        seconds=np.empty(runs),
+        pools=np.empty((runs, days, len(STATE))) if keep_pools else None,
+        flows=np.empty((runs, days, len(FLOWS))) if keep_pools else None,
+    )
+
+    def one_run(i: int) -> None:
+        start = time.perf_counter()
+        rows = (tree[i], c3[i], soil[i], ground)
+        state = spin_up(rows, loop)
+        state[[TREE_STEM, C3_STEM]] *= values["init_stem_factor"][i]
+        state[HUMUS : HUMUS + 3] *= values["init_humus_factor"][i]
+        result.spinup_state[i] = state
+        pools = result.pools[i] if keep_pools else np.empty((days, len(STATE)))
+        flows = result.flows[i] if keep_pools else visit_spinup.NONE
+        run_days(rows, experiment.days, state, 0, False, result.fluxes[i], pools, flows, visit_spinup.NONE)
+        lai_per_carbon = np.array([tree[i, 29], c3[i, 29]])
+        for k, year in enumerate(years.values()):
+            result.annual_pools[i, k] = pools[year].mean(axis=0)
+            result.annual_lai[i, k] = result.annual_pools[i, k, [0, 4]] * lai_per_carbon
+        result.seconds[i] = time.perf_counter() - start
+
+    _each(one_run, runs, jobs, progress)
+    return result
+
+
+def _each(task, count: int, jobs: int | None, show: bool) -> None:
+    """Call task(0..count-1) in threads, one at a time each, so that a slow one holds up nobody."""
+    jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), count))
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(task, i) for i in range(count)]
+        finished = as_completed(futures)
+        try:
+            for future in progress(finished, total=count, unit="run", desc="simulate") if show else finished:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def parameter_values(parameters: Mapping[str, np.ndarray | float] | pd.DataFrame, source: str = "parameters") -> dict:
+    """Physical values (run,) float64 of every catalogue parameter, baseline where not given, checked.
+
+    A DataFrame may carry `sample_id`, which then names the run in errors. UserError naming the column, run and value
+    when a name is unknown or given twice, or a value is not a number or outside its legal range.
+    """
+    columns = {str(name): parameters[name] for name in parameters}
+    ids = columns.get("sample_id")
+    given: dict[str, str] = {}
+    for name in columns:
+        if name in IGNORED or name.startswith(IGNORED_PREFIXES):
+            continue
+        known = canonical_name(name)
+        if known is None:
+            raise UserError(f"{source}: column '{name}' is no parameter of the process model; {_similar(name)}")
+        if known in given:
+            raise UserError(f"{source}: columns '{given[known]}' and '{name}' are the same parameter; keep one")
+        given[known] = name
+    arrays = {known: np.atleast_1d(_numbers(columns[name], name, source)) for known, name in given.items()}
+    lengths = {len(values) for values in arrays.values()} - {1}
+    if len(lengths) > 1:
+        raise UserError(f"{source}: the parameters have different numbers of runs: {sorted(lengths)}")
+    runs = len(ids) if ids is not None else (lengths.pop() if lengths else 1)
+    for known, values in arrays.items():
+        legal = catalogue()[known]
+        bad = ~((values >= legal.minimum) & (values <= legal.maximum))  # NaN is bad too
+        if bad.any():
+            i = int(bad.argmax())
+            label = f"sample_id {np.asarray(ids)[i]}" if ids is not None else f"run {i}"
+            raise UserError(
+                f"{source}: {given[known]} of {label} is {values[i]:g}, allowed is {legal.minimum:g} to "
+                f"{legal.maximum:g} {legal.unit}; correct the value or its unit"
+            )
+    full = {name: np.full(runs, parameter.baseline) for name, parameter in catalogue().items()}
+    return full | {name: np.broadcast_to(values, (runs,)).copy() for name, values in arrays.items()}
+
+
+def _numbers(values, name: str, source: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        texts = [str(value) for value in np.atleast_1d(np.asarray(values, dtype=object))]
+        bad = next(text for text in texts if pd.isna(pd.to_numeric(text, errors="coerce")))
+        raise UserError(f"{source}: column '{name}' holds {bad!r}, expected numbers") from None
+
+
+def _similar(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), [known.lower() for known in catalogue()], n=1)
+    return f"did you mean '{close[0]}'?" if close else "see configs/visit_parameters.csv for the names"
+
+
+def read_runs(path: str | Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Read a runs CSV: the table and its checked parameter values. UserError names file, column, run and value."""
+    path = existing_file(path, "it needs sample_id and any subset of configs/visit_parameters.csv as columns")
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); expected sample_id and parameter columns") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    if "sample_id" not in table:
+        raise UserError(
+            f"{path}: column 'sample_id' is missing, found {', '.join(table.columns[:5])} ...; add one id a run"
+        )
+    if table.empty:
+        raise UserError(f"{path}: holds no runs; add a row a run")
+    ids = pd.to_numeric(table["sample_id"], errors="coerce")
+    wrong = ids.isna() | (ids < 0) | (ids != np.floor(ids))
+    if wrong.any():
+        i = int(wrong.to_numpy().argmax())
+        raise UserError(
+            f"{path}, line {i + 2}: sample_id is {table['sample_id'].iloc[i]!r}, expected a whole number >= 0"
+        )
+    if ids.duplicated().any():
+        twice = int(ids[ids.duplicated()].iloc[0])
+        raise UserError(f"{path}: sample_id {twice} is there more than once; give every run its own")
+    table["sample_id"] = ids.astype(np.int64)
+    return table, parameter_values(table, str(path))
+
+
+def write_daily_files(
+    directory: Path, result: SimulationResult, weather: Weather, values: Mapping[str, np.ndarray],
+    sample_ids: Sequence[int], site: Site, stamp: str,
+) -> None:  # fmt: skip
+    """Write every run as `<site>_<stamp>_daily_<NNNN>.txt`, VISIT's daily format."""
+    template = daily_template(weather.dates, weather.values)
+    for i, sample in enumerate(progress(list(sample_ids), unit="file", desc="write")):
+        path = directory / f"{site.name}_{stamp}_daily_{sample:04d}.txt"
+        write_daily_file(
+            path, weather.dates, weather.values, result.targets[i], {n: v[i] for n, v in values.items()}, template
+        )
+
+
+def main() -> int:
+    parser = make_parser(__doc__)
+    parser.add_argument("--runs", required=True, help="CSV with sample_id and parameter columns, one row a run")
+    parser.add_argument(
+        "--weather",
+        required=True,
+        help="daily weather: CSV, VISIT daily file or forcing text (K, W m-2, "
+        "percent, kg m-2 s-1, kg kg-1, m s-1); must hold at least one whole calendar year",
+    )
+    parser.add_argument("--summary", required=True, help="CSV to write, one row a run, Mg C ha-1 year-1")
+    parser.add_argument("--daily-dir", help="also write every run as a VISIT daily text file into this folder")
+    parser.add_argument("--site", default=str(DEFAULT_SITE), help="YAML with the site's constants")
+    parser.add_argument(
+        "--spinup",
+        choices=SPINUPS,
+        default="fast",
+        help="full: all 2010 years; fast: the same state to 0.1 percent, sooner",
+    )
+    parser.add_argument("--old-runoff", action="store_true", help="runoff of the upper soil as in VISIT before 2014")
+    parser.add_argument("--jobs", type=int, default=0, help="threads; 0 takes all cores")
+    arguments = parser.parse_args()
+    if arguments.jobs < 0:
+        raise UserError(f"--jobs is {arguments.jobs}, allowed is 0 (all cores) or more")
+    site = load_site(arguments.site)
+    table, values = read_runs(arguments.runs)
+    weather = read_weather(arguments.weather, site)
+    start = time.perf_counter()
+    result = simulate(
+        values, weather, site, spinup=arguments.spinup, jobs=arguments.jobs or None, progress=True,
+        old_runoff=arguments.old_runoff,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    summary = result.summary()
+    summary.insert(0, "sample_id", table["sample_id"].to_numpy())
+    if arguments.daily_dir:
+        stamp = time.strftime("%Y%m%d%H%M%S")
+        write_daily_files(Path(arguments.daily_dir), result, weather, values, table["sample_id"].tolist(), site, stamp)
+    with writing(arguments.summary) as temporary:
+        summary.to_csv(temporary, index=False, float_format="%.8g")
+    print(
+        f"{len(table)} runs, {weather.dates[0]} to {weather.dates[-1]}, {arguments.spinup} spin-up: {seconds:.1f} s; "
+        f"mean over runs GPP {summary['mean_GPP'].mean():.2f}, NPP {summary['mean_NPP'].mean():.2f}, "
+        f"ER {summary['mean_ER'].mean():.2f}, NEP {summary['mean_NEP'].mean():.3f} Mg C ha-1 year-1; "
+        f"written: {arguments.summary}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
