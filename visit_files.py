@@ -18,8 +18,8 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 import ensemble_store
-from command_line import UserError, existing_file, progress
-from parameters import canonical_name
+from command_line import UserError, existing_file, progress, read_json
+from parameters import ParameterSpace, canonical_name, make_space
 from units import DYNAMIC_FEATURES
 from visit_daily_text import (
     DailyFile,
@@ -32,12 +32,13 @@ from visit_daily_text import (
 )
 
 __all__ = [
-    "DailyFile", "Ensemble", "daily_files", "daily_template", "daily_text", "load_ensemble", "read_daily_file",
-    "read_parameter_summary", "round_as_written", "write_daily_file",
+    "DailyFile", "Ensemble", "daily_files", "daily_template", "daily_text", "ensemble_ranges", "load_ensemble",
+    "read_daily_file", "read_parameter_summary", "round_as_written", "write_daily_file",
 ]  # fmt: skip
 
 FILE_NAME = re.compile(r"(?P<prefix>.+)_daily_(?P<sample>\d+)\.txt")
 SUMMARY, RESULTS, COPY = "parameter_summary.csv", "experiment_results.csv", "ensemble.npz"
+LOG = "parameter_log.json"
 
 
 def notice(message: str) -> None:
@@ -177,6 +178,18 @@ def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...
         raise UserError(f"{path}, line {row + 2}: sample_id {ids[row]} is there twice; each sample needs its own id")
     order = np.argsort(ids)
     return ids[order], tuple(names), values[order]
+
+
+def ensemble_ranges(directory: str | Path) -> ParameterSpace | None:
+    """The ranges an ensemble was drawn from, as run_perturbations.py noted them; None for ensembles from elsewhere."""
+    path = Path(directory) / LOG
+    if not path.is_file():
+        return None
+    ranges = read_json(path).get("settings", {}).get("ranges")
+    if not isinstance(ranges, dict):
+        return None
+    entries = [(name, bound["min"], bound.get("max", bound.get("max_from"))) for name, bound in ranges.items()]
+    return make_space(entries, path)
 
 
 def failed_samples(path: str | Path) -> set[int]:
