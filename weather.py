@@ -6,7 +6,6 @@ writes a CSV with `date` and the ten inputs of VISIT in VISIT's units (units.py)
 """
 
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 
 import visit_forcing_file
 from atmosphere import background_co2
-from command_line import REPOSITORY, UserError, existing_file, make_parser, run, writing
+from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, run, writing
 from sites import DEFAULT_SITE, Site, load_site
 from units import CALENDAR, CO2, DAILY_COLUMNS, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
 from weather_generator import generate_values
@@ -284,8 +283,8 @@ def _numeric(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--output", default=str(REPOSITORY / "data" / "weather.csv"), help="weather CSV to write")
-    parser.add_argument("--start", type=date.fromisoformat, help="first day, YYYY-MM-DD (default: the site's period)")
-    parser.add_argument("--end", type=date.fromisoformat, help="last day, YYYY-MM-DD, included (default: the site's)")
+    parser.add_argument("--start", type=iso_date, help="first day, YYYY-MM-DD (default: the site's period)")
+    parser.add_argument("--end", type=iso_date, help="last day, YYYY-MM-DD, included (default: the site's)")
     parser.add_argument("--seed", type=int, default=2025, help="the same seed gives the same weather")
     parser.add_argument("--site", default=str(DEFAULT_SITE), help="site YAML (latitude, statistics of the weather)")
     arguments = parser.parse_args()

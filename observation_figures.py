@@ -1,0 +1,48 @@
+"""Figures of the observation scripts: arrays in, matplotlib Figure out."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from command_line import writing
+
+VALID, MASKED, MISSING = "#1b6ca8", "#c9a227", "#d0d0d0"
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG at 130 dots per inch."""
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+
+
+def nep_figure(table: pd.DataFrame, months: pd.DataFrame, nee_column: str) -> Figure:
+    """Daily NEP with its mask, the quality flag, and the share of valid days by month.
+
+    table: date, nep_mg_ha (Mg C ha-1 day-1), nee_qc, obs_mask; months: observation_summary.by_month(table).
+    """
+    dates = pd.to_datetime(table["date"])
+    valid = table["obs_mask"].to_numpy() == 1
+    masked = ~valid & table["nep_mg_ha"].notna().to_numpy()
+    flagged = table["nee_qc"].notna().any()
+    figure = Figure(figsize=(11, 8 if flagged else 6), layout="constrained")
+    axes = figure.subplots(3 if flagged else 2, 1, height_ratios=[3, 1.2, 1.4] if flagged else [3, 1.4])
+
+    axes[0].plot(dates[masked], table["nep_mg_ha"][masked], ".", color=MASKED, ms=3, label=f"masked ({masked.sum()})")
+    axes[0].plot(dates[valid], table["nep_mg_ha"][valid], ".", color=VALID, ms=4, label=f"valid ({valid.sum()})")
+    axes[0].axhline(0, color="0.4", lw=0.8)
+    axes[0].set_ylabel("NEP (Mg C ha$^{-1}$ day$^{-1}$)\nuptake > 0")
+    axes[0].set_title(f"NEP from {nee_column}: {valid.sum()} of {len(table)} days valid")
+    axes[0].legend(loc="upper right", ncols=2, frameon=False)
+    if flagged:
+        axes[1].plot(dates[masked], table["nee_qc"][masked], ".", color=MASKED, ms=3)
+        axes[1].plot(dates[valid], table["nee_qc"][valid], ".", color=VALID, ms=3)
+        axes[1].set_ylabel("daily QC (-)")
+    middle = pd.to_datetime(months["month"] + "-15")
+    axes[-1].bar(middle, 100 * months["share_kept"], width=25, color=VALID)
+    axes[-1].set_ylim(0, 100)
+    axes[-1].set_ylabel("valid days\nof a month (%)")
+    for axis in axes:
+        axis.set_xlim(dates.iloc[0] - np.timedelta64(5, "D"), dates.iloc[-1] + np.timedelta64(5, "D"))
+    return figure
