@@ -1,4 +1,5 @@
-"""VISIT's carbon cycle at rest under mean weather, in closed form: features that tell the emulator where a run will settle.
+"""VISIT's carbon cycle at rest under mean weather, in closed form: features that tell the emulator where a run will
+settle.
 
 The static side of the emulator has to learn how 36 parameters set a forest's mean fluxes from a few hundred examples.
 Most of that is known: leaf area follows Kuroiwa's optimum, canopy photosynthesis has a closed form, and at steady state
@@ -32,7 +33,9 @@ def _noon_light(cloud):
     shortwave = transmission * NOON_TOP_OF_ATMOSPHERE
     diffuse = 0.958 - 0.982 * transmission
     beam_par, diffuse_par = 0.43 * shortwave * (1 - diffuse), 0.57 * shortwave * diffuse
-    top = (4.576 - 0.033144 * diffuse) * beam_par + (4.5886 * diffuse / (0.010773 + diffuse)).clamp(min=4.2) * diffuse_par
+    top = (4.576 - 0.033144 * diffuse) * beam_par + (4.5886 * diffuse / (0.010773 + diffuse)).clamp(
+        min=4.2
+    ) * diffuse_par
     return 4.6 * beam_par + 4.2 * diffuse_par, top
 
 
@@ -81,7 +84,9 @@ def _maintenance_at_rest(surplus, p, foliage_share, stem_q10, root_q10):
 
 
 def _layer(p, weather, light, light_above, bright, bright_above):
-    """One layer at rest. light, bright: photons above the canopy on the mean and on the bright day; `_above`: top leaf."""
+    """One layer at rest. light, bright: photons above the canopy on the mean and on the bright day; `_above`: top
+    leaf.
+    """
     surface, soil, vpd, co2 = weather
     q10 = {x: p[f"qT{x}0"] * torch.exp(-0.009 * (surface - 15)) for x in "fcr"}
     leaf_q10, stem_q10 = (q10[x] ** ((surface - 15) / 10) for x in "fc")
@@ -95,10 +100,11 @@ def _layer(p, weather, light, light_above, bright, bright_above):
     foliage = leaf_area / (p["sla"] * 2.2 / 200)
     leaf_upkeep = foliage * p["rmf0"] / 1000 * leaf_q10
     leaf_growth = p["lf0"] * foliage / (1 - p["rgf"])  # surplus that replaces the shed leaves
-    # Surplus Y solves Y = GPP - leaf upkeep - upkeep of the wood that Y sustains. The right side falls with Y, so Newton's
-    # steps from half the GPP converge; the slope is a difference quotient and needs no gradient of its own.
+    # Surplus Y solves Y = GPP - leaf upkeep - upkeep of the wood that Y sustains. The right side falls with Y, so
+    # Newton's steps from half the GPP converge; the slope is a difference quotient and needs no gradient of its own.
     surplus = 0.5 * gpp
     for _ in range(8):
+
         def excess(y):
             share = (leaf_growth / y).clamp(0.0, 0.6)
             return gpp - leaf_upkeep - _maintenance_at_rest(y, p, share, stem_q10, root_q10)[2] - y

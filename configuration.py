@@ -165,14 +165,19 @@ def from_dict(content: Mapping[str, Any], source: Path) -> Configuration:
     by_runs = parts["training"].by_runs
     for runs, row in by_runs.items():
         if not str(runs).isdigit() or not isinstance(row, Mapping):
-            raise UserError(f"{source}: training.by_runs has {runs!r}: {row!r}; expected a number of runs: {{key: value}}")
+            raise UserError(
+                f"{source}: training.by_runs has {runs!r}: {row!r}; expected a number of runs: {{key: value}}"
+            )
         known = {field.name: field for field in fields(TrainingOptions) if field.name != "by_runs"}
         for key, value in row.items():
             if key not in known:
                 raise UserError(f"{source}: unknown key 'training.by_runs.{runs}.{key}'; known are {', '.join(known)}")
             row[key] = _typed(value, known[key].type, source, f"training.by_runs.{runs}.{key}")
     splits = parts["splits"]
-    periods = {name: list(period(getattr(splits, name), f"{source}: splits.{name}")) for name in ("train", "validation", "test")}
+    periods = {
+        name: list(period(getattr(splits, name), f"{source}: splits.{name}"))
+        for name in ("train", "validation", "test")
+    }
     parts["splits"] = replace(splits, **periods)
     result = Configuration(preset=str(content["preset"]), **parts)
     check(result, source)
@@ -202,29 +207,38 @@ def check(config: Configuration, source: Any) -> None:
     _require(0 <= model.dropout < 1 and 0 <= model.static_dropout < 1, source, "dropouts must be in 0 to 1")
     _require(
         len(model.predicted) == 3 and set(model.predicted) < set(TARGETS) and "gpp" in model.predicted, source,
-        f"model.predicted is {model.predicted}; name three of {', '.join(TARGETS)}, gpp among them (the fourth follows)",
+        f"model.predicted is {model.predicted}; name three of {', '.join(TARGETS)}, gpp among them (the fourth "
+        "follows)",
     )  # fmt: skip
     _require(model.static_features in STATIC_FEATURES, source,
-             f"model.static_features is {model.static_features!r}, allowed are {', '.join(STATIC_FEATURES)}")  # fmt: skip
+             f"model.static_features is {model.static_features!r}, allowed are "
+             f"{', '.join(STATIC_FEATURES)}")  # fmt: skip
     _require(model.init_state or model.concat_input or model.output_affine, source,
              "the parameters would not reach the network: switch on model.init_state or concat_input")  # fmt: skip
     for name in ("epochs", "steps_per_epoch", "batch_size", "scored_days"):
         _require(getattr(training, name) > 0, source, f"training.{name} is {getattr(training, name)}, must be above 0")
     for name in ("warmup_days", "weight_decay", "static_weight_decay", "group_lasso", "warmup_steps", "patience",
                  "one_step_weight", "rollout_weight"):  # fmt: skip
-        _require(getattr(training, name) >= 0, source, f"training.{name} is {getattr(training, name)}, must not be negative")
+        _require(
+            getattr(training, name) >= 0, source, f"training.{name} is {getattr(training, name)}, must not be negative"
+        )
     _require(training.learning_rate > 0 and training.gradient_clip > 0, source,
              "training.learning_rate and gradient_clip must be above 0")  # fmt: skip
     _require(training.one_step_weight + training.rollout_weight > 0, source, "both loss weights are 0")
     _require(model.flux_feedback or training.one_step_weight == 0, source,
-             "without flux_feedback the one-step and the rollout term are the same number: set training.one_step_weight to 0")  # fmt: skip
+             "without flux_feedback the one-step and the rollout term are the same number: set "
+             "training.one_step_weight to 0")  # fmt: skip
     _require(not model.flux_feedback or training.scored_days % config.evaluation.horizon_days == 0, source,
              f"training.scored_days is {training.scored_days}; with flux_feedback it must be a multiple of the "
              f"{config.evaluation.horizon_days}-day horizon")  # fmt: skip
-    _require(set(training.flux_weights) == set(TARGETS), source, f"training.flux_weights must name {', '.join(TARGETS)}")
+    _require(
+        set(training.flux_weights) == set(TARGETS), source, f"training.flux_weights must name {', '.join(TARGETS)}"
+    )
     _require(0 <= training.teacher_end <= training.teacher_start <= 1, source,
              "training.teacher_start and teacher_end must obey 0 <= end <= start <= 1")  # fmt: skip
-    _require(0 < splits.unseen_share < 1, source, f"splits.unseen_share is {splits.unseen_share}, must be between 0 and 1")
+    _require(
+        0 < splits.unseen_share < 1, source, f"splits.unseen_share is {splits.unseen_share}, must be between 0 and 1"
+    )
     _require(splits.train[1] < splits.validation[0] and splits.validation[1] < splits.test[0], source,
              f"the periods must follow each other: train ends {splits.train[1]}, validation {splits.validation[0]} to "
              f"{splits.validation[1]}, test starts {splits.test[0]}")  # fmt: skip
@@ -244,7 +258,8 @@ def fit_splits(splits: SplitOptions, dates: np.ndarray, given_by_user: bool) -> 
     if given_by_user:
         raise UserError(
             f"the ensemble covers {first} to {last}, but training ends {splits.train[1]} and the test period is "
-            f"{splits.test[0]} to {splits.test[1]}; choose --train-period, --validation-period and --test-period inside it"
+            f"{splits.test[0]} to {splits.test[1]}; choose --train-period, --validation-period and "
+            "--test-period inside it"
         )
     years = [year for year in range(dates[0].astype(object).year, dates[-1].astype(object).year + 1)
              if f"{year}-01-01" >= first and f"{year}-12-31" <= last]  # fmt: skip

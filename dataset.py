@@ -1,8 +1,8 @@
 """From an ensemble's files to scaled tensors and splits: everything lies in memory once, a batch is an index.
 
-Splits by time (train, validation, test periods; context may reach back before a period's first day, targets may not) and
-by parameters (a share of the runs is never trained on). Scalers are fitted on seen runs in the training period only.
-`python dataset.py` prints a short description of the ensemble in data/.
+Splits by time (train, validation, test periods; context may reach back before a period's first day, targets may not)
+and by parameters (a share of the runs is never trained on). Scalers are fitted on seen runs in the training period
+only. `python dataset.py` prints a short description of the ensemble in data/.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,9 @@ def choose_unseen(runs: int, share: float, seed: int) -> tuple[np.ndarray, np.nd
 
 def day_slice(dates: np.ndarray, first: str, last: str) -> slice:
     """Index range of the days first to last (ISO dates, inclusive) in dates (day,) datetime64[D]."""
-    return slice(int(np.searchsorted(dates, np.datetime64(first))), int(np.searchsorted(dates, np.datetime64(last), "right")))
+    return slice(
+        int(np.searchsorted(dates, np.datetime64(first))), int(np.searchsorted(dates, np.datetime64(last), "right"))
+    )
 
 
 def window_starts(period: slice, context: int, horizon: int, stride: int = 1) -> np.ndarray:
@@ -74,7 +76,10 @@ def prepare(
     seen, unseen = choose_unseen(len(ensemble.sample_ids), splits.unseen_share, splits.seed)
     train = periods["train"]
     if train.stop - train.start < 60:
-        raise UserError(f"the training period {splits.train[0]} to {splits.train[1]} has {train.stop - train.start} days; give 60 or more")
+        raise UserError(
+            f"the training period {splits.train[0]} to {splits.train[1]} has {train.stop - train.start} days; "
+            "give 60 or more"
+        )
     dynamic_scaler = Scaler.fit(DYNAMIC_FEATURES, ensemble.dynamic[train])
     static_scaler = Scaler.fit(ensemble.parameter_names, ensemble.parameters[seen])
     # float64 sums without a float64 copy of everything
@@ -102,7 +107,8 @@ def load_data(
     if not (directory / "parameter_summary.csv").is_file():
         raise UserError(
             f"{directory}/parameter_summary.csv: no ensemble there; make one with "
-            f"`python run_perturbations.py --n-samples 180 --output-dir {directory}`, or put your VISIT daily files and "
+            f"`python run_perturbations.py --n-samples 180 --output-dir {directory}`, or put your VISIT daily "
+            "files and "
             "their parameter_summary.csv there, or point --data-dir to them"
         )
     ensemble = load_ensemble(directory, columns=config.data.column_order)
@@ -118,7 +124,8 @@ def describe(data: TrainingData, config: Configuration) -> str:
         f"{ensemble.dates[0]} to {ensemble.dates[-1]}, {len(ensemble.parameter_names)} parameters",
         f"dynamic {tuple(data.dynamic.shape)}: " + ", ".join(f"{name} ({UNITS[name]})" for name in DYNAMIC_FEATURES),
         f"fluxes {tuple(data.fluxes.shape)}: {', '.join(TARGETS)} ({FLUX_UNIT}); training mean "
-        + ", ".join(f"{v:.4f}" for v in data.target_scaler.mean) + "; sd " + ", ".join(f"{v:.4f}" for v in data.target_scaler.scale),
+        + ", ".join(f"{v:.4f}" for v in data.target_scaler.mean) + "; sd "
+        + ", ".join(f"{v:.4f}" for v in data.target_scaler.scale),
         f"runs: {len(data.seen)} seen, {len(data.unseen)} unseen (never trained on)",
     ]  # fmt: skip
     for name, days in data.periods.items():

@@ -49,20 +49,32 @@ class Emulator:
 
     @torch.no_grad()
     def predict(
-        self, parameters: np.ndarray, weather: np.ndarray, warmup: int = 180, batch: int = 256, check_ranges: bool = True
+        self,
+        parameters: np.ndarray,
+        weather: np.ndarray,
+        warmup: int = 180,
+        batch: int = 256,
+        check_ranges: bool = True,
     ) -> np.ndarray:
         """Free-running fluxes under one weather.
 
         parameters (sample, P) physical, in the order of parameter_names; weather (day, 10) physical, in the order of
-        feature_names -> (sample, day - warmup, 4) float32, target_names order, Mg C ha-1 day-1. The first `warmup` days only
-        set the state. Warns naming parameters outside the trained ranges. `batch` samples are in memory at once.
+        feature_names -> (sample, day - warmup, 4) float32, target_names order, Mg C ha-1 day-1. The first `warmup`
+        days only set the state. Warns naming parameters outside the trained ranges. `batch` samples are in memory at
+        once.
         """
         parameters = np.atleast_2d(np.asarray(parameters, dtype=np.float64))
         weather = np.asarray(weather, dtype=np.float64)
         if parameters.shape[1] != len(self.parameter_names):
-            raise UserError(f"{parameters.shape[1]} parameters given, the emulator in {self.directory} takes {len(self.parameter_names)}")
+            raise UserError(
+                f"{parameters.shape[1]} parameters given, the emulator in {self.directory} takes "
+                f"{len(self.parameter_names)}"
+            )
         if weather.ndim != 2 or weather.shape[1] != len(self.feature_names) or len(weather) <= warmup:
-            raise UserError(f"weather has shape {weather.shape}; expected more than {warmup} days of {', '.join(self.feature_names)}")
+            raise UserError(
+                f"weather has shape {weather.shape}; expected more than {warmup} days of "
+                f"{', '.join(self.feature_names)}"
+            )
         if check_ranges:
             self.check_ranges(parameters)
         static = torch.as_tensor(self.static_scaler.transform(parameters), dtype=torch.float32, device=self.device)
@@ -103,7 +115,10 @@ class Emulator:
         lower = [name.lower() for name in self.parameter_names]
         for name in names:
             if name.lower() not in lower:
-                raise UserError(f"the emulator in {self.directory} has no parameter '{name}'; it has {', '.join(self.parameter_names)}")
+                raise UserError(
+                    f"the emulator in {self.directory} has no parameter '{name}'; it has "
+                    f"{', '.join(self.parameter_names)}"
+                )
         return [lower.index(name.lower()) for name in names]
 
 
@@ -117,17 +132,25 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
     needed = ("configuration", "feature_names", "target_names", "parameter_names", "parameter_space")
     for key in needed:
         if not isinstance(content, dict) or key not in content:
-            raise UserError(f"{directory / CONFIG}: no '{key}' in it, so it is not a config.json of train.py; train again")
+            raise UserError(
+                f"{directory / CONFIG}: no '{key}' in it, so it is not a config.json of train.py; train again"
+            )
     names, features = tuple(content["parameter_names"]), tuple(content["feature_names"])
     if tuple(content["target_names"]) != TARGETS:
-        raise UserError(f"{directory / CONFIG}: targets are {content['target_names']}, this version needs {list(TARGETS)}; train again")
+        raise UserError(
+            f"{directory / CONFIG}: targets are {content['target_names']}, this version needs {list(TARGETS)}; "
+            "train again"
+        )
     checkpoint = load_checkpoint(directory / BEST)
     options = checkpoint["model_state_dict"].get("_extra_state", {}).get("options")
     if not options:
-        raise UserError(f"{directory / BEST}: a checkpoint of another model (no architecture inside); train again with train.py")
+        raise UserError(
+            f"{directory / BEST}: a checkpoint of another model (no architecture inside); train again with train.py"
+        )
     if options["parameter_names"] != list(names) or options["dynamic_dim"] != len(features):
         raise UserError(
-            f"{directory}: {BEST} was trained with {options['dynamic_dim']} dynamic features and {options['static_dim']} parameters, "
+            f"{directory}: {BEST} was trained with {options['dynamic_dim']} dynamic features and "
+            f"{options['static_dim']} parameters, "
             f"{CONFIG} lists {len(features)} and {len(names)} or other names; the folder mixes two models, train again"
         )
     model = create_model(**options, device=device)
@@ -140,13 +163,17 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
     for kind, wanted in (("dynamic", features), ("static", names)):
         scaler = load_scaler(directory / f"scaler_{kind}.json", wanted)
         if scaler.names != wanted:
-            raise UserError(f"{directory / f'scaler_{kind}.json'}: its columns are not those of {CONFIG}; the folder mixes two models")
+            raise UserError(
+                f"{directory / f'scaler_{kind}.json'}: its columns are not those of {CONFIG}; the folder mixes "
+                "two models"
+            )
         scalers[kind] = scaler
     return Emulator(
         directory=directory, model=model, config=content,
         configuration=from_dict(content["configuration"], directory / CONFIG),
-        dynamic_scaler=scalers["dynamic"], static_scaler=scalers["static"], parameter_names=names, feature_names=features,
-        target_names=TARGETS, space=make_space([tuple(entry) for entry in content["parameter_space"]], directory / CONFIG),
+        dynamic_scaler=scalers["dynamic"], static_scaler=scalers["static"], parameter_names=names,
+        feature_names=features, target_names=TARGETS,
+        space=make_space([tuple(entry) for entry in content["parameter_space"]], directory / CONFIG),
         training_parameters=checkpoint["training_parameters"].numpy(), errors=load_errors(directory),
     )  # fmt: skip
 
@@ -157,8 +184,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0][:100]}); train again") from None
-    if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint or "training_parameters" not in checkpoint:
+        raise UserError(
+            f"{path}: not readable as a checkpoint ({str(error).splitlines()[0][:100]}); train again"
+        ) from None
+    if (
+        not isinstance(checkpoint, dict)
+        or "model_state_dict" not in checkpoint
+        or "training_parameters" not in checkpoint
+    ):
         raise UserError(f"{path}: holds no model_state_dict of this project; it belongs to another program")
     return checkpoint
 
@@ -181,7 +214,12 @@ def space_entries(names: Sequence[str], parameters: np.ndarray, log: Any = None)
     for name, column in zip(names, np.asarray(parameters).T, strict=True):
         low, high = ranges.get(name, (None, None))
         tied = isinstance(high, str) and high in names
-        if low is None or not (tied or isinstance(high, int | float)) or low > column.min() or (not tied and high < column.max()):
+        if (
+            low is None
+            or not (tied or isinstance(high, int | float))
+            or low > column.min()
+            or (not tied and high < column.max())
+        ):
             low, high = float(column.min()), float(column.max())
         entries.append([name, float(low), high if isinstance(high, str) else float(high)])
     return entries

@@ -8,19 +8,23 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from command_line import run, warn
-from static_features import StaticFeatures
-from units import TARGETS
+from command_line import make_parser, run, warn
+from static_features import StaticFeatures, logarithmic_parameters
+from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 
 CALL_ARGUMENTS = ("dynamic_dim", "static_dim", "hidden_size", "num_layers", "dropout")
-DERIVED = {"rh": ("npp", "nep", -1.0), "nep": ("npp", "rh", -1.0), "npp": ("nep", "rh", 1.0)}  # name: (a, b, sign): a + sign b
+DERIVED = {
+    "rh": ("npp", "nep", -1.0),
+    "nep": ("npp", "rh", -1.0),
+    "npp": ("nep", "rh", 1.0),
+}  # name: (a, b, sign): a + sign b
 
 
 class SharedDropout(nn.Module):
@@ -60,6 +64,7 @@ class StaticState:
 
     def repeat(self, times: int) -> "StaticState":
         """The same vectors `times` times along the batch: order (time, B)."""
+
         def tile(x, dim):
             return None if x is None else torch.cat([x] * times, dim=dim)
 
@@ -70,8 +75,9 @@ class StaticState:
 class StaticConditionedLSTM(nn.Module):
     """Daily GPP, NPP, NEP and Rh from weather and parameters. Build it with create_model().
 
-    All inputs are scaled (data's scalers); outputs are physical, Mg C ha-1 day-1, in the order of units.TARGETS. Methods
-    that end in `_scaled` return fluxes standardised by `target_mean` and `target_scale` (buffers), as the loss needs.
+    All inputs are scaled (data's scalers); outputs are physical, Mg C ha-1 day-1, in the order of units.TARGETS.
+    Methods that end in `_scaled` return fluxes standardised by `target_mean` and `target_scale` (buffers), as the loss
+    needs.
     """
 
     def __init__(
@@ -131,7 +137,9 @@ class StaticConditionedLSTM(nn.Module):
             for layer in self.lstm:
                 layer.bias_ih_l0[hidden_size : 2 * hidden_size] += 1.0
         if head_width:
-            self.head = nn.Sequential(nn.Linear(hidden_size, head_width), nn.ReLU(), SharedDropout(dropout), nn.Linear(head_width, 3))
+            self.head = nn.Sequential(
+                nn.Linear(hidden_size, head_width), nn.ReLU(), SharedDropout(dropout), nn.Linear(head_width, 3)
+            )
         else:
             self.head = nn.Linear(hidden_size, 3)
 
@@ -147,15 +155,19 @@ class StaticConditionedLSTM(nn.Module):
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As in PyTorch, but a checkpoint of another preset rebuilds this model first.
 
-        So create_model(dynamic_dim=..., static_dim=..., ...) and load_state_dict(checkpoint["model_state_dict"]) work for
-        every trained emulator; a different number of inputs stays an error.
+        So create_model(dynamic_dim=..., static_dim=..., ...) and load_state_dict(checkpoint["model_state_dict"]) work
+        for every trained emulator; a different number of inputs stays an error.
         """
         saved = state_dict.get("_extra_state", {}).get("options") if "_extra_state" in state_dict else None
         if saved and saved != self.options:
             for name in ("dynamic_dim", "static_dim"):
                 if saved[name] != self.options[name]:
                     raise RuntimeError(f"the checkpoint has {name} {saved[name]}, this model {self.options[name]}")
-            changed = [f"{n} {self.options[n]} -> {saved[n]}" for n in ("hidden_size", "num_layers") if saved[n] != self.options[n]]
+            changed = [
+                f"{n} {self.options[n]} -> {saved[n]}"
+                for n in ("hidden_size", "num_layers")
+                if saved[n] != self.options[n]
+            ]
             if changed:
                 warn(f"the model takes the checkpoint's shape: {', '.join(changed)}")
             device, training = self.target_mean.device, self.training
@@ -168,11 +180,16 @@ class StaticConditionedLSTM(nn.Module):
         self, target_mean: np.ndarray, target_scale: np.ndarray, static_mean: np.ndarray, static_scale: np.ndarray,
         climate: np.ndarray | None, parameters: np.ndarray,
     ) -> None:  # fmt: skip
-        """Take over the data's scalings: fluxes (4,) Mg C ha-1 day-1; parameters' mean and scale (P,); mean weather (10,)
-        in units.UNITS (None = unknown features); training parameters (run, P), physical."""
+        """Take over the data's scalings: fluxes (4,) Mg C ha-1 day-1; parameters' mean and scale (P,); mean weather
+        (10,) in units.UNITS (None = unknown features); training parameters (run, P), physical."""
         self.target_mean.copy_(torch.as_tensor(target_mean))
         self.target_scale.copy_(torch.as_tensor(target_scale))
         self.static_features.fit(static_mean, static_scale, climate, parameters)
+
+    def static_side(self) -> list[nn.Module]:
+        """The modules that see the parameters alone (they have their own weight decay)."""
+        side = (self.static_trunk, self.init_state, self.embed, self.affine, self.affine_features)
+        return [module for module in side if module is not None]
 
     # ---- pieces ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +225,9 @@ class StaticConditionedLSTM(nn.Module):
         hidden = torch.cat(parts, dim=-1)
         last_hidden, last_cell = [], []
         for i, layer in enumerate(self.lstm):
-            hidden, (h, c) = layer(hidden if i == 0 else self.dropout(hidden), (state[0][i : i + 1], state[1][i : i + 1]))
+            hidden, (h, c) = layer(
+                hidden if i == 0 else self.dropout(hidden), (state[0][i : i + 1], state[1][i : i + 1])
+            )
             last_hidden.append(h)
             last_cell.append(c)
         return hidden, (torch.cat(last_hidden), torch.cat(last_cell))
@@ -293,8 +312,8 @@ class StaticConditionedLSTM(nn.Module):
     def simulate(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int = 180) -> torch.Tensor:
         """Free-running prediction over one long stretch, differentiable.
 
-        static_x (B, P) scaled; dynamic_x (D, 10), shared by all, or (B, D, 10), scaled; the first `warmup` days only set
-        the state -> (B, D - warmup, 4) in Mg C ha-1 day-1.
+        static_x (B, P) scaled; dynamic_x (D, 10), shared by all, or (B, D, 10), scaled; the first `warmup` days only
+        set the state -> (B, D - warmup, 4) in Mg C ha-1 day-1.
         """
         return self.to_physical(self.simulate_scaled(static_x, dynamic_x, warmup))
 
@@ -303,7 +322,9 @@ def create_model(
     dynamic_dim: int = 10, static_dim: int = 36, hidden_size: int = 256, num_layers: int = 2, dropout: float = 0.1,
     device: str | torch.device = "cpu", **options: Any,
 ) -> StaticConditionedLSTM:  # fmt: skip
-    """The contract's network (preset `specification`) unless `options` (keyword arguments of the class) say otherwise."""
+    """The contract's network (preset `specification`) unless `options` (keyword arguments of the class) say
+    otherwise.
+    """
     return StaticConditionedLSTM(dynamic_dim, static_dim, hidden_size, num_layers, dropout, **options).to(device)
 
 
@@ -312,36 +333,39 @@ def count_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def main() -> int:
-    from dataclasses import asdict
+def describe(preset: str, config: Any, names: Sequence[str], values: np.ndarray) -> str:
+    """Shapes, parts and weights of a preset's network; values (run, parameter) physical."""
+    model = create_model(
+        dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
+        logarithmic=logarithmic_parameters(names, values),
+    )  # fmt: skip
+    days, features, width = config.evaluation, len(DYNAMIC_FEATURES), len(names)
+    context, future = (torch.zeros(2, length, features) for length in (days.context_days, days.horizon_days))
+    output = model(context, torch.zeros(2, width), future)
+    static_weights = sum(count_parameters(module) for module in model.static_side())
+    return (
+        f"preset {preset}: LSTM {model.num_layers} x {model.hidden_size}, flux feedback "
+        f"{'on' if model.flux_feedback else 'off'}\n"
+        f"  context_x (B, {days.context_days}, {features}), static_x (B, {width}), future_known "
+        f"(B, {days.horizon_days}, {features}) -> (B, {', '.join(map(str, output.shape[1:]))}) "
+        f"{' '.join(TARGETS)} in {FLUX_UNIT}\n"
+        f"  {len(model.static_features)} static features ({config.model.static_features}); {count_parameters(model):,} "
+        f"weights: static side {static_weights:,}, LSTM {count_parameters(model.lstm):,}, "
+        f"read-out {count_parameters(model.head):,}"
+    )
 
-    from command_line import make_parser
-    from configuration import ARCHITECTURE_FILE, load_configuration
+
+def main() -> int:
+    from configuration import ARCHITECTURE_FILE, load_configuration  # only this self-description needs them
     from parameters import read_ranges
-    from units import DYNAMIC_FEATURES, FLUX_UNIT
 
     parser = make_parser("Describe the emulator's network: shapes, parts and number of weights of each preset.")
     parser.add_argument("--architecture", default=str(ARCHITECTURE_FILE), help="YAML with the presets")
     arguments = parser.parse_args()
     space = read_ranges()
+    values = space.unit_to_physical(np.random.default_rng(0).random((64, len(space))))
     for preset in ("specification", "recommended"):
-        config = load_configuration(arguments.architecture, preset)
-        values = space.unit_to_physical(np.random.default_rng(0).random((64, len(space))))
-        from static_features import logarithmic_parameters
-
-        model = create_model(
-            dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(space), **asdict(config.model),
-            parameter_names=space.names, logarithmic=logarithmic_parameters(space.names, values),
-        )  # fmt: skip
-        context, horizon = config.evaluation.context_days, config.evaluation.horizon_days
-        output = model(torch.zeros(2, context, len(DYNAMIC_FEATURES)), torch.zeros(2, len(space)), torch.zeros(2, horizon, len(DYNAMIC_FEATURES)))
-        print(f"preset {preset}: LSTM {model.num_layers} x {model.hidden_size}, flux feedback {'on' if model.flux_feedback else 'off'}")
-        print(f"  context_x (B, {context}, {len(DYNAMIC_FEATURES)}), static_x (B, {len(space)}), future_known (B, {horizon}, "
-              f"{len(DYNAMIC_FEATURES)}) -> {tuple(output.shape)} = (B, day, {' '.join(TARGETS)}) in {FLUX_UNIT}")  # fmt: skip
-        print(f"  static features {len(model.static_features)} ({config.model.static_features}); "
-              f"{count_parameters(model):,} weights: static side "
-              f"{sum(count_parameters(m) for m in (model.static_trunk, model.init_state, model.embed, model.affine, model.affine_features) if m is not None):,}, "
-              f"LSTM {count_parameters(model.lstm):,}, read-out {count_parameters(model.head):,}")  # fmt: skip
+        print(describe(preset, load_configuration(arguments.architecture, preset), space.names, values))
     return 0
 
 

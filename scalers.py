@@ -1,4 +1,6 @@
-"""Scalers as plain numbers: mean and scale by column name, stored as JSON beside the scikit-learn pickle of the contract."""
+"""Scalers as plain numbers: mean and scale by column name, stored as JSON beside the scikit-learn pickle of the
+contract.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +81,9 @@ def load_scaler(path: str | Path, names: Sequence[str] | None = None) -> Scaler:
             scaler = Scaler(tuple(content["names"]), np.asarray(content["mean"], dtype=np.float64),
                             np.asarray(content["scale"], dtype=np.float64))  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{twin}: not a scaler ({error!r}); expected names, mean and scale; run train.py again") from None
+            raise UserError(
+                f"{twin}: not a scaler ({error!r}); expected names, mean and scale; run train.py again"
+            ) from None
     else:
         scaler = _load_pickle(path, names)
     width = len(scaler.names)
@@ -93,11 +97,16 @@ def load_scaler(path: str | Path, names: Sequence[str] | None = None) -> Scaler:
 def _load_pickle(path: Path, names: Sequence[str] | None) -> Scaler:
     if not path.is_file():
         raise UserError(f"{path}: no such scaler (nor {path.with_suffix('.json').name}); run train.py first")
-    warn(f"{path}: read as a pickle, which can run code and depends on library versions; trust its origin or use the JSON twin")
+    warn(
+        f"{path}: read as a pickle, which can run code and depends on library versions; trust its origin or "
+        "use the JSON twin"
+    )
     scaler = joblib.load(path)
     if not isinstance(scaler, StandardScaler):
         raise UserError(f"{path}: holds a {type(scaler).__name__}, expected scikit-learn's StandardScaler")
     names = names if names is not None else getattr(scaler, "feature_names_in_", None)
     if names is None or len(names) != scaler.mean_.size:
-        raise UserError(f"{path}: {scaler.mean_.size} columns without fitting names; give the scaler's JSON twin instead")
+        raise UserError(
+            f"{path}: {scaler.mean_.size} columns without fitting names; give the scaler's JSON twin instead"
+        )
     return Scaler(tuple(str(name) for name in names), np.asarray(scaler.mean_), np.asarray(scaler.scale_))

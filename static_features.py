@@ -1,8 +1,8 @@
 """What the network sees of the parameters: the scaled values and, by choice, features that carry the model's structure.
 
   none         the scaled parameters as they are
-  ratios       + logarithms of multiplicative parameters, products and quotients that act together, temperature distances
-  equilibrium  + the carbon cycle at rest under mean weather (canopy_equilibrium.py)
+  ratios       + logarithms of multiplicative parameters, products and quotients that act together, temperature
+  distances equilibrium  + the carbon cycle at rest under mean weather (canopy_equilibrium.py)
 
 Made from names and ranges alone. Parameters that the catalogue does not know (any name, any number) count as they are;
 catalogue parameters that an ensemble does not vary keep their baseline.
@@ -63,7 +63,9 @@ class StaticFeatures(nn.Module):
 
     @torch.no_grad()
     def fit(self, mean: np.ndarray, scale: np.ndarray, climate: np.ndarray | None, values: np.ndarray) -> None:
-        """Take over the parameters' scaler, the mean weather (units.UNITS) and standardise on values (run, parameter)."""
+        """Take over the parameters' scaler, the mean weather (units.UNITS) and standardise on values (run,
+        parameter).
+        """
         self.parameter_mean.copy_(torch.as_tensor(mean))
         self.parameter_scale.copy_(torch.as_tensor(scale))
         if climate is not None:
@@ -74,7 +76,9 @@ class StaticFeatures(nn.Module):
         derived = torch.stack(list(self._derived(scaled).values()), dim=-1)
         spread = derived.std(dim=0, correction=0)
         self.feature_mean.copy_(derived.mean(dim=0))
-        self.feature_scale.copy_(torch.where(spread > 1e-6 * derived.abs().mean(dim=0).clamp(min=1e-12), spread, torch.inf))
+        self.feature_scale.copy_(
+            torch.where(spread > 1e-6 * derived.abs().mean(dim=0).clamp(min=1e-12), spread, torch.inf)
+        )
 
     def forward(self, static_x: torch.Tensor) -> torch.Tensor:
         """static_x (B, parameter) scaled -> (B, feature) standardised."""
@@ -91,11 +95,15 @@ class StaticFeatures(nn.Module):
             return features  # none of the parameters is known: nothing to derive from the model's structure
         baseline = torch.ones_like(static_x[..., 0])
         values = {name: baseline * parameter.baseline for name, parameter in catalogue().items()}
-        values |= {known: given[name] for name, known in zip(self.parameter_names, self.canonical, strict=True) if known}
+        values |= {
+            known: given[name] for name, known in zip(self.parameter_names, self.canonical, strict=True) if known
+        }
         features |= self._ratios(values)
         if self.kind == "equilibrium":
             # Outside the legal ranges the closed forms are not defined; the clamp only acts there.
-            legal = {name: values[name].clamp(catalogue()[name].minimum + 1e-6, catalogue()[name].maximum) for name in _USED}
+            legal = {
+                name: values[name].clamp(catalogue()[name].minimum + 1e-6, catalogue()[name].maximum) for name in _USED
+            }
             features |= {f"rest_{name}": value for name, value in equilibrium_features(legal, self.climate).items()}
         return features
 
@@ -103,7 +111,10 @@ class StaticFeatures(nn.Module):
         surface = self.climate[0] - ZERO_CELSIUS
         features = {}
         for layer in LAYERS:
-            v = {name: p[f"{layer}_{name}"].clamp(min=1e-9) for name in ("pmax", "sla", "lf0", "lue", "rmf0", "alloc_abg")}
+            v = {
+                name: p[f"{layer}_{name}"].clamp(min=1e-9)
+                for name in ("pmax", "sla", "lf0", "lue", "rmf0", "alloc_abg")
+            }
             features |= {
                 f"{layer}_pmax_sla": torch.log(v["pmax"] * v["sla"]),
                 f"{layer}_sla_lf0": torch.log(v["sla"] / v["lf0"]),

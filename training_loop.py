@@ -1,8 +1,8 @@
 """The training loop: batches of stretches, the two loss terms, schedules, and one epoch after another.
 
-A *stretch* is one run and a span of consecutive days: the first `warmup_days` only set the state, the `scored_days` after
-them are targets. A *step* is one optimiser step on `batch_size` stretches; an *epoch* is `steps_per_epoch` steps and one
-validation. Every target day is computed once per stretch, not once per window that contains it.
+A *stretch* is one run and a span of consecutive days: the first `warmup_days` only set the state, the `scored_days`
+after them are targets. A *step* is one optimiser step on `batch_size` stretches; an *epoch* is `steps_per_epoch` steps
+and one validation. Every target day is computed once per stretch, not once per window that contains it.
 """
 
 import math
@@ -36,7 +36,9 @@ class TrainingState:
     history: dict[str, list] = field(default_factory=dict)
 
 
-def draw_stretches(data: TrainingData, options: TrainingOptions, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_stretches(
+    data: TrainingData, options: TrainingOptions, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(batch,) run indices and first days: every seen run equally often, days at random within the training period."""
     count = options.batch_size
     repeats = math.ceil(count / len(data.seen))
@@ -54,14 +56,14 @@ def weighted_mse(prediction: torch.Tensor, truth: torch.Tensor, weights: torch.T
 
 
 def stretch_losses(
-    model: StaticConditionedLSTM, data: TrainingData, options: TrainingOptions, runs: torch.Tensor, starts: torch.Tensor,
-    horizon: int, probability: float,
+    model: StaticConditionedLSTM, data: TrainingData, options: TrainingOptions, runs: torch.Tensor, starts:
+    torch.Tensor, horizon: int, probability: float,
 ) -> tuple[torch.Tensor | None, torch.Tensor]:  # fmt: skip
     """One-step and free-running loss of a batch of stretches (runs, starts: (B,)).
 
-    Without flux feedback there is one pass and one loss (the first is None). With it the stretch is encoded once, without
-    fluxes, as at a tower; from every `horizon`-th day of its scored part two passes of `horizon` days start: one that
-    takes the true flux of the day before with `probability`, one that runs on its own predictions.
+    Without flux feedback there is one pass and one loss (the first is None). With it the stretch is encoded once,
+    without fluxes, as at a tower; from every `horizon`-th day of its scored part two passes of `horizon` days start:
+    one that takes the true flux of the day before with `probability`, one that runs on its own predictions.
     """
     weights = torch.tensor([options.flux_weights[name] for name in TARGETS], device=starts.device)
     weights = weights / weights.sum()
@@ -100,11 +102,13 @@ def group_lasso(model: StaticConditionedLSTM) -> torch.Tensor:
 
 def make_optimizer(model: StaticConditionedLSTM, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW with a weight decay of its own for the static side (Loshchilov & Hutter 2019)."""
-    side = [m for m in (model.static_trunk, model.init_state, model.embed, model.affine, model.affine_features) if m is not None]
-    static = [weight for module in side for weight in module.parameters()]
+    static = [weight for module in model.static_side() for weight in module.parameters()]
     known = {id(weight) for weight in static}
     rest = [weight for weight in model.parameters() if id(weight) not in known]
-    groups = [{"params": static, "weight_decay": options.static_weight_decay}, {"params": rest, "weight_decay": options.weight_decay}]
+    groups = [
+        {"params": static, "weight_decay": options.static_weight_decay},
+        {"params": rest, "weight_decay": options.weight_decay},
+    ]
     return torch.optim.AdamW(groups, lr=options.learning_rate)
 
 
@@ -126,7 +130,8 @@ def validation_set(data: TrainingData, config: Configuration) -> tuple[torch.Ten
     starts = torch.as_tensor(window_starts(data.periods["validation"], context, horizon))
     if not len(starts):
         raise UserError(
-            f"the validation period {data.splits.validation[0]} to {data.splits.validation[1]} holds no window of {context} days "
+            f"the validation period {data.splits.validation[0]} to {data.splits.validation[1]} holds no window "
+            f"of {context} days "
             f"of context and {horizon} days; choose a longer --validation-period or one with days before it"
         )
     generator = torch.Generator().manual_seed(1)
@@ -137,7 +142,9 @@ def validation_set(data: TrainingData, config: Configuration) -> tuple[torch.Ten
 
 
 @torch.no_grad()
-def validate(model: StaticConditionedLSTM, data: TrainingData, config: Configuration, runs: torch.Tensor, starts: torch.Tensor) -> dict[str, float]:
+def validate(
+    model: StaticConditionedLSTM, data: TrainingData, config: Configuration, runs: torch.Tensor, starts: torch.Tensor
+) -> dict[str, float]:
     """Rollout_RMSE@30 of each flux on the validation windows, Mg C ha-1 day-1, free running."""
     context, horizon = config.evaluation.context_days, config.evaluation.horizon_days
     model.eval()
@@ -174,11 +181,14 @@ def train(
     total = options.epochs * options.steps_per_epoch
     rank, world = SharedDropout.rank, SharedDropout.world
     if options.batch_size % world:
-        raise UserError(f"--batch-size {options.batch_size} cannot be shared by {world} processes; choose a multiple of {world}")
+        raise UserError(
+            f"--batch-size {options.batch_size} cannot be shared by {world} processes; choose a multiple of {world}"
+        )
     days = data.periods["train"]
     if days.stop - days.start < options.warmup_days + options.scored_days:
         raise UserError(
-            f"the training period has {days.stop - days.start} days, a stretch needs {options.warmup_days + options.scored_days}; "
+            f"the training period has {days.stop - days.start} days, a stretch needs "
+            f"{options.warmup_days + options.scored_days}; "
             "choose a longer --train-period, or lower warmup_days or scored_days in the YAML"
         )
     windows = validation_set(data, config)
@@ -199,7 +209,9 @@ def train(
             runs, starts = draw_stretches(data, options, generator)
             probability = teacher_probability(options, state.step, total)
             with torch.autocast(starts.device.type, torch.bfloat16, enabled=mixed_precision):
-                one_step, free = stretch_losses(model, data, options, runs[rank::world], starts[rank::world], horizon, probability)
+                one_step, free = stretch_losses(
+                    model, data, options, runs[rank::world], starts[rank::world], horizon, probability
+                )
             loss = options.rollout_weight * free
             if one_step is not None:
                 loss = loss + options.one_step_weight * one_step
@@ -209,11 +221,18 @@ def train(
             if world > 1:
                 average_gradients(model)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
-            parts = torch.stack([loss.detach(), (one_step if one_step is not None else free).detach(), free.detach()]).cpu()
+            parts = torch.stack(
+                [loss.detach(), (one_step if one_step is not None else free).detach(), free.detach()]
+            ).cpu()
             if not (torch.isfinite(parts).all() and torch.isfinite(norm)):
-                kept = f"checkpoint_best.pt of epoch {state.best_epoch} stays" if state.best_epoch else "no checkpoint was written yet"
+                kept = (
+                    f"checkpoint_best.pt of epoch {state.best_epoch} stays"
+                    if state.best_epoch
+                    else "no checkpoint was written yet"
+                )
                 raise UserError(
-                    f"the loss became {parts[0].item()} (gradient norm {norm.item()}) at step {state.step + 1}, learning rate {rate:.2e}; "
+                    f"the loss became {parts[0].item()} (gradient norm {norm.item()}) at step "
+                    f"{state.step + 1}, learning rate {rate:.2e}; "
                     f"try a lower --learning-rate (a third) or --gradient-clip, or more training.warmup_steps; {kept}"
                 )
             optimizer.step()
@@ -231,9 +250,11 @@ def train(
         state.epoch += 1
         row: dict[str, Any] = {
             "epoch": state.epoch, "step": state.step, "train_loss": sums[0].item(),
-            "train_one_step_loss": sums[1].item() if model.flux_feedback else None, "train_rollout_loss": sums[2].item(),
+            "train_one_step_loss": sums[1].item() if model.flux_feedback else None,
+            "train_rollout_loss": sums[2].item(),
             "learning_rate": rate, "teacher_probability": probability if model.flux_feedback else None,
-            VALIDATION_KEY: rmse["nep"], **{f"{VALIDATION_KEY}_{name}": value for name, value in rmse.items() if name != "nep"},
+            VALIDATION_KEY: rmse["nep"],
+            **{f"{VALIDATION_KEY}_{name}": value for name, value in rmse.items() if name != "nep"},
         }  # fmt: skip
         for key, value in row.items():
             state.history.setdefault(key, []).append(value)

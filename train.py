@@ -1,0 +1,353 @@
+"""Train the emulator on an ensemble of VISIT runs.
+
+    python train.py                                   # preset `recommended` on the ensemble in data/ -> artifacts/
+    python train.py --preset specification            # the contract's network and schedule
+    torchrun --nproc-per-node 2 train.py              # data-parallel, the same loss curve as one process
+
+Numbers come from LHP_architecture.yaml; flags override them; artifacts/config.json records the result. Leaves
+config.json, checkpoint_best.pt, checkpoint_latest.pt, training_history.json, training_loss.png, both scalers, and the
+emulator's error on unseen runs (emulator_error.json and .npz).
+"""
+
+import argparse
+import math
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+# Idle OpenMP threads that spin cost other processes on the machine (and this one) dearly; they sleep instead. Must be
+# set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+
+from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json, writing
+from configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
+from dataset import TrainingData, describe, load_data
+from emulator import BEST, CONFIG, FORMAT, HISTORY, LATEST, load_checkpoint, load_emulator, space_entries
+from emulator_error import estimate_errors, save_errors
+from emulator_figures import loss_figure, save_figure
+from model import SharedDropout, StaticConditionedLSTM, count_parameters, create_model
+from static_features import logarithmic_parameters
+from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
+from units import DYNAMIC_FEATURES, FLUX_LABELS, TARGETS
+
+LOSS_FIGURE = "training_loss.png"
+STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of TrainingState, kept in checkpoint_latest.pt
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--architecture", default=str(ARCHITECTURE_FILE), help="YAML with presets, periods and schedule"
+    )
+    parser.add_argument("--preset", help="recommended or specification (default: the YAML's)")
+    parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
+    parser.add_argument(
+        "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
+    )
+    parser.add_argument(
+        "--train-period", nargs=2, metavar=("FIRST", "LAST"), help="years or dates, inclusive (default: YAML)"
+    )
+    parser.add_argument(
+        "--validation-period", nargs=2, metavar=("FIRST", "LAST"), help="years or dates (default: YAML)"
+    )
+    parser.add_argument("--test-period", nargs=2, metavar=("FIRST", "LAST"), help="years or dates (default: YAML)")
+    parser.add_argument("--unseen-share", type=float, help="share of the runs that is never trained on (default: YAML)")
+    parser.add_argument("--epochs", type=int, help="epochs of steps-per-epoch steps (default: YAML)")
+    parser.add_argument("--steps-per-epoch", type=int, help="optimiser steps an epoch (default: YAML)")
+    parser.add_argument(
+        "--batch-size", type=int, help="stretches (run, span of days) a step, over all processes (default: YAML)"
+    )
+    parser.add_argument("--learning-rate", type=float, help="peak learning rate of AdamW (default: YAML)")
+    parser.add_argument("--gradient-clip", type=float, help="largest norm of the gradient (default: YAML)")
+    parser.add_argument(
+        "--patience", type=int, help="epochs without a better validation before stopping, 0 = never (default: YAML)"
+    )
+    parser.add_argument("--hidden-size", type=int, help="LSTM width (default: YAML)")
+    parser.add_argument("--num-layers", type=int, help="LSTM layers (default: YAML)")
+    parser.add_argument("--seed", type=int, help="of weights, batches and dropout (default: YAML, 2025)")
+    parser.add_argument(
+        "--max-minutes", type=float, help="time limit; the schedule is compressed to end in it (default: none)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto = a GPU where there is one")
+    parser.add_argument("--resume", action="store_true", help="continue from checkpoint_latest.pt of --artifacts-dir")
+    parser.add_argument(
+        "--mixed-precision", action="store_true", help="bfloat16 on a GPU (slower on CPUs, refused there)"
+    )
+    parser.add_argument("--tensorboard", metavar="DIR", nargs="?", const=str(REPOSITORY / "logs" / "tensorboard"),
+                        help="write a TensorBoard log there (default folder: logs/tensorboard)")  # fmt: skip
+    return parser.parse_args()
+
+
+def resolve_configuration(arguments: argparse.Namespace) -> tuple[Configuration, bool]:
+    """YAML + flags -> configuration, and whether the user named the periods."""
+    config = load_configuration(arguments.architecture, arguments.preset)
+    periods = {}
+    for name in ("train", "validation", "test"):
+        given = getattr(arguments, f"{name}_period")
+        if given is not None:
+            periods[name] = list(period(given, f"--{name}-period"))
+    config = config.override("splits", **periods, unseen_share=arguments.unseen_share)
+    config = config.override("data", directory=str(Path(arguments.data_dir).resolve()) if arguments.data_dir else None)
+    config = config.override(
+        "training", epochs=arguments.epochs, steps_per_epoch=arguments.steps_per_epoch, batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate, gradient_clip=arguments.gradient_clip, patience=arguments.patience,
+        seed=arguments.seed,
+    )  # fmt: skip
+    return config.override("model", hidden_size=arguments.hidden_size, num_layers=arguments.num_layers), bool(periods)
+
+
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda`...; UserError when it does not exist."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{local_rank}"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not usable here ({reason}); use --device cpu") from None
+
+
+def build_model(config: Configuration, data: TrainingData, device: torch.device) -> StaticConditionedLSTM:
+    """A fresh network with the data's scalings inside."""
+    names, values = data.ensemble.parameter_names, data.ensemble.parameters[data.seen]
+    model = create_model(
+        dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
+        logarithmic=logarithmic_parameters(names, values), device=device,
+    )  # fmt: skip
+    model.set_scaling(
+        data.target_scaler.mean, data.target_scaler.scale, data.static_scaler.mean, data.static_scaler.scale,
+        data.dynamic_scaler.mean, values,
+    )  # fmt: skip
+    return model
+
+
+def describe_training(config: Configuration, data: TrainingData) -> dict[str, Any]:
+    """Content of config.json: everything that load_emulator() and a reader need."""
+    ensemble = data.ensemble
+    log = ensemble.directory / "parameter_log.json"
+    return {
+        "format": FORMAT, "configuration": config.as_dict(), "feature_names": list(DYNAMIC_FEATURES),
+        "target_names": list(TARGETS), "parameter_names": list(ensemble.parameter_names),
+        "parameter_space": space_entries(
+            ensemble.parameter_names, ensemble.parameters, read_json(log) if log.is_file() else None
+        ),
+        "data": {
+            "directory": str(config.data.directory), "runs": len(ensemble.sample_ids),
+            "first_day": str(ensemble.dates[0]), "last_day": str(ensemble.dates[-1]),
+            "seen_sample_ids": ensemble.sample_ids[data.seen].tolist(),
+            "unseen_sample_ids": ensemble.sample_ids[data.unseen].tolist(),
+            "constant_parameters": list(ensemble.constant_parameters),
+        },
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
+    }  # fmt: skip
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """torch.save through a temporary name: a kill leaves the old file or the new one."""
+    with writing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def resume(
+    directory: Path, config: Configuration, data: TrainingData, model, optimizer, state: TrainingState, generator
+) -> None:
+    """Take everything back from checkpoint_latest.pt. UserError when it belongs to another training."""
+    latest = load_checkpoint(directory / LATEST)
+    if "training" not in latest:
+        raise UserError(f"{directory / LATEST}: holds no training state; start without --resume")
+    before, now = latest["training"]["configuration"], config.as_dict()
+    for section in ("model", "training", "splits"):
+        for key, value in now[section].items():
+            if before[section].get(key) != value:
+                raise UserError(
+                    f"{directory / LATEST}: trained with {section}.{key} {before[section].get(key)}, now it is "
+                    f"{value}; "
+                    "resume with the same settings, or start without --resume"
+                )
+    if latest["training"]["sample_ids"] != data.ensemble.sample_ids.tolist() or not np.array_equal(
+        latest["training_parameters"].numpy(), data.ensemble.parameters[data.seen]
+    ):
+        raise UserError(
+            f"{directory / LATEST}: trained on another ensemble than {data.ensemble.directory}; start without --resume"
+        )
+    model.load_state_dict(latest["model_state_dict"])
+    optimizer.load_state_dict(latest["training"]["optimizer"])
+    for name in STATE:
+        setattr(state, name, latest["training"][name])
+    generator.set_state(latest["training"]["batch_generator"])
+    torch.set_rng_state(latest["training"]["generator"])
+    if latest["training"]["cuda_generator"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(latest["training"]["cuda_generator"])
+
+
+def start_processes() -> tuple[int, int, int]:
+    """(rank, world, local rank); joins the process group when torchrun started us."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1, 0
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend)
+    return distributed.get_rank(), world, int(os.environ["LOCAL_RANK"])
+
+
+def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device) -> int:
+    """Load, train, save, estimate errors; only rank 0 writes and speaks."""
+
+    def say(text):
+        if rank == 0:
+            print(text)
+
+    directory = Path(arguments.artifacts_dir)
+    config, splits_given = resolve_configuration(arguments)
+    data_directory = (
+        Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
+    )
+    began = time.monotonic()
+    data = load_data(config, data_directory, splits_given, device)
+    config = config.override("splits", **asdict(data.splits)).for_runs(len(data.ensemble.sample_ids))
+    say(describe(data, config))
+    say(f"loaded in {time.monotonic() - began:.1f} s")
+
+    torch.manual_seed(config.training.seed)
+    generator = torch.Generator().manual_seed(config.training.seed)
+    model = build_model(config, data, device)
+    optimizer = make_optimizer(model, config.training)
+    state = TrainingState()
+    if arguments.resume:
+        resume(directory, config, data, model, optimizer, state, generator)
+        say(f"resumed after epoch {state.epoch}")
+    elif rank == 0:
+        for name in (BEST, LATEST, HISTORY):  # an old best must not pass for this training's
+            (directory / name).unlink(missing_ok=True)
+    options = config.training
+    say(
+        f"preset {config.preset}: LSTM {config.model.num_layers} x {config.model.hidden_size}, "
+        f"{count_parameters(model):,} weights, on {device}, "
+        f"{world} process(es); {options.epochs} epochs of {options.steps_per_epoch} steps, a step is "
+        f"{options.batch_size} stretches "
+        f"of {options.warmup_days} + {options.scored_days} days"
+    )
+    record = describe_training(config, data)
+    training_parameters = torch.as_tensor(data.ensemble.parameters[data.seen])
+    if rank == 0:
+        write_json(directory / CONFIG, record)
+        save_scalers(directory, data)
+    board = make_board(arguments.tensorboard) if rank == 0 and arguments.tensorboard else None
+
+    def on_epoch(row: dict[str, Any], is_best: bool) -> None:
+        if rank:
+            return
+        weights = {
+            "model_state_dict": model.state_dict(),
+            "training_parameters": training_parameters,
+            "epoch": state.epoch,
+        }
+        if is_best:
+            save_checkpoint(directory / BEST, weights)
+        training = {name: getattr(state, name) for name in STATE} | {
+            "optimizer": optimizer.state_dict(),
+            "batch_generator": generator.get_state(), "generator": torch.get_rng_state(),
+            "cuda_generator": torch.cuda.get_rng_state() if device.type == "cuda" else None,
+            "configuration": config.as_dict(), "sample_ids": data.ensemble.sample_ids.tolist(),
+        }  # fmt: skip
+        save_checkpoint(directory / LATEST, weights | {"training": training})
+        write_json(directory / HISTORY, state.history)
+        if board is not None:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    board.add_scalar(key, value, row["step"])
+        remaining = state.seconds / state.epoch * (options.epochs - state.epoch)
+        print(
+            f"epoch {row['epoch']:3d}/{options.epochs}  loss {row['train_loss']:.5f}  val Rollout_RMSE@30 of "
+            f"NEP {row[VALIDATION_KEY]:.5f}"
+            f"{' *' if is_best else '  '}  {state.seconds:.0f} s, about {remaining:.0f} s to go"
+        )
+
+    max_seconds = arguments.max_minutes * 60 if arguments.max_minutes else None
+    train(model, optimizer, data, config, state, generator, on_epoch, max_seconds, arguments.mixed_precision)
+    if rank == 0:
+        finish(directory, record, state, data, arguments.device if device.type == "cpu" else str(device))
+    if board is not None:
+        board.close()
+    return 0
+
+
+def save_scalers(directory: Path, data: TrainingData) -> None:
+    """Scalers (pickle + JSON twin) into the emulator's folder and, as the contract wants, beside the data."""
+    for name, scaler in (("scaler_dynamic", data.dynamic_scaler), ("scaler_static", data.static_scaler)):
+        scaler.save(directory / f"{name}.json")
+        try:
+            scaler.save(data.ensemble.directory / f"{name}.json")
+        except OSError as error:
+            warn(
+                f"{data.ensemble.directory}/{name}.pkl not written ({error.strerror}); the one in {directory} "
+                "is what counts"
+            )
+
+
+def make_board(directory: str):
+    """A TensorBoard writer; UserError when the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+    return SummaryWriter(directory)
+
+
+def finish(directory: Path, record: dict[str, Any], state: TrainingState, data: TrainingData, device: str) -> None:
+    """After training: the loss figure, the error model, and the numbers on one screen."""
+    record["training_seconds"] = round(state.seconds, 1)
+    record["best_epoch"] = state.best_epoch
+    write_json(directory / CONFIG, record)
+    save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
+    emulator = load_emulator(directory)
+    errors = estimate_errors(emulator, data)
+    save_errors(directory, errors)
+    print(
+        f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
+        f"{state.best:.5f} Mg C ha-1 day-1"
+    )
+    sd = ", ".join(f"{FLUX_LABELS[name]} {errors.summary['fluxes'][name]['sd']:.5f}" for name in TARGETS)
+    print(f"error sd on {len(data.unseen)} unseen runs, free running over the test period: {sd} Mg C ha-1 day-1")
+    print(f"written to {directory}; next: python evaluate_model.py")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if arguments.max_minutes is not None and not (arguments.max_minutes > 0 and math.isfinite(arguments.max_minutes)):
+        raise UserError(f"--max-minutes is {arguments.max_minutes}, must be above 0")
+    rank, world, local_rank = start_processes()
+    SharedDropout.rank, SharedDropout.world = rank, world
+    device = choose_device(arguments.device, local_rank)
+    if arguments.mixed_precision and device.type == "cpu":
+        raise UserError("--mixed-precision needs a GPU (bfloat16 was measured twice as slow on a CPU); leave it out")
+    try:
+        return fit(arguments, rank, world, device)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if (
+            isinstance(error, RuntimeError)
+            and not isinstance(error, torch.OutOfMemoryError)
+            and "can't allocate memory" not in str(error)
+        ):
+            raise
+        raise UserError(
+            "out of memory; lower --batch-size first, then training.scored_days and model.hidden_size in the YAML "
+            "(memory grows with batch_size x (warmup_days + scored_days) x hidden_size x num_layers)"
+        ) from None
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run(main)
