@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.linalg import cho_solve
 
 from command_line import writing
-from error_model import FLOOR, EmulatorErrorSample, ErrorModel, _discrepancy, emulator_covariance
+from error_model import EmulatorErrorSample, ErrorModel, _discrepancy, emulator_covariance
 from inversion_data import Observations, Stretch, combine_fluxes
 from inversion_methods import Fit
 from inversion_problem import InversionProblem

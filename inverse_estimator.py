@@ -1,0 +1,323 @@
+"""StaticParameterInverter: estimate VISIT's static parameters from observed fluxes through a frozen emulator."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from command_line import UserError, warn
+from error_model import EmulatorErrorSample, ErrorModel, estimate_hyper, make_error_model
+from inversion_config import InversionConfig, make_inversion_config
+from inversion_data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
+from inversion_methods import Fit, adam, ensemble_smoother, gauss_newton, starting_points
+from inversion_problem import Forward, InversionProblem
+from latent_map import inversion_space, make_latent_map
+from parameters import ParameterSpace
+from posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior
+from units import TARGETS
+
+ERROR_ROUNDS = 3  # fits with a re-estimated error model at most
+FIRST_ROUND = {"max_iterations": 8, "tolerance": 1.0}  # the error model changes afterwards: no need to converge
+
+
+@dataclass
+class InversionResult:
+    """Everything an inversion found; parameters physical, fluxes Mg C ha-1 day-1."""
+
+    names: tuple[str, ...]
+    prior: np.ndarray  # (parameter,)
+    optimized: np.ndarray  # (parameter,)
+    problem: InversionProblem
+    fit: Fit
+    posterior: Posterior | None  # None without a likelihood (lambda_prior given, or unconstrained)
+    config: InversionConfig
+    seconds: float
+    history: list[dict] = field(default_factory=list)  # of all rounds
+    trace: list[np.ndarray] = field(default_factory=list)  # latent, of all rounds
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def error_model(self) -> ErrorModel:
+        """The error model with its estimated parts."""
+        return self.problem.error_model
+
+    @property
+    def offsets(self) -> dict[str, float]:
+        """Constant added to each target, Mg C ha-1 day-1; empty without --nuisance offset."""
+        return self.problem.offset_values(self.fit.u)
+
+    @property
+    def at_bounds(self) -> list[str]:
+        """Parameters whose estimate lies within 2 percent of its range from a bound."""
+        if self.problem.latent.space is None:
+            return []
+        return at_bounds(self.problem.latent, self.problem.latent.unit(self.optimized))
+
+    @property
+    def multimodal(self) -> bool:
+        """Whether starts ended in places that the data cannot tell apart but that are not the same."""
+        return self.posterior is not None and len(self.posterior.modes) > 1
+
+
+class StaticParameterInverter:
+    """Inverts observed fluxes for the emulator's static parameters. Weights and scalers are frozen, dropout is off.
+
+    model: with simulate(static_x, dynamic_x, warmup), as model.py makes it; static_scaler, dynamic_scaler: Scaler or
+    scikit-learn StandardScaler; config: InversionConfig or a mapping of its keys; param_names: in the model's order.
+    space: ranges the emulator was trained on (for bounds_file: emulator); errors: the emulator's errors on unseen runs.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        static_scaler: Any,
+        dynamic_scaler: Any,
+        config: InversionConfig | Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+        param_names: Sequence[str] | None = None,
+        *,
+        space: ParameterSpace | None = None,
+        errors: EmulatorErrorSample | None = None,
+        config_source: str | Path | None = None,
+    ) -> None:
+        self.model = model.to(device).eval()
+        for weight in self.model.parameters():
+            weight.requires_grad_(False)
+        self.static_mean, self.static_scale = scaler_numbers(static_scaler)
+        self.dynamic_mean, self.dynamic_scale = scaler_numbers(dynamic_scaler)
+        self.config = make_inversion_config(config or {})
+        self.device = torch.device(device)
+        names = param_names if param_names is not None else getattr(static_scaler, "names", None)
+        self.names = tuple(names) if names is not None else tuple(f"p{i}" for i in range(len(self.static_mean)))
+        if len(self.names) != len(self.static_mean):
+            raise UserError(f"{len(self.names)} parameter names for {len(self.static_mean)} scaled parameters")
+        self.space, self.errors, self.config_source = space, errors, config_source
+
+    @classmethod
+    def from_emulator(cls, emulator, config=None, config_source=None) -> "StaticParameterInverter":
+        """The inverter of a loaded emulator (emulator.load_emulator), with its ranges and errors."""
+        sample = None
+        if emulator.errors is not None:
+            sample = EmulatorErrorSample(
+                np.asarray(emulator.errors.error), emulator.errors.dates.astype("datetime64[D]")
+            )
+        return cls(
+            emulator.model, emulator.static_scaler, emulator.dynamic_scaler, config, emulator.device,
+            emulator.parameter_names, space=emulator.space, errors=sample, config_source=config_source,
+        )  # fmt: skip
+
+    def forward(self, stretches: Sequence[Stretch]) -> Forward:
+        """The frozen emulator over other stretches of days."""
+        return Forward(self.model, self.static_mean, self.static_scale, stretches, self.device)
+
+    def invert(
+        self,
+        params_prior_raw,
+        dynamic_input,
+        future_known,
+        y_obs,
+        obs_mask,
+        unconstrained: bool = False,
+        record_history: bool = False,
+        *,
+        window_start: Sequence[str] | None = None,
+        obs_sd=None,
+        free: Sequence[str] | None = None,
+        fix: Sequence[str] = (),
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """One parameter vector for one window or a batch of n windows.
+
+        params_prior_raw (P,) physical; dynamic_input (n,context,feature) and future_known (n,day,feature) scaled; y_obs
+        (n,day,4) Mg C ha-1 day-1 in the order of units.TARGETS; obs_mask (n,day) or (n,day,4), 1 = counts; obs_sd (n,day)
+        error of NEP. The leading n may be missing. With window_start (n dates) overlapping windows are merged, so that
+        a day counts once. Returns params_opt_raw (P,) physical and a dictionary: loss_history, best_loss, initial_loss,
+        seconds, reasons, prediction_prior and prediction_optimized (n,day,4), posterior, error_model, ...
+        """
+        dynamic, future, observed, mask = (_array(x) for x in (dynamic_input, future_known, y_obs, obs_mask))
+        if dynamic.ndim == 2:
+            dynamic, future, observed, mask = dynamic[None], future[None], observed[None], mask[None]
+        sd = None if obs_sd is None else np.broadcast_to(_array(obs_sd), observed.shape[:2])
+        starts = None if window_start is None else np.atleast_1d(window_start)
+        windows = [
+            stretch_from_arrays(
+                dynamic[i], future[i], observed[i], mask[i], None if sd is None else sd[i],
+                None if starts is None else starts[i],
+            )
+            for i in range(len(dynamic))
+        ]  # fmt: skip
+        result = self.invert_stretches(params_prior_raw, merge_stretches(windows), unconstrained, free, fix)
+        return result.optimized.copy(), self._info(result, windows, record_history)
+
+    def invert_stretches(
+        self,
+        params_prior_raw,
+        stretches: Sequence[Stretch],
+        unconstrained: bool = False,
+        free: Sequence[str] | None = None,
+        fix: Sequence[str] = (),
+    ) -> InversionResult:
+        """Estimate the parameters from the observed days of `stretches` (inversion_data)."""
+        begin = time.perf_counter()
+        notes: list[str] = []
+        prior = _array(params_prior_raw).astype(np.float64).reshape(-1)
+        problem = self.problem(prior, stretches, unconstrained, free, fix)
+        if len(problem.observations) < len(problem.latent.free):
+            notes.append(
+                f"{len(problem.observations)} valid observations for {len(problem.latent.free)} free parameters: "
+                "most of them stay where the prior puts them"
+            )
+        fit, history, trace = self._solve(problem)
+        posterior = None
+        if problem.is_likelihood:
+            if fit.members is not None:
+                posterior = ensemble_posterior(problem, fit)
+            else:
+                if fit.jacobian is None:
+                    fit.jacobian = problem.residual_and_jacobian(fit.u[None], fit.predicted[None])[1][0]
+                posterior = laplace_posterior(problem, fit, self.config.samples, self.config.seed)
+        optimized = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
+        result = InversionResult(
+            self.names, problem.latent.prior, optimized, problem, fit, posterior, self.config,
+            time.perf_counter() - begin, history, trace, notes,
+        )  # fmt: skip
+        if result.multimodal:
+            notes.append(
+                f"multimodal: the {len(fit.starts)} starts ended in {len(posterior.modes)} places that the data cannot "
+                f"tell apart (weights {', '.join(f'{w:.2f}' for w in posterior.mode_weights)})"
+            )
+        return result
+
+    def problem(
+        self, prior: np.ndarray, stretches: Sequence[Stretch], unconstrained: bool = False, free=None, fix=()
+    ) -> InversionProblem:
+        """The cost of this inversion before anything is fitted. UserError on data or bounds that make none."""
+        config = self.config
+        if len(prior) != len(self.names):
+            raise UserError(f"the prior holds {len(prior)} parameters, the emulator has {len(self.names)}")
+        if not np.isfinite(prior).all():
+            raise UserError(f"the prior of {self.names[int(np.flatnonzero(~np.isfinite(prior))[0])]} is not finite")
+        if unconstrained and config.method == "ensemble":
+            raise UserError("--unconstrained has no prior to draw an ensemble from; use method gauss_newton or adam")
+        if config.lambda_prior is not None and config.method == "ensemble":
+            raise UserError("method ensemble samples a posterior and needs lambda_prior: null in the configuration")
+        observations = observation_vector(stretches, config.targets)
+        space = None
+        if config.clip_raw_params.enabled and not unconstrained:
+            space = inversion_space(self.names, prior, config, self.space, self.config_source)
+        latent = make_latent_map(
+            self.names, prior, self.static_scale, space, free, fix, clip_prior=config.bounds_file == "emulator"
+        )
+        weights = [float({k.lower(): v for k, v in config.target_weights.items()}.get(t, 1.0)) for t in config.targets]
+        likelihood = config.lambda_prior is None
+        if likelihood and config.error_model.emulator and self.errors is None:
+            warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
+        return InversionProblem(
+            self.forward(stretches), observations, latent,
+            make_error_model(observations, self.errors if likelihood else None, config.error_model, weights),
+            config.offset_sd if config.nuisance == "offset" else 0.0,
+            config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,
+        )  # fmt: skip
+
+    def _solve(self, problem: InversionProblem) -> tuple[Fit, list[dict], list[np.ndarray]]:
+        """Fit, re-estimate the error model around the fit, fit again until it settles."""
+        config = self.config
+        likelihood = problem.lambda_prior is None
+        unknown = likelihood and _has_unknowns(problem)
+        first = config if not unknown else replace(config, gauss_newton=replace(config.gauss_newton, **FIRST_ROUND))
+        points = starting_points(problem, config.number_of_starts, config.seed)
+        if config.method == "ensemble":
+            if unknown:
+                self._update_error_model(problem, gauss_newton(problem, points[:1], first))
+            fit = ensemble_smoother(problem, config)
+            return fit, fit.history, fit.trace
+        if config.method == "adam":
+            if not unknown:
+                fit = adam(problem, points, config)
+                return fit, fit.history, fit.trace
+            half = replace(config, max_iters=max(1, config.max_iters // 2))
+            fit = adam(problem, points, half)
+            fit.jacobian = problem.residual_and_jacobian(fit.u[None], fit.predicted[None])[1][0]
+            self._update_error_model(problem, fit)
+            second = adam(problem, fit.starts, half)
+            return second, _joined(fit.history, second.history), fit.trace + second.trace
+        fit = gauss_newton(problem, points, first)
+        history, trace = fit.history, fit.trace
+        for _ in range(ERROR_ROUNDS if unknown else 0):
+            settled = not self._update_error_model(problem, fit)
+            fit = gauss_newton(problem, fit.starts, config)
+            history, trace = _joined(history, fit.history), trace + fit.trace
+            if settled:
+                break
+        return fit, history, trace
+
+    def _update_error_model(self, problem: InversionProblem, fit: Fit) -> bool:
+        """Re-estimate the error model's unknown parts around `fit`; True when they moved by more than 5 percent."""
+        before = problem.error_model
+        linear = problem.observations.value - fit.predicted + fit.jacobian @ (fit.u - problem.prior)
+        after = estimate_hyper(before, linear, fit.jacobian)
+        problem.set_error_model(after)
+        old, new = np.diag(before.covariance()), np.diag(after.covariance())
+        return bool(np.abs(np.log(new.mean() / old.mean())) > 0.1)
+
+    def _target_scale(self, targets: Sequence[str]) -> np.ndarray:
+        """(target,) Mg C ha-1 day-1 that standardises the mse form: the network's own target scale (ER: GPP's)."""
+        scale = getattr(self.model, "target_scale", None)
+        if scale is None:
+            return np.ones(len(targets))
+        values = scale.detach().cpu().numpy().astype(np.float64)
+        return np.array([values[TARGETS.index(t if t in TARGETS else "gpp")] for t in targets])
+
+    def _info(self, result: InversionResult, windows: Sequence[Stretch], record_history: bool) -> dict[str, Any]:
+        both = torch.as_tensor(np.stack([result.prior, result.optimized]))
+        with torch.no_grad():
+            predictions = self.forward(windows)(both)
+        info: dict[str, Any] = {
+            "method": result.config.method,
+            "loss_history": [entry["cost"] for entry in result.history],
+            "initial_loss": result.history[0]["costs"][0],
+            "best_loss": result.fit.cost,
+            "iterations": len(result.history) - 1,
+            "evaluations": result.problem.evaluations,
+            "seconds": result.seconds,
+            "reasons": list(result.fit.reasons),
+            "start_losses": result.fit.start_costs.tolist(),
+            "multimodal": result.multimodal,
+            "at_bounds": result.at_bounds,
+            "offsets": result.offsets,
+            "notes": list(result.notes),
+            "prediction_prior": np.stack([part[0].numpy() for part in predictions]),
+            "prediction_optimized": np.stack([part[1].numpy() for part in predictions]),
+            "posterior": result.posterior,
+            "error_model": result.error_model.shares() if result.problem.lambda_prior is None else None,
+            "result": result,
+        }
+        if record_history:
+            free = len(result.problem.latent.free)
+            info["param_history"] = result.problem.latent.physical_array(np.stack(result.trace)[:, :free])
+        return info
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
+
+
+def scaler_numbers(scaler: Any) -> tuple[np.ndarray, np.ndarray]:
+    """mean and scale of a Scaler or a scikit-learn StandardScaler, (column,) float64."""
+    for mean, scale in (("mean", "scale"), ("mean_", "scale_")):
+        if hasattr(scaler, mean) and hasattr(scaler, scale):
+            return np.asarray(getattr(scaler, mean), np.float64), np.asarray(getattr(scaler, scale), np.float64)
+    raise TypeError(f"{type(scaler).__name__} is no scaler: it has neither mean/scale nor mean_/scale_")
+
+
+def _has_unknowns(problem: InversionProblem) -> bool:
+    model = problem.error_model
+    return bool(np.isnan(model.observations.sd).any() or model.emulator is not None or model.estimate_discrepancy)
+
+
+def _joined(first: list[dict], second: list[dict]) -> list[dict]:
+    start = first[-1]["iteration"] + 1
+    return first + [{**entry, "iteration": entry["iteration"] + start} for entry in second]
