@@ -46,3 +46,31 @@ def nep_figure(table: pd.DataFrame, months: pd.DataFrame, nee_column: str) -> Fi
     for axis in axes:
         axis.set_xlim(dates.iloc[0] - np.timedelta64(5, "D"), dates.iloc[-1] + np.timedelta64(5, "D"))
     return figure
+
+
+def comparison_figure(comparison: pd.DataFrame) -> Figure:
+    """Mean annual course of tower and ERA5 by variable, with bias and correlation in each title.
+
+    comparison: weather_comparison.compare(...): variable, unit, month, days, mean_tower, mean_era5, bias, correlation.
+    """
+    variables = list(dict.fromkeys(comparison["variable"]))
+    columns = 2 if len(variables) <= 4 else 3
+    rows = -(-len(variables) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    for place, name in enumerate(variables, start=1):
+        part = comparison[comparison["variable"] == name]
+        whole, monthly = part[part["month"] == "all"].iloc[0], part[part["month"] != "all"]
+        months = monthly["month"].astype(int)
+        axis = figure.add_subplot(rows, columns, place)
+        axis.plot(months, monthly["mean_tower"], "o-", color=VALID, ms=4, label="tower")
+        axis.plot(months, monthly["mean_era5"], "s--", color=MASKED, ms=4, label="ERA5")
+        correlation = "" if np.isnan(whole["correlation"]) else f", r {whole['correlation']:.2f}"
+        axis.set_title(f"{name}: bias {whole['bias']:+.3g}{correlation}, {whole['days']} days", fontsize=9)
+        axis.set_ylabel(whole["unit"])
+        axis.set_xticks(range(1, 13))
+        axis.set_xlim(0.5, 12.5)
+        if place == 1:
+            axis.legend(frameon=False)
+        if place > len(variables) - columns:
+            axis.set_xlabel("month")
+    return figure

@@ -16,6 +16,7 @@ from tower_file import TowerFile
 
 LOW, HIGH = "low", "high"  # which value of a quality flag is best
 ONEFLUX_NEE = re.compile(r"NEE_(VUT|CUT)_(REF|MEAN|USTAR50|\d\d)(_QC)?$")
+ONEFLUX_WEATHER = re.compile(r"(TA|SW_IN|VPD|LW_IN)_F_MDS(_QC)?$|(TA|SW_IN|VPD|PA|WS|P)_ERA$")
 JAPANFLUX_NEE = re.compile(r"NEE_(vUT|PI|PI_F)(_QC)?$")
 # Eddy fluxes as measured, half-hourly units by the networks' own definition, and other things that are no daily NEE.
 MICROMOL_NAMES = re.compile(r"(FC|FCO2|CO2_FLUX|NEE_PI_UMOL)(_\d_\d_\d|_F)?$|.*UMOL.*", re.IGNORECASE)
@@ -62,6 +63,8 @@ def recognise(tower: TowerFile) -> Layout:
     """The layout of a file from its column names, and from the file's name among the ONEFlux networks."""
     oneflux = any(ONEFLUX_NEE.match(name) for name in tower.columns)
     japanflux = any(JAPANFLUX_NEE.match(name) for name in tower.columns)
+    if not japanflux:  # a file of weather alone is known by the weather columns that only ONEFlux makes
+        oneflux = oneflux or any(ONEFLUX_WEATHER.match(name) for name in tower.columns)
     if oneflux and japanflux:
         raise UserError(
             f"{tower.path}: has columns of both JapanFlux (such as NEE_vUT) and ONEFlux (such as NEE_VUT_REF); "

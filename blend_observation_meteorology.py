@@ -1,0 +1,235 @@
+"""Tower weather over ERA5 in VISIT's forcing text: only the tower's columns, only on the days that it has.
+
+    python blend_observation_meteorology.py --era5-input LHP_ERA5.txt --obs-csv observations/met_obs.csv \\
+        --output LHP_BLEND.txt
+
+The forcing text has 19 fields a day (visit_forcing_file.py). Replaced are mean 2 m temperature, surface temperature,
+specific humidity, precipitation (kg m-2 s-1), shortwave, wind (u and v keep their direction), and cloud (percent) where
+it was estimated from the tower's shortwave. Soil, snow, pressure, minimum and maximum temperature stay as they are.
+Fields that are not replaced keep their text to the character. Values that the CSV's sidecar of sources calls ERA5 are
+not taken. A JSON manifest beside the output holds counts and hashes.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from command_line import UserError, existing_file, make_parser, run, warn, write_json
+from prepare_observation_meteorology import sidecar_path
+from tower_meteorology import ESTIMATED, TOWER
+from units import POSSIBLE, UNITS
+from visit_forcing_file import FIELDS, Forcing, read_forcing, write_forcing
+from weather import HINTS
+
+# The tower's variables and the forcing fields that they replace; wind is handled apart.
+REPLACED = {
+    "tmp_2m": "tmean_2m", "tmp_sfc": "tmp_sfc", "spfh_2m": "spfh_2m", "prate_sfc": "prate_sfc",
+    "dswrf_sfc": "dswrf_sfc", "tcdc_clm": "tcdc_clm",
+}  # fmt: skip
+WIND = "wind_10m"
+
+
+def read_tower_weather(path: str | Path, use_cloud: bool = False) -> tuple[pd.DataFrame, bool]:
+    """Tower values by day from a CSV with `date` and any of the variables, and whether a sidecar told their sources.
+
+    Cells that the sidecar (NAME_sources.csv) does not call 'tower' or 'estimated' are empty in the result. Without a
+    sidecar every value counts, but cloud only with use_cloud, since towers do not measure it. UserError on a missing or
+    repeated date, no usable column, or a value outside units.POSSIBLE.
+    """
+    path = existing_file(path, "make it with prepare_observation_meteorology.py")
+    table = _csv(path)
+    names = [name for name in (*REPLACED, WIND) if name in table]
+    if not names:
+        raise UserError(
+            f"{path}: has none of the columns {', '.join((*REPLACED, WIND))}; found {', '.join(table.columns[:12])}"
+        )
+    dates = pd.to_datetime(table["date"].astype(str).str.strip(), format="%Y-%m-%d", errors="coerce")
+    if dates.isna().any():
+        row = int(dates.isna().to_numpy().argmax())
+        raise UserError(f"{path}: line {row + 2}: date is '{table['date'].iloc[row]}', expected YYYY-MM-DD")
+    if dates.duplicated().any():
+        twice = dates[dates.duplicated()].iloc[0].date()
+        raise UserError(f"{path}: {twice} is there twice; every day may be there once")
+    result = pd.DataFrame(index=pd.DatetimeIndex(dates))
+    for name in names:
+        result[name] = _numbers(path, table, name).to_numpy()
+    _check_magnitudes(path, result)
+    sidecar = sidecar_path(path)
+    if sidecar.is_file():
+        sources = _csv(sidecar)
+        if list(sources["date"].astype(str)) != list(table["date"].astype(str)):
+            raise UserError(f"{sidecar}: has other days than {path.name}; make both again")
+        for name in names:
+            if name not in sources:
+                raise UserError(f"{sidecar}: has no column {name}; make it and {path.name} again")
+            result.loc[~sources[name].isin([TOWER, ESTIMATED]).to_numpy(), name] = np.nan
+    elif "tcdc_clm" in result and not use_cloud:
+        result = result.drop(columns="tcdc_clm")
+    return result, sidecar.is_file()
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error})") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    if "date" not in table:
+        raise UserError(f"{path}: has no column date; found {', '.join(table.columns[:12])}")
+    return table
+
+
+def _numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
+    values = pd.to_numeric(table[name], errors="coerce").astype(float)
+    text = table[name].notna() & values.isna()
+    if text.any():
+        row = int(text.to_numpy().argmax())
+        raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number or nothing")
+    return values.where(values > -9990)
+
+
+def _check_magnitudes(path: Path, table: pd.DataFrame) -> None:
+    for name in table:
+        low, high = POSSIBLE[name]
+        bad = (table[name] < low) | (table[name] > high)
+        if bad.any():
+            raise UserError(
+                f"{path}: {name} on {table.index[bad][0].date()} is {table[name][bad].iloc[0]:g}, allowed is {low:g} "
+                f"to {high:g} {UNITS[name]}{HINTS.get(name, '')}"
+            )
+    _check_cloud(path, "tcdc_clm", table.get("tcdc_clm", pd.Series(dtype=float)).to_numpy())
+
+
+def check_forcing(forcing: Forcing) -> None:
+    """UserError when a replaced field is outside what its unit allows, or when a day is there twice."""
+    for name, field in REPLACED.items():
+        low, high = POSSIBLE[name]
+        values = forcing.column(field)
+        bad = (values < low) | (values > high)
+        if bad.any():
+            row = int(bad.argmax())
+            raise UserError(
+                f"{forcing.path}: line {row + 1}: {field} is {values[row]:g}, allowed is {low:g} to {high:g} "
+                f"{UNITS[name]}{HINTS.get(name, '')}"
+            )
+    _check_cloud(forcing.path, "tcdc_clm", forcing.column("tcdc_clm"))
+    repeated = pd.Series(forcing.dates).duplicated().to_numpy()
+    if repeated.any():
+        row = int(repeated.argmax())
+        raise UserError(
+            f"{forcing.path}: line {row + 1}: {forcing.dates[row]} is there twice; every day may be there once"
+        )
+
+
+def _check_cloud(path: Path, name: str, cloud: np.ndarray) -> None:
+    cloud = cloud[~np.isnan(cloud)]
+    if len(cloud) >= 30 and 0 < cloud.max() <= 1:
+        raise UserError(
+            f"{path}: {name} never exceeds {cloud.max():g}, so it looks like a 0-1 share; cloud is in percent here: "
+            "multiply it by 100"
+        )
+
+
+def blend(forcing: Forcing, tower: pd.DataFrame) -> tuple[list[str], dict[str, int]]:
+    """The forcing's lines with the tower's values in place, and the number of days replaced by variable.
+
+    tower: index of days, columns of variables in VISIT's units, NaN where the tower has none.
+    """
+    on_days = tower.reindex(pd.DatetimeIndex(forcing.dates))
+    lines, counts = list(forcing.lines), {}
+    for name in tower.columns:
+        values = on_days[name].to_numpy()
+        days = np.flatnonzero(~np.isnan(values))
+        counts[name] = len(days)
+        for day in days:
+            if name == WIND:
+                east, north = _wind_components(forcing, day, values[day])
+                lines[day] = replace_field(lines[day], FIELDS.index("u_wind"), east)
+                lines[day] = replace_field(lines[day], FIELDS.index("v_wind"), north)
+            else:
+                lines[day] = replace_field(lines[day], FIELDS.index(REPLACED[name]), values[day])
+    return lines, counts
+
+
+def _wind_components(forcing: Forcing, day: int, speed: float) -> tuple[float, float]:
+    """u and v of the tower's speed in ERA5's direction (all along u where ERA5 is calm)."""
+    east, north = forcing.column("u_wind")[day], forcing.column("v_wind")[day]
+    length = float(np.hypot(east, north))
+    return (speed * east / length, speed * north / length) if length > 0 else (speed, 0.0)
+
+
+def replace_field(line: str, index: int, value: float) -> str:
+    """The line with field `index` (from 0) replaced; every other character stays, and so does the width if it fits."""
+    match = list(re.finditer(r"\S+", line))[index]
+    start, end = match.span()
+    text = f"{value:.7g}"
+    # Blanks before a field may take a longer number, so that columns of a fixed width stay in place.
+    while start > 0 and end - start < len(text) and line[start - 1] == " " and (start < 2 or line[start - 2] == " "):
+        start -= 1
+    return line[:start] + text.rjust(end - start) + line[end:]
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--era5-input", required=True, help="VISIT's forcing text, 19 fields a day")
+    add("--obs-csv", required=True, help="tower weather from prepare_observation_meteorology.py, VISIT's units")
+    add("--output", required=True, help="forcing text to write (and NAME.json, the manifest)")
+    add("--first-day", type=int, choices=(0, 1), help="number that the forcing gives 1 January (default: found out)")
+    add("--use-cloud", action="store_true", help="take cloud from a CSV that has no sidecar of sources")
+    arguments = parser.parse_args()
+    output = Path(arguments.output)
+    for given in (arguments.era5_input, arguments.obs_csv):
+        if output.resolve() == Path(given).resolve():
+            raise UserError(f"--output {output} is an input; give another name")
+
+    forcing = read_forcing(arguments.era5_input, arguments.first_day)
+    check_forcing(forcing)
+    tower, has_sidecar = read_tower_weather(arguments.obs_csv, arguments.use_cloud)
+    outside = int((~tower.index.isin(pd.DatetimeIndex(forcing.dates))).sum())
+    if outside == len(tower):
+        raise UserError(
+            f"{arguments.obs_csv}: has days from {tower.index.min().date()} to {tower.index.max().date()}, "
+            f"{arguments.era5_input} from {forcing.dates[0]} to {forcing.dates[-1]}: no day in common"
+        )
+    if outside:
+        warn(f"{outside} of {len(tower)} tower days are not in {arguments.era5_input} and are left out")
+    lines, counts = blend(forcing, tower)
+    if not any(counts.values()):
+        raise UserError(f"{arguments.obs_csv}: holds no tower value on any day of the forcing; nothing to blend")
+    write_forcing(output, forcing, lines)
+    changed = sum(old != new for old, new in zip(forcing.lines, lines, strict=True))
+    inverted = extremes_outside(forcing, tower)
+    if inverted:
+        warn(f"on {inverted} days the tower's mean temperature lies outside ERA5's minimum and maximum, which stay")
+    write_json(output.with_name(output.name + ".json"), {
+        "era5_input": describe(arguments.era5_input), "obs_csv": describe(arguments.obs_csv),
+        "sidecar": describe(sidecar_path(Path(arguments.obs_csv))) if has_sidecar else None,
+        "output": describe(output), "days": len(lines), "days_changed": changed, "days_replaced": counts,
+        "tower_days_outside": outside, "first_day_number": forcing.first_day,
+        "mean_temperature_outside_extremes_days": inverted,
+    })  # fmt: skip
+    print(f"wrote {output}: {len(lines)} days, {changed} changed")
+    for name, count in counts.items():
+        print(f"  {name}: {count} days from the tower")
+
+
+def extremes_outside(forcing: Forcing, tower: pd.DataFrame) -> int:
+    """Days on which the tower's mean temperature lies outside the forcing's minimum and maximum."""
+    if "tmp_2m" not in tower:
+        return 0
+    mean = tower["tmp_2m"].reindex(pd.DatetimeIndex(forcing.dates)).to_numpy()
+    return int(((mean > forcing.column("tmax_2m")) | (mean < forcing.column("tmin_2m"))).sum())
+
+
+def describe(path: str | Path) -> dict[str, str | int]:
+    """Name, size and SHA-256 of a file, for the manifest."""
+    content = Path(path).read_bytes()
+    return {"file": Path(path).name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+if __name__ == "__main__":
+    run(main)
