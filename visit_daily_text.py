@@ -153,9 +153,7 @@ def _tokens_per_line(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return counts[lines], lines
 
 
-def _column_names(
-    path: Path, content: bytes, columns: Sequence[str] | None, first_line: int
-) -> tuple[list[str], bool]:
+def _column_names(path: Path, content: bytes, columns: Sequence[str] | None, first_line: int) -> tuple[list[str], bool]:
     """Names of the leading columns (lower case), and whether the first line is a header."""
     first = content.split(b"\n", first_line + 1)[first_line].decode("utf-8", "replace").lstrip("\ufeff#").split()
     try:

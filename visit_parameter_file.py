@@ -43,8 +43,11 @@ def read_slots(path: str | Path = CATALOGUE_FILE) -> dict[str, Slot]:
         if not row["slot"].strip():
             continue
         try:
-            slot = Slot(canonical_name(row["name"]) or row["name"], int(row["slot"]), float(row["baseline"]))
-        except ValueError:
+            line = float(row["slot"])  # spreadsheets write 12.0
+            if line != int(line) or line < 0:
+                raise ValueError
+            slot = Slot(canonical_name(row["name"]) or row["name"], int(line), float(row["baseline"]))
+        except (ValueError, OverflowError):
             raise UserError(
                 f"{path}, line {number}: slot {row['slot']!r} and baseline {row['baseline']!r}; expected a line number "
                 "(from 0) and a number"
@@ -119,7 +122,7 @@ def checked_number(path: Path, lines: list[str], place: Slot, slots: Mapping[str
         near = [name for name in same if abs(slots[name].slot - place.slot) <= 2]
         hint = f" ({found:g} is the baseline of {near[0]}, slot {slots[near[0]].slot})" if near else ""
         raise UserError(f"{where}: found {found:g}, {expected}{hint}; {advice}")
-    words = {canonical_name(word) for word in re.findall(r"[A-Za-z]\w+", line)} & set(slots)
+    words = {canonical_name(word) for word in re.findall(r"[A-Za-z]\w+", line)} - {None}
     if words and place.name not in words:
         raise UserError(f"{where}: the line names {sorted(words)[0]}, {expected}; {advice}")
     return number
