@@ -98,8 +98,8 @@ class StaticParameterInverter:
         self.space, self.errors, self.config_source = space, errors, config_source
 
     @classmethod
-    def from_emulator(cls, emulator, config=None, config_source=None) -> "StaticParameterInverter":
-        """The inverter of a loaded emulator (emulator.load_emulator), with its ranges and errors."""
+    def from_emulator(cls, emulator, config=None, config_source=None, space=None) -> "StaticParameterInverter":
+        """The inverter of a loaded emulator (emulator.load_emulator), with its ranges (or `space`) and errors."""
         sample = None
         if emulator.errors is not None:
             sample = EmulatorErrorSample(
@@ -107,7 +107,7 @@ class StaticParameterInverter:
             )
         return cls(
             emulator.model, emulator.static_scaler, emulator.dynamic_scaler, config, emulator.device,
-            emulator.parameter_names, space=emulator.space, errors=sample, config_source=config_source,
+            emulator.parameter_names, space=space or emulator.space, errors=sample, config_source=config_source,
         )  # fmt: skip
 
     def forward(self, stretches: Sequence[Stretch]) -> Forward:

@@ -31,6 +31,7 @@ from inversion_inputs import (
     observation_stretches,
     prior_parameters,
     simulation_window,
+    trained_space,
 )  # fmt: skip
 from inversion_report import (
     Judged,
@@ -69,7 +70,8 @@ def main() -> int:
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
     )  # fmt: skip
-    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
+    space = trained_space(emulator, arguments.data_dir)
+    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config, space)
     case = load_case(arguments, emulator)
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     results = Path(arguments.result_dir)
@@ -193,7 +195,7 @@ def report_inversion(
         export_parameters(arguments, result, directory / "visit_parameters.txt")
         facts |= lines
     emulator.check_ranges(result.optimized)
-    distance = distance_sentence(emulator.space, emulator.training_parameters, result.optimized)
+    distance = distance_sentence(inverter.space, emulator.training_parameters, result.optimized)
     metadata = {
         "verdict": sentence, "method": result.config.method, "targets": list(result.config.targets),
         "offsets": {k: float(v) for k, v in result.offsets.items()}, "data": case.description, "windows": case.windows,
@@ -270,14 +272,14 @@ def report_loaded(
         f" on these days; {'worse than ' + ' and '.join(beaten) if beaten else 'better than constant and climatology'}."
     )
     facts["parameters"] = f"loaded, fitted to {metadata.get('data', 'unknown data')}"
-    distance = distance_sentence(emulator.space, emulator.training_parameters, optimized)
+    distance = distance_sentence(inverter.space, emulator.training_parameters, optimized)
     with writing(directory / "inversion_summary.txt") as temporary:
         temporary.write_text(summary_text(sentence, facts, judged, None, None, distance), encoding="utf-8")
     write_csv(directory / "parameter_values.csv", parameter_values(emulator.parameter_names, prior, optimized))
     save_snapshot(directory / "params_snapshot.json", emulator.parameter_names, prior, optimized, metadata)
     write_csv(directory / "skill.csv", main_item.table, index=True)
     write_comparisons(judged, sentence, directory, {})
-    unit = emulator.space.physical_to_unit(np.stack([prior, optimized]))
+    unit = inverter.space.physical_to_unit(np.stack([prior, optimized]))
     save(
         parameter_changes(
             emulator.parameter_names, unit[0], unit[1], None, None, [], "position in the trained range (0-1)", sentence
