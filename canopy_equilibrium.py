@@ -1,14 +1,18 @@
-"""VISIT's carbon cycle at rest under mean weather, in closed form: features that tell the emulator where a run will
-settle.
+"""VISIT's carbon cycle at rest, in closed form: where a run will settle, and a first guess of its daily fluxes.
 
-The static side of the emulator has to learn how 36 parameters set a forest's mean fluxes from a few hundred examples.
-Most of that is known: leaf area follows Kuroiwa's optimum, canopy photosynthesis has a closed form, and at steady state
-stem and root grow as much as they lose. These estimates (a few percent off, since weather is replaced by its mean) are
-given to the network as inputs; what they miss is learned. Everything is differentiable, as an inversion needs.
+The emulator has to learn how 36 parameters and the weather set a forest's fluxes, from a few hundred runs. Much of
+that is known without running the model: leaf area follows Kuroiwa's optimum on bright days, canopy photosynthesis has
+a closed form, and at steady state stem and root gain what they lose. `at_rest` solves for the pools under a sample of
+typical days; `first_guess` holds them fixed and computes each day's fluxes. The network gets both and learns what they
+miss: soil water, the pools' own history, day length, allocation. Everything is differentiable, as an inversion needs.
 
 Sources: Kuroiwa (1966) and Monsi & Saeki (1953) for the canopy; Leuning (1995) for stomata; Raich et al. (1991) for the
-temperature response; Ito & Oikawa (2002, Ecological Modelling 151, 143-176) for the model as a whole.
+temperature response; Lloyd & Taylor (1994) for soil respiration; Ito & Oikawa (2002, Ecological Modelling 151, 143-176)
+for the model as a whole.
 """
+
+import math
+from dataclasses import dataclass
 
 import torch
 
@@ -18,140 +22,252 @@ DAY_LENGTH = 12.1  # h
 NOON_TOP_OF_ATMOSPHERE = 1330.0  # W m-2, near the equator; elsewhere a constant factor that the network absorbs
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
 WET_SOIL = 0.8  # lower bucket, share of capacity
-PARAMETERS = (
+PRESSURE = 1000.0  # hPa
+LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
+LEAF_AREAS = torch.logspace(
+    math.log10(0.12), math.log10(12.0), 24
+)  # m2 m-2, grid of the search for the leaf area at rest
+LITTER = ("lf", "lc", "lr")
+LAYERS = ("tree", "c3")
+LAYER_PARAMETERS = (
     "alloc_ass", "alloc_abg", "sla", "ek0", "lue", "pmax", "topt", "tmin", "tmax", "gs_b0", "gs_b1", "gs_b2",
     "km_nstl", "kmci", "cmpcd0", "rgf", "rgc", "rgr", "rmf0", "rmc_s", "rmr_s", "rmc_h", "rmr_h", "qTf0", "qTc0",
     "qTr0", "f_sz_s", "f_sz_r", "lf0", "lc0", "lr0",
 )  # fmt: skip
-LAYERS = ("tree", "c3")
-CLOUD_STATES = (1.0, 0.25)  # of the mean cloud: leaf area follows the bright days, photosynthesis the mean day
+PARAMETERS = tuple(f"{layer}_{name}" for layer in LAYERS for name in LAYER_PARAMETERS) + tuple(
+    f"soil_{kind}_{pool}" for kind in ("f_co2", "sr") for pool in LITTER
+)
+# What first_guess() needs of the pools at rest, by layer: leaf area, share of the light that reaches the layer,
+# foliage, upkeep of stem and root at 15 deg C, construction respiration as a share of the surplus.
+LAYER_REST = ("leaf_area", "shade", "foliage", "stem_upkeep", "root_upkeep", "growth")
+REST = (*(f"{layer}_{name}" for layer in LAYERS for name in LAYER_REST), "respired", "humified")
+GUESSES = 6  # columns of first_guess()
+Parameters = dict[str, torch.Tensor]
 
 
-def _noon_light(cloud):
-    """Noon PAR photons for the canopy and for the top leaf, umol m-2 s-1, from cloud cover (0-1)."""
+@dataclass
+class Days:
+    """Weather of n days, each (1 or B, n): temperatures in deg C, vpd in hPa, co2 in ppm, light in umol m-2 s-1."""
+
+    surface: torch.Tensor
+    soil: torch.Tensor
+    deep: torch.Tensor
+    vpd: torch.Tensor
+    co2: torch.Tensor
+    light: torch.Tensor  # noon photons for the canopy
+    top_light: torch.Tensor  # noon photons for the top leaf
+
+
+def read_days(weather: torch.Tensor) -> Days:
+    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS -> Days of shape (...)."""
+    column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
+    surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
+    humidity = column["spfh_2m"]
+    vapour = PRESSURE * humidity / (0.622 + 0.378 * humidity)
+    vpd = (6.1078 * 10 ** (7.5 * air / (237.3 + air)) - vapour).clamp(min=0.0)
+    cloud = (column["tcdc_clm"] / 100).clamp(0.0, 1.0)
     transmission = (0.803 - 0.34 * cloud - 0.458 * cloud**2).clamp(0.0, 1.0)
     shortwave = transmission * NOON_TOP_OF_ATMOSPHERE
     diffuse = 0.958 - 0.982 * transmission
     beam_par, diffuse_par = 0.43 * shortwave * (1 - diffuse), 0.57 * shortwave * diffuse
-    top = (4.576 - 0.033144 * diffuse) * beam_par + (4.5886 * diffuse / (0.010773 + diffuse)).clamp(
-        min=4.2
-    ) * diffuse_par
-    return 4.6 * beam_par + 4.2 * diffuse_par, top
+    leaf_diffuse = diffuse.clamp(min=0.01)
+    top = (4.576 - 0.033144 * leaf_diffuse) * beam_par
+    top = top + (4.5886 * leaf_diffuse / (0.010773 + leaf_diffuse)).clamp(min=4.2) * diffuse_par
+    return Days(surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top)
 
 
-def _leaf(p, surface, vpd, co2, light):
-    """Light-saturated rate (umol m-2 s-1) and quantum yield after VISIT's six passes for intercellular CO2."""
-    inside = 0.7 * co2
-    compensation = p["cmpcd0"] * (1 + 0.0451 * (surface - 20) + 0.000347 * (surface - 20) ** 2)
+def _leaf(p: Parameters, days: Days) -> tuple[torch.Tensor, torch.Tensor]:
+    """Light-saturated rate (umol m-2 s-1) and quantum yield after three passes for intercellular CO2 (VISIT: six)."""
+    surface = days.surface
+    inside = 0.7 * days.co2
+    warm = surface - 20
+    compensation = p["cmpcd0"] * (1 + 0.0451 * warm + 0.000347 * warm**2).clamp(min=0.0)
     water = 0.05 + 0.95 * WET_SOIL / (WET_SOIL + p["km_nstl"])
-    for _ in range(6):
-        yield_ = p["lue"] * (52 - surface) / (3.5 + 0.75 * (52 - surface)) * inside / (90 + 0.6 * inside)
-        hot_cold = (surface - p["tmax"]) * (surface - p["tmin"])
-        heat = (hot_cold / (hot_cold - (surface - p["topt"] - 0.01 * inside) ** 2)).clamp(0.0, 1.0)
+    hot_cold = (surface - p["tmax"]) * (surface - p["tmin"])
+    heat_yield = p["lue"] * (52 - surface) / (3.5 + 0.75 * (52 - surface))
+    slope = p["gs_b1"] / ((days.co2 - compensation).clamp(min=10.0) * (1 + days.vpd / p["gs_b2"]))
+    for _ in range(3):
+        yield_ = heat_yield * inside / (90 + 0.6 * inside)
+        heat = (hot_cold / (hot_cold - (surface - p["topt"] - 0.01 * inside) ** 2).clamp(max=-1e-3)).clamp(0.0, 1.0)
         carbon = (0.30 + 0.70 * (inside - compensation) / (p["kmci"] + inside)).clamp(0.0, 1.0)
-        saturated = (p["pmax"] * heat * carbon * water).clamp(min=1e-3)
-        rate = saturated * yield_ * light / (saturated + yield_ * light)
-        conductance = p["gs_b0"] + p["gs_b1"] * rate / ((co2 - compensation) * (1 + vpd / p["gs_b2"]))
-        inside = torch.minimum((co2 - 1560 * rate / conductance).clamp(min=1.0), co2)
+        saturated = (p["pmax"] * water * heat * carbon).clamp(min=1e-2)
+        supply = yield_ * days.top_light
+        rate = saturated * supply / (saturated + supply)
+        inside = torch.minimum((days.co2 - 1560 * rate / (p["gs_b0"] + slope * rate)).clamp(min=1.0), days.co2)
     return saturated, yield_
 
 
-def _target_leaf_area(p, saturated, yield_, light, extinction, stem_q10):
-    """Kuroiwa's optimal leaf area, m2 m-2."""
+def _target_leaf_area(p: Parameters, saturated, yield_, light, stem_q10) -> torch.Tensor:
+    """Kuroiwa's optimal leaf area, m2 m-2; the mixed units of the cost are VISIT's own."""
     cost = 22000 / p["sla"] * (p["rmf0"] / 1000 * stem_q10 + p["lf0"] * (1 + p["rgf"]))
     gain = saturated * DAY_LENGTH
     break_even = saturated * (gain / (gain - 24 * cost).clamp(min=0.02) - 1)
-    return torch.log((extinction * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / extinction
+    return torch.log((p["ek0"] * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / p["ek0"]
 
 
-def _canopy_photosynthesis(saturated, yield_, light, extinction, leaf_area):
+def _photosynthesis(p: Parameters, saturated, yield_, light, leaf_area) -> torch.Tensor:
     """Daily canopy photosynthesis, Mg C ha-1 day-1: Beer's law, hyperbolic leaves, sin^2 course of the day."""
-    b = extinction * yield_ * light / saturated
-    depth = (1 + torch.sqrt(1 + b)) / (1 + torch.sqrt(1 + b * torch.exp(-extinction * leaf_area)))
-    return 2 * saturated / extinction * torch.log(depth) * DAY_LENGTH * UMOL_HOURS_TO_MG_HA
+    b = p["ek0"] * yield_ * light / saturated
+    depth = (1 + torch.sqrt(1 + b)) / (1 + torch.sqrt(1 + b * torch.exp(-p["ek0"] * leaf_area)))
+    return 2 * saturated / p["ek0"] * torch.log(depth) * (DAY_LENGTH * UMOL_HOURS_TO_MG_HA)
 
 
-def _maintenance_at_rest(surplus, p, foliage_share, stem_q10, root_q10):
-    """Stem and root carbon (Mg C ha-1) that a daily surplus sustains, and their maintenance (Mg C ha-1 day-1)."""
+def _q10(p: Parameters, organ: str, days: Days) -> torch.Tensor:
+    """Temperature multiplier of maintenance (reference 15 deg C), with VISIT's acclimation."""
+    base = p[f"qT{organ}0"] * torch.exp(-0.009 * (days.surface - 15))
+    return base ** (((days.soil if organ == "r" else days.surface) - 15) / 10)
+
+
+def _lloyd_taylor(temperature: torch.Tensor) -> torch.Tensor:
+    """Temperature response of decomposition around 10 deg C."""
+    return torch.exp(308.56 * (1 / 56.02 - 1 / (temperature + 46.02).clamp(min=20.0)))
+
+
+def _wood(p: Parameters, surplus, foliage_share) -> tuple[torch.Tensor, ...]:
+    """Stem and root (Mg C ha-1) that a mean surplus sustains, and their upkeep at 15 deg C (Mg C ha-1 day-1)."""
     wood = (1 - foliage_share) * surplus
     stem = ((1 - p["rgc"]) * p["alloc_abg"] * wood / p["lc0"]).clamp(min=1e-3)
     root = ((1 - p["rgr"]) * (1 - p["alloc_abg"]) * wood / p["lr0"]).clamp(min=1e-3)
     sapwood = torch.minimum(stem ** (1 - 0.33334 * stem / (p["f_sz_s"] + stem)), stem)
     fine = torch.minimum(root ** (1 - 0.33334 * root / (p["f_sz_r"] + root)), root)
-    upkeep = (p["rmc_s"] * sapwood + p["rmc_h"] * (stem - sapwood)) / 1000 * stem_q10
-    upkeep = upkeep + (p["rmr_s"] * fine + p["rmr_h"] * (root - fine)) / 1000 * root_q10
-    return stem, root, upkeep
+    stem_upkeep = (p["rmc_s"] * sapwood + p["rmc_h"] * (stem - sapwood)) / 1000
+    root_upkeep = (p["rmr_s"] * fine + p["rmr_h"] * (root - fine)) / 1000
+    return stem, root, stem_upkeep, root_upkeep
 
 
-def _layer(p, weather, light, light_above, bright, bright_above):
-    """One layer at rest. light, bright: photons above the canopy on the mean and on the bright day; `_above`: top
-    leaf.
+def layer_parameters(parameters: Parameters, layer: str) -> Parameters:
+    """Parameters (B, 1) of one layer without its prefix."""
+    return {name: parameters[f"{layer}_{name}"] for name in LAYER_PARAMETERS}
+
+
+def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean surplus at rest (Mg C ha-1 day-1) of given mean GPP and foliage, and the share of it that replaces
+    leaves.
     """
-    surface, soil, vpd, co2 = weather
-    q10 = {x: p[f"qT{x}0"] * torch.exp(-0.009 * (surface - 15)) for x in "fcr"}
-    leaf_q10, stem_q10 = (q10[x] ** ((surface - 15) / 10) for x in "fc")
-    root_q10 = q10["r"] ** ((soil - 15) / 10)
-    extinction = p["ek0"]
-    bright_leaf = _leaf(p, surface, vpd, co2, bright_above)
-    leaf_area = _target_leaf_area(p, *bright_leaf, bright, extinction, stem_q10)
-    saturated, yield_ = _leaf(p, surface, vpd, co2, light_above)
-    mean_target = _target_leaf_area(p, saturated, yield_, light, extinction, stem_q10)
-    gpp = _canopy_photosynthesis(saturated, yield_, light, extinction, leaf_area)
-    foliage = leaf_area / (p["sla"] * 2.2 / 200)
-    leaf_upkeep = foliage * p["rmf0"] / 1000 * leaf_q10
-    leaf_growth = p["lf0"] * foliage / (1 - p["rgf"])  # surplus that replaces the shed leaves
-    # Surplus Y solves Y = GPP - leaf upkeep - upkeep of the wood that Y sustains. The right side falls with Y, so
-    # Newton's steps from half the GPP converge; the slope is a difference quotient and needs no gradient of its own.
-    surplus = 0.5 * gpp
-    for _ in range(8):
+    replaced = p["lf0"] * foliage / (1 - p["rgf"])
 
-        def excess(y):
-            share = (leaf_growth / y).clamp(0.0, 0.6)
-            return gpp - leaf_upkeep - _maintenance_at_rest(y, p, share, stem_q10, root_q10)[2] - y
+    def share(y):
+        return (replaced / y).clamp(0.0, 0.6)
 
+    def excess(y):
+        _, _, stem_upkeep, root_upkeep = _wood(p, y, share(y))
+        return gpp - leaf_upkeep - stem_upkeep * stem_warmth - root_upkeep * root_warmth - y
+
+    # Y solves Y = GPP - upkeep of the leaves - upkeep of the wood that Y sustains. The right side falls with Y, so
+    # Newton's steps converge; the slope is a difference quotient and needs no gradient of its own.
+    y = 0.5 * gpp
+    for _ in range(6):
         with torch.no_grad():
-            slope = (excess(surplus * 1.01) - excess(surplus)) / (0.01 * surplus)
-            slope = slope.clamp(max=-0.5)
-        surplus = torch.maximum(surplus - excess(surplus) / slope, 0.02 * gpp)
-    share = (leaf_growth / surplus).clamp(0.0, 0.6)
-    stem, root, wood_upkeep = _maintenance_at_rest(surplus, p, share, stem_q10, root_q10)
-    growth = surplus * (p["rgf"] * share + (1 - share) * (p["rgc"] * p["alloc_abg"] + p["rgr"] * (1 - p["alloc_abg"])))
-    litter = {"lf": p["lf0"] * foliage, "lc": p["lc0"] * stem, "lr": p["lr0"] * root}
-    features = {
-        "leaf_area": leaf_area, "mean_target": mean_target, "saturated": saturated, "yield": yield_, "gpp": gpp,
-        "npp": surplus - growth, "log_gpp": torch.log(gpp), "leaf_upkeep": leaf_upkeep, "wood_upkeep": wood_upkeep,
-        "growth": growth, "log_stem": torch.log(stem), "log_root": torch.log(root), "log_foliage": torch.log(foliage),
-        "leaf_litter": litter["lf"], "stem_litter": litter["lc"], "root_litter": litter["lr"],
-    }  # fmt: skip
-    return features, litter, leaf_area
+            slope = ((excess(y * 1.01) - excess(y)) / (0.01 * y)).clamp(max=-0.5)
+        y = torch.maximum(y - excess(y) / slope, 0.02 * gpp)
+    return y, share(y)
 
 
-def equilibrium_features(parameters: dict[str, torch.Tensor], climate: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Features (B,) by name from physical parameters (B,) by full catalogue name; all of PARAMETERS must be there.
+def _leaf_area_at_rest(
+    p: Parameters, saturated, yield_, light, target, warmth: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Leaf area (B, 1), m2 m-2, at which a run of days (B, n) gains as much foliage as it loses.
 
-    climate (10,): mean of units.DYNAMIC_FEATURES in units.UNITS. Fluxes are Mg C ha-1 day-1, pools Mg C ha-1.
+    Leaves get LEAF_SHARE of the surplus on days whose target is above the leaf area, lose lf0 every day, and pay for
+    themselves on days without surplus. The gain is computed on a grid; the highest zero is where a forest settles that
+    was lusher before its wood had grown. No zero: the layer is dead, at the lowest value.
     """
-    mean = dict(zip(DYNAMIC_FEATURES, climate, strict=True))
-    surface, air, soil = (mean[name] - ZERO_CELSIUS for name in ("tmp_sfc", "tmp_2m", "tmp10_soil"))
-    pressure = 1000.0  # hPa
-    vapour = pressure * mean["spfh_2m"] / (0.622 + 0.378 * mean["spfh_2m"])
-    vpd = (6.1078 * 10 ** (7.5 * air / (237.3 + air)) - vapour).clamp(min=0.5)
-    weather = (surface, soil, vpd, mean["a_co2"])
-    (light, above), (bright, bright_above) = (_noon_light(state * mean["tcdc_clm"] / 100) for state in CLOUD_STATES)
+    p = {name: value[..., None] for name, value in p.items()}  # (B, 1, 1): parameter vector, day, leaf area
+    area = LEAF_AREAS.to(light.device)
+    foliage = area / (p["sla"] * 2.2 / 200)
+    gpp = _photosynthesis(p, saturated[..., None], yield_[..., None], light[..., None], area)
+    warm = {organ: value[..., None] for organ, value in warmth.items()}
+    leaf_upkeep = foliage * p["rmf0"] / 1000 * warm["f"]
+    mean = {organ: value.mean(dim=1, keepdim=True) for organ, value in warm.items()}
+    surplus, share = _surplus(
+        p, gpp.mean(dim=1, keepdim=True), leaf_upkeep.mean(dim=1, keepdim=True), foliage, mean["c"], mean["r"]
+    )
+    _, _, stem_upkeep, root_upkeep = _wood(p, surplus, share)
+    daily = gpp - leaf_upkeep - stem_upkeep * warm["c"] - root_upkeep * warm["r"]
+    wanted = torch.sigmoid((target[..., None] - area) / (0.02 + 0.02 * area))
+    growth = LEAF_SHARE * (1 - p["rgf"]) * daily.clamp(min=0.0) * wanted
+    hunger = torch.where(daily < 0, p["alloc_ass"] * gpp - leaf_upkeep, 0.0)
+    gain = ((growth + hunger).mean(dim=1) - (p["lf0"] * foliage)[:, 0]) / foliage[:, 0]  # (B, area), per day
+    step = torch.arange(len(area), device=area.device)
+    last = torch.where(gain > 0, step, 0).amax(dim=1, keepdim=True).clamp(max=len(area) - 2)
+    before, after = gain.gather(1, last), gain.gather(1, last + 1)
+    position = (before / (before - after).clamp(min=1e-9)).clamp(0.0, 1.0)
+    return torch.exp(torch.log(area[last]) * (1 - position) + torch.log(area[last + 1]) * position)
+
+
+def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Pools at rest under typical days (1, n), from physical parameters (B, 1) by full name (all of PARAMETERS).
+
+    Returns what first_guess() needs, (B, len(REST) + len(PARAMETERS)), and features (B,) by name. Pools in Mg C ha-1,
+    fluxes and upkeep in Mg C ha-1 day-1, leaf area in m2 m-2.
+    """
+    rest: Parameters = {}
     features: dict[str, torch.Tensor] = {}
-    inputs = dict.fromkeys(("lf", "lc", "lr"), 0.0)
+    shade = torch.ones_like(parameters["tree_sla"])
+    litter = dict.fromkeys(LITTER, 0.0)
     for layer in LAYERS:
-        p = {name: parameters[f"{layer}_{name}"] for name in PARAMETERS}
-        rest, litter, leaf_area = _layer(p, weather, light, above, bright, bright_above)
-        features |= {f"{layer}_{name}": value for name, value in rest.items()}
-        inputs = {pool: inputs[pool] + litter[pool] for pool in inputs}
-        shade = torch.exp(-0.9 * p["ek0"] * leaf_area)  # light that the trees leave to the floor
-        light, bright = light * shade, bright * shade
+        p = layer_parameters(parameters, layer)
+        light = days.light * shade
+        saturated, yield_ = _leaf(p, days)
+        warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
+        mean = {organ: value.mean(dim=-1, keepdim=True) for organ, value in warmth.items()}
+        target = _target_leaf_area(p, saturated, yield_, light, warmth["c"])
+        leaf_area = _leaf_area_at_rest(p, saturated, yield_, light, target, warmth)
+        gpp_days = _photosynthesis(p, saturated, yield_, light, leaf_area)
+        gpp = gpp_days.mean(dim=-1, keepdim=True)
+        foliage = leaf_area / (p["sla"] * 2.2 / 200)
+        leaf_upkeep = foliage * p["rmf0"] / 1000 * warmth["f"]
+        surplus, share = _surplus(p, gpp, leaf_upkeep.mean(dim=-1, keepdim=True), foliage, mean["c"], mean["r"])
+        stem, root, stem_upkeep, root_upkeep = _wood(p, surplus, share)
+        wood_growth = p["rgc"] * p["alloc_abg"] + p["rgr"] * (1 - p["alloc_abg"])
+        growth = p["rgf"] * share + (1 - share) * wood_growth
+        daily = gpp_days - leaf_upkeep - stem_upkeep * warmth["c"] - root_upkeep * warmth["r"]
+        npp = surplus - (growth * daily.clamp(min=0.0)).mean(dim=-1, keepdim=True)
+        shed = {"lf": p["lf0"] * foliage, "lc": p["lc0"] * stem, "lr": p["lr0"] * root}
+        litter = {pool: litter[pool] + amount for pool, amount in shed.items()}
+        values = (leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth)
+        rest |= {f"{layer}_{name}": value for name, value in zip(LAYER_REST, values, strict=True)}
+        features |= {
+            f"{layer}_leaf_area": leaf_area, f"{layer}_log_leaf_area": torch.log(leaf_area),
+            f"{layer}_bright_target": target.topk(max(1, target.shape[-1] // 16), dim=-1).values.mean(-1, keepdim=True),
+            f"{layer}_mean_target": target.mean(dim=-1, keepdim=True), f"{layer}_gpp": gpp, f"{layer}_npp": npp,
+            f"{layer}_saturated": saturated.mean(dim=-1, keepdim=True), f"{layer}_log_gpp": torch.log(gpp),
+            f"{layer}_leaf_upkeep": leaf_upkeep.mean(dim=-1, keepdim=True), f"{layer}_growth": growth,
+            f"{layer}_stem_upkeep": stem_upkeep * mean["c"], f"{layer}_root_upkeep": root_upkeep * mean["r"],
+            f"{layer}_log_stem": torch.log(stem), f"{layer}_log_root": torch.log(root),
+            f"{layer}_log_foliage": torch.log(foliage),
+            **{f"{layer}_shed_{pool}": amount for pool, amount in shed.items()},
+        }  # fmt: skip
+        shade = shade * torch.exp(-0.9 * p["ek0"] * leaf_area)  # light that the trees leave to the floor
+    respired = {pool: parameters[f"soil_f_co2_{pool}"] * amount for pool, amount in litter.items()}
+    rest["respired"] = sum(respired.values())  # by litter itself
+    rest["humified"] = sum(litter.values()) - rest["respired"]  # handed on to humus, which respires it later
+    features |= {f"respired_{pool}": amount for pool, amount in respired.items()}
+    features |= {f"stock_{pool}": torch.log(a / parameters[f"soil_sr_{pool}"]) for pool, a in litter.items()}
     features |= {name: features[f"tree_{name}"] + features[f"c3_{name}"] for name in ("gpp", "npp")}
-    # Heterotrophic respiration: what litter respires itself, and what it hands on to humus, which respires it later.
-    for pool, amount in inputs.items():
-        features[f"respired_{pool}"] = parameters[f"soil_f_co2_{pool}"] * amount
-        features[f"stock_{pool}"] = torch.log(amount / parameters[f"soil_sr_{pool}"])
-    features["respired"] = sum(features[f"respired_{pool}"] for pool in inputs)
-    features["humified"] = sum(inputs.values()) - features["respired"]
-    return features
+    features |= {"respired": rest["respired"], "humified": rest["humified"]}
+    packed = torch.cat([rest[name] for name in REST] + [parameters[name] for name in PARAMETERS], dim=-1)
+    return packed, {name: value.squeeze(-1) for name, value in features.items()}
+
+
+def first_guess(packed: torch.Tensor, days: Days, typical: Days) -> torch.Tensor:
+    """Daily fluxes with the pools held at rest: packed from at_rest(), days (1 or B, T), typical days behind it (1, n).
+
+    Returns (B, T, 6): GPP, NPP, NEP, Rh (units.TARGETS), then GPP and upkeep of the trees; Mg C ha-1 day-1.
+    """
+    values = dict(zip((*REST, *PARAMETERS), packed.split(1, dim=-1), strict=True))
+    gpp = npp = 0.0
+    for layer in reversed(LAYERS):  # trees last: their parts are wanted alone
+        p = layer_parameters(values, layer)
+        leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth = (values[f"{layer}_{name}"] for name in LAYER_REST)
+        saturated, yield_ = _leaf(p, days)
+        layer_gpp = _photosynthesis(p, saturated, yield_, days.light * shade, leaf_area)
+        upkeep = foliage * p["rmf0"] / 1000 * _q10(p, "f", days)
+        upkeep = upkeep + stem_upkeep * _q10(p, "c", days) + root_upkeep * _q10(p, "r", days)
+        surplus = layer_gpp - upkeep
+        gpp = gpp + layer_gpp
+        npp = npp + surplus - growth * surplus.clamp(min=0.0)
+    litter_warmth = _lloyd_taylor(days.soil) / _lloyd_taylor(typical.soil).mean(dim=-1, keepdim=True)
+    humus_warmth = _lloyd_taylor(days.deep) / _lloyd_taylor(typical.deep).mean(dim=-1, keepdim=True)
+    rh = values["respired"] * litter_warmth + values["humified"] * humus_warmth
+    return torch.stack([gpp, npp, npp - rh, rh, layer_gpp, upkeep], dim=-1)

@@ -36,6 +36,7 @@ class ModelOptions:
     static_trunk: list
     static_dropout: float
     output_affine: bool
+    first_guess: bool
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,8 @@ def check(config: Configuration, source: Any) -> None:
     _require(model.static_features in STATIC_FEATURES, source,
              f"model.static_features is {model.static_features!r}, allowed are "
              f"{', '.join(STATIC_FEATURES)}")  # fmt: skip
+    _require(not model.first_guess or model.static_features == "equilibrium", source,
+             "model.first_guess needs model.static_features: equilibrium")  # fmt: skip
     _require(model.init_state or model.concat_input or model.output_affine, source,
              "the parameters would not reach the network: switch on model.init_state or concat_input")  # fmt: skip
     for name in ("epochs", "steps_per_epoch", "batch_size", "scored_days"):

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from canopy_equilibrium import GUESSES
 from command_line import make_parser, run, warn
+from scalers import Scaler
+from shared_dropout import SharedDropout, shared_random
 from static_features import StaticFeatures, logarithmic_parameters
 from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 
@@ -27,31 +30,6 @@ DERIVED = {
 }  # name: (a, b, sign): a + sign b
 
 
-class SharedDropout(nn.Module):
-    """Dropout whose mask does not depend on how a batch is split over processes (torchrun).
-
-    Process `rank` of `world` holds every world-th sample; all draw the whole batch's mask from equally seeded
-    generators and take their own rows, so that two processes train exactly what one would.
-    """
-
-    rank, world = 0, 1  # set by train.py for all instances
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.probability == 0.0:
-            return x
-        return x * (shared_random(x.shape, x.device) >= self.probability) / (1.0 - self.probability)
-
-
-def shared_random(shape: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Uniform random numbers of this process' rows of a batch; see SharedDropout."""
-    rank, world = SharedDropout.rank, SharedDropout.world
-    return torch.rand(shape[0] * world, *shape[1:], device=device)[rank::world]
-
-
 @dataclass
 class StaticState:
     """What the static side hands to the recurrent one, for B parameter vectors."""
@@ -61,6 +39,8 @@ class StaticState:
     embedding: torch.Tensor | None  # (B, embedding)
     gain: torch.Tensor | None  # (B, 3)
     offset: torch.Tensor | None  # (B, 3), scaled fluxes
+    trust: torch.Tensor | None  # (B, 3) weight of the first guess, about 1
+    rest: torch.Tensor  # (B, n) pools and parameters behind the first guess
 
     def repeat(self, times: int) -> "StaticState":
         """The same vectors `times` times along the batch: order (time, B)."""
@@ -69,7 +49,7 @@ class StaticState:
             return None if x is None else torch.cat([x] * times, dim=dim)
 
         return StaticState(tile(self.hidden, 1), tile(self.cell, 1), tile(self.embedding, 0), tile(self.gain, 0),
-                           tile(self.offset, 0))  # fmt: skip
+                           tile(self.offset, 0), tile(self.trust, 0), tile(self.rest, 0))  # fmt: skip
 
 
 class StaticConditionedLSTM(nn.Module):
@@ -85,7 +65,8 @@ class StaticConditionedLSTM(nn.Module):
         init_state: bool = True, concat_input: bool = True, init_width: int = 128, embedding_size: int = 64,
         head_width: int = 128, flux_feedback: bool = True, predicted: Sequence[str] = ("gpp", "npp", "nep"),
         static_features: str = "none", static_trunk: Sequence[int] = (), static_dropout: float = 0.0,
-        output_affine: bool = False, parameter_names: Sequence[str] | None = None, logarithmic: Sequence[str] = (),
+        output_affine: bool = False, first_guess: bool = False,
+        parameter_names: Sequence[str] | None = None, logarithmic: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         names = list(parameter_names) if parameter_names is not None else [f"parameter_{i}" for i in range(static_dim)]
@@ -96,14 +77,16 @@ class StaticConditionedLSTM(nn.Module):
             "dropout": dropout, "init_state": init_state, "concat_input": concat_input, "init_width": init_width,
             "embedding_size": embedding_size, "head_width": head_width, "flux_feedback": flux_feedback,
             "predicted": list(predicted), "static_features": static_features, "static_trunk": list(static_trunk),
-            "static_dropout": static_dropout, "output_affine": output_affine, "parameter_names": names,
-            "logarithmic": list(logarithmic),
+            "static_dropout": static_dropout, "output_affine": output_affine, "first_guess": first_guess,
+            "parameter_names": names, "logarithmic": list(logarithmic),
         }  # fmt: skip
         self.flux_feedback, self.hidden_size, self.num_layers = flux_feedback, hidden_size, num_layers
         self.predicted = [TARGETS.index(name) for name in predicted]
         (self.derived,) = set(range(len(TARGETS))) - set(self.predicted)
         self.register_buffer("target_mean", torch.zeros(len(TARGETS)))
         self.register_buffer("target_scale", torch.ones(len(TARGETS)))
+        self.register_buffer("dynamic_mean", torch.zeros(dynamic_dim))
+        self.register_buffer("dynamic_scale", torch.ones(dynamic_dim))
 
         self.static_features = StaticFeatures(names, logarithmic, static_features)
         width = len(self.static_features)
@@ -122,12 +105,13 @@ class StaticConditionedLSTM(nn.Module):
         self.embed = nn.Linear(width, embedding_size) if concat_input else None
         self.affine = nn.Linear(width, 2 * len(predicted)) if output_affine else None
         self.affine_features = nn.Linear(len(self.static_features), len(predicted)) if output_affine else None
-        for layer in (self.affine, self.affine_features):
+        self.trust = nn.Linear(width, len(predicted)) if first_guess else None
+        for layer in (self.affine, self.affine_features, self.trust):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-        inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback
+        inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback + GUESSES * first_guess
         # One nn.LSTM a layer, so that the dropout between layers is ours (same speed as one nn.LSTM of several layers).
         self.lstm = nn.ModuleList(
             nn.LSTM(inputs if layer == 0 else hidden_size, hidden_size, batch_first=True) for layer in range(num_layers)
@@ -177,25 +161,27 @@ class StaticConditionedLSTM(nn.Module):
 
     @torch.no_grad()
     def set_scaling(
-        self, target_mean: np.ndarray, target_scale: np.ndarray, static_mean: np.ndarray, static_scale: np.ndarray,
-        climate: np.ndarray | None, parameters: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Take over the data's scalings: fluxes (4,) Mg C ha-1 day-1; parameters' mean and scale (P,); mean weather
-        (10,) in units.UNITS (None = unknown features); training parameters (run, P), physical."""
-        self.target_mean.copy_(torch.as_tensor(target_mean))
-        self.target_scale.copy_(torch.as_tensor(target_scale))
-        self.static_features.fit(static_mean, static_scale, climate, parameters)
+        self, targets: Scaler, dynamic: Scaler, static: Scaler, weather: np.ndarray | None, parameters: np.ndarray
+    ) -> None:
+        """Take over the data's scalers, the training weather (day, 10; None = unknown) and parameters (run, P),
+        physical.
+        """
+        self.target_mean.copy_(torch.as_tensor(targets.mean))
+        self.target_scale.copy_(torch.as_tensor(targets.scale))
+        self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
+        self.dynamic_scale.copy_(torch.as_tensor(dynamic.scale))
+        self.static_features.fit(static.mean, static.scale, weather, parameters)
 
     def static_side(self) -> list[nn.Module]:
         """The modules that see the parameters alone (they have their own weight decay)."""
-        side = (self.static_trunk, self.init_state, self.embed, self.affine, self.affine_features)
+        side = (self.static_trunk, self.init_state, self.embed, self.affine, self.affine_features, self.trust)
         return [module for module in side if module is not None]
 
     # ---- pieces ------------------------------------------------------------------------------------------------------
 
-    def encode_static(self, static_x: torch.Tensor) -> StaticState:
-        """static_x (B, P) scaled -> StaticState."""
-        features = self.static_features(static_x)
+    def encode_static(self, static_x: torch.Tensor, prepared: tuple | None = None) -> StaticState:
+        """static_x (B, P) scaled -> StaticState. `prepared`: rows of static_features(static_x), where known already."""
+        features, rest = self.static_features(static_x) if prepared is None else prepared
         trunk = self.static_trunk(features)
         shape = (self.num_layers, len(static_x), self.hidden_size)
         if self.init_state is not None:
@@ -208,20 +194,35 @@ class StaticConditionedLSTM(nn.Module):
             gain = torch.exp(log_gain.clamp(-3.0, 3.0))
             offset = offset + self.affine_features(features)
         embedding = self.embed(trunk) if self.embed is not None else None
-        return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset)
+        trust = 1.0 + self.trust(trunk) if self.trust is not None else None
+        return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
 
-    def recur(self, dynamic: torch.Tensor, static: StaticState, state: tuple, flux: torch.Tensor | None = None):
-        """The LSTM over dynamic (B, T, 10) from state (h, c); flux (B, T, 4) scaled, of the day before, None = unknown.
+    def first_guess(self, dynamic: torch.Tensor, static: StaticState) -> torch.Tensor:
+        """Scaled first guess of the fluxes (B, T, GUESSES) from scaled weather (B, T, 10)."""
+        if dynamic.stride(0) == 0:
+            dynamic = dynamic[:1]  # one weather for all
+        guess = self.static_features.guess(static.rest, dynamic * self.dynamic_scale + self.dynamic_mean)
+        extra = guess[..., len(TARGETS) :] / self.target_scale[0]
+        return torch.cat([self.to_scaled(guess[..., : len(TARGETS)]), extra], dim=-1).clamp(-20.0, 20.0)
 
-        Returns hidden (B, T, hidden) and the new state. With an unknown flux its inputs are 0, the mean.
+    def advance(
+        self, dynamic: torch.Tensor, static: StaticState, state: tuple, flux: torch.Tensor | None = None, skip: int = 0
+    ) -> tuple[torch.Tensor, tuple]:
+        """Run over dynamic (B, T, 10) from state (h, c), each (layer, B, hidden).
+
+        flux (B, T, 4): scaled fluxes of the day before each day; None = unknown (a tower knows none), then 0.
+        Returns scaled fluxes (B, T - skip, 4) without the first `skip` days, and the new state.
         """
+        guess = self.first_guess(dynamic, static) if self.trust is not None else None
         parts = [dynamic]
         if static.embedding is not None:
-            # Joined by expansion: splitting the weights to add the embedding once per vector measured no faster, since
+            # Joined by expansion: adding the embedding's contribution once per vector instead measured no faster, as
             # the input product is one large matrix product over all days.
             parts.append(static.embedding[:, None, :].expand(-1, dynamic.shape[1], -1))
         if self.flux_feedback:
             parts.append(flux if flux is not None else dynamic.new_zeros(*dynamic.shape[:2], len(TARGETS)))
+        if guess is not None:
+            parts.append(guess)
         hidden = torch.cat(parts, dim=-1)
         last_hidden, last_cell = [], []
         for i, layer in enumerate(self.lstm):
@@ -230,13 +231,15 @@ class StaticConditionedLSTM(nn.Module):
             )
             last_hidden.append(h)
             last_cell.append(c)
-        return hidden, (torch.cat(last_hidden), torch.cat(last_cell))
-
-    def read_out(self, hidden: torch.Tensor, static: StaticState) -> torch.Tensor:
-        """hidden (B, T, hidden) -> four scaled fluxes (B, T, 4), the derived one from the identity."""
-        three = self.head(hidden)
+        three = self.head(hidden[:, skip:])
         if static.gain is not None:
             three = three * static.gain[:, None, :] + static.offset[:, None, :]
+        if guess is not None:
+            three = three + guess[:, skip:, self.predicted] * static.trust[:, None, :]
+        return self._all_fluxes(three), (torch.cat(last_hidden), torch.cat(last_cell))
+
+    def _all_fluxes(self, three: torch.Tensor) -> torch.Tensor:
+        """Three predicted scaled fluxes (..., 3) -> four (..., 4), the derived one from the identity."""
         columns: list[torch.Tensor | None] = [None] * len(TARGETS)
         for i, target in enumerate(self.predicted):
             columns[target] = three[..., i]
@@ -270,17 +273,17 @@ class StaticConditionedLSTM(nn.Module):
         Without feedback this is one LSTM call over the stretch.
         """
         if not self.flux_feedback:
-            return self.read_out(self.recur(dynamic, static, state)[0], static)
+            return self.advance(dynamic, static, state)[0]
         if truth is not None and probability >= 1.0:
-            return self.read_out(self.recur(dynamic, static, state, truth)[0], static)
+            return self.advance(dynamic, static, state, truth)[0]
         outputs = []
         for day in range(dynamic.shape[1]):
             if truth is not None and probability > 0.0:
                 teach = shared_random((len(dynamic), 1), dynamic.device) < probability
                 previous = torch.where(teach, truth[:, day], previous)
-            hidden, state = self.recur(dynamic[:, day : day + 1], static, state, previous[:, None])
-            outputs.append(self.read_out(hidden, static))
-            previous = outputs[-1][:, 0]
+            output, state = self.advance(dynamic[:, day : day + 1], static, state, previous[:, None])
+            outputs.append(output)
+            previous = output[:, 0]
         return torch.cat(outputs, dim=1)
 
     def forward_scaled(self, context_x, static_x, future_known) -> torch.Tensor:
@@ -302,11 +305,11 @@ class StaticConditionedLSTM(nn.Module):
             dynamic_x = dynamic_x.expand(len(static_x), -1, -1)
         state = (static.hidden, static.cell)
         if not self.flux_feedback:  # one pass over everything
-            return self.read_out(self.recur(dynamic_x, static, state)[0][:, warmup:], static)
+            return self.advance(dynamic_x, static, state, skip=warmup)[0]
         previous = dynamic_x.new_zeros(len(static_x), len(TARGETS))
         if warmup:
-            hidden, state = self.recur(dynamic_x[:, :warmup], static, state)
-            previous = self.read_out(hidden[:, -1:], static)[:, 0]
+            last, state = self.advance(dynamic_x[:, :warmup], static, state, skip=warmup - 1)
+            previous = last[:, 0]
         return self.roll(dynamic_x[:, warmup:], static, state, previous)
 
     def simulate(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int = 180) -> torch.Tensor:

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from canopy_equilibrium import LAYERS, PARAMETERS, equilibrium_features
+from canopy_equilibrium import LAYERS, PARAMETERS, at_rest, first_guess, read_days
 from parameters import canonical_name, catalogue
-from units import DYNAMIC_FEATURES, ZERO_CELSIUS
+from units import ZERO_CELSIUS
 
 LITTER = ("lf", "lc", "lr")
+TYPICAL_DAYS = 64  # days of the training weather behind the carbon cycle at rest
+LHP_DAY = torch.tensor([[300.7, 300.0, 301.2, 300.9, 214.0, 29.5, 9e-5, 0.0189, 1.25, 408.0]])  # until fit() is called
 LIMIT = 6.0  # features are cut at this many standard deviations: logarithms explode outside the trained ranges
 
 
@@ -46,14 +48,10 @@ class StaticFeatures(nn.Module):
         width = len(self.parameter_names)
         self.register_buffer("parameter_mean", torch.zeros(width))
         self.register_buffer("parameter_scale", torch.ones(width))
-        climate = dict.fromkeys(DYNAMIC_FEATURES, 0.0) | {
-            "tmp_sfc": 300.7, "tmp_2m": 300.0, "tmp10_soil": 301.2, "tmp200_soil": 300.9, "tcdc_clm": 29.5,
-            "spfh_2m": 0.0189, "a_co2": 408.0,
-        }  # fmt: skip
-        self.register_buffer("climate", torch.tensor([climate[name] for name in DYNAMIC_FEATURES]))
+        self.register_buffer("typical", LHP_DAY.repeat(TYPICAL_DAYS, 1))  # (day, 10) weather, units.UNITS
         self.names = list(self.parameter_names)
         if kind != "none":
-            derived = self._derived(torch.zeros(1, width))
+            derived, _ = self._derived(torch.zeros(1, width))
             self.names += list(derived)
             self.register_buffer("feature_mean", torch.zeros(len(derived)))
             self.register_buffer("feature_scale", torch.ones(len(derived)))
@@ -62,53 +60,64 @@ class StaticFeatures(nn.Module):
         return len(self.names)
 
     @torch.no_grad()
-    def fit(self, mean: np.ndarray, scale: np.ndarray, climate: np.ndarray | None, values: np.ndarray) -> None:
-        """Take over the parameters' scaler, the mean weather (units.UNITS) and standardise on values (run,
-        parameter).
+    def fit(self, mean: np.ndarray, scale: np.ndarray, weather: np.ndarray | None, values: np.ndarray) -> None:
+        """Take over the parameters' scaler (P,), typical weather and the features' spread.
+
+        weather (day, 10): the training period in units.UNITS, from which days are picked, or None to keep the present
+        ones; values (run, P): physical parameters of the training runs.
         """
         self.parameter_mean.copy_(torch.as_tensor(mean))
         self.parameter_scale.copy_(torch.as_tensor(scale))
-        if climate is not None:
-            self.climate.copy_(torch.as_tensor(climate))
+        if weather is not None:
+            order = np.random.default_rng(0).permutation(len(weather))
+            self.typical.copy_(torch.as_tensor(np.asarray(weather)[np.resize(order, TYPICAL_DAYS)]))
         if self.kind == "none":
             return
-        scaled = (torch.as_tensor(values, dtype=torch.float32) - self.parameter_mean) / self.parameter_scale
-        derived = torch.stack(list(self._derived(scaled).values()), dim=-1)
+        scaled = torch.as_tensor(values, dtype=torch.float32, device=self.typical.device) - self.parameter_mean
+        derived = torch.stack(list(self._derived(scaled / self.parameter_scale)[0].values()), dim=-1)
         spread = derived.std(dim=0, correction=0)
+        enough = spread > 1e-6 * derived.abs().mean(dim=0).clamp(min=1e-12)
         self.feature_mean.copy_(derived.mean(dim=0))
-        self.feature_scale.copy_(
-            torch.where(spread > 1e-6 * derived.abs().mean(dim=0).clamp(min=1e-12), spread, torch.inf)
-        )
+        self.feature_scale.copy_(torch.where(enough, spread, torch.inf))  # a constant feature becomes 0
 
-    def forward(self, static_x: torch.Tensor) -> torch.Tensor:
-        """static_x (B, parameter) scaled -> (B, feature) standardised."""
+    def forward(self, static_x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """static_x (B, P) scaled -> standardised features (B, feature), and what guess() needs (B, n; n = 0
+        without).
+        """
         if self.kind == "none":
-            return static_x
-        derived = torch.stack(list(self._derived(static_x).values()), dim=-1)
-        return torch.cat([static_x, ((derived - self.feature_mean) / self.feature_scale).clamp(-LIMIT, LIMIT)], dim=-1)
+            return static_x, static_x[:, :0]
+        features, packed = self._derived(static_x)
+        derived = torch.stack(list(features.values()), dim=-1)
+        scaled = ((derived - self.feature_mean) / self.feature_scale).clamp(-LIMIT, LIMIT)
+        return torch.cat([static_x, scaled], dim=-1), packed
 
-    def _derived(self, static_x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def guess(self, packed: torch.Tensor, weather: torch.Tensor) -> torch.Tensor:
+        """First guess of the fluxes (B, T, 6), Mg C ha-1 day-1; weather (B or 1, T, 10) in units.UNITS."""
+        return first_guess(packed, read_days(weather), read_days(self.typical[None]))
+
+    def _derived(self, static_x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         physical = static_x * self.parameter_scale + self.parameter_mean
         given = dict(zip(self.parameter_names, physical.unbind(dim=-1), strict=True))
         features = {f"log_{name}": torch.log(given[name].clamp(min=1e-9)) for name in self.logarithmic}
-        if not any(self.canonical):
-            return features  # none of the parameters is known: nothing to derive from the model's structure
         baseline = torch.ones_like(static_x[..., 0])
         values = {name: baseline * parameter.baseline for name, parameter in catalogue().items()}
         values |= {
             known: given[name] for name, known in zip(self.parameter_names, self.canonical, strict=True) if known
         }
         features |= self._ratios(values)
+        packed = static_x[:, :0]
         if self.kind == "equilibrium":
             # Outside the legal ranges the closed forms are not defined; the clamp only acts there.
             legal = {
-                name: values[name].clamp(catalogue()[name].minimum + 1e-6, catalogue()[name].maximum) for name in _USED
+                name: values[name].clamp(catalogue()[name].minimum + 1e-6, catalogue()[name].maximum)[:, None]
+                for name in PARAMETERS
             }
-            features |= {f"rest_{name}": value for name, value in equilibrium_features(legal, self.climate).items()}
-        return features
+            packed, rest = at_rest(legal, read_days(self.typical[None]))
+            features |= {f"rest_{name}": value for name, value in rest.items()}
+        return features, packed
 
     def _ratios(self, p: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        surface = self.climate[0] - ZERO_CELSIUS
+        surface = self.typical[:, 0].mean() - ZERO_CELSIUS
         features = {}
         for layer in LAYERS:
             v = {
@@ -130,8 +139,3 @@ class StaticFeatures(nn.Module):
             rate = torch.log(p[f"soil_sr_{pool}"].clamp(min=1e-9))
             features[f"respired_rate_{pool}"] = p[f"soil_f_co2_{pool}"] * rate
         return features
-
-
-_USED = tuple(f"{layer}_{name}" for layer in LAYERS for name in PARAMETERS) + tuple(
-    f"soil_{kind}_{pool}" for kind in ("f_co2", "sr") for pool in LITTER
-)

@@ -33,7 +33,8 @@ from dataset import TrainingData, describe, load_data
 from emulator import BEST, CONFIG, FORMAT, HISTORY, LATEST, load_checkpoint, load_emulator, space_entries
 from emulator_error import estimate_errors, save_errors
 from emulator_figures import loss_figure, save_figure
-from model import SharedDropout, StaticConditionedLSTM, count_parameters, create_model
+from model import StaticConditionedLSTM, count_parameters, create_model
+from shared_dropout import SharedDropout
 from static_features import logarithmic_parameters
 from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
 from units import DYNAMIC_FEATURES, FLUX_LABELS, TARGETS
@@ -124,10 +125,8 @@ def build_model(config: Configuration, data: TrainingData, device: torch.device)
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
         logarithmic=logarithmic_parameters(names, values), device=device,
     )  # fmt: skip
-    model.set_scaling(
-        data.target_scaler.mean, data.target_scaler.scale, data.static_scaler.mean, data.static_scaler.scale,
-        data.dynamic_scaler.mean, values,
-    )  # fmt: skip
+    weather = data.ensemble.dynamic[data.periods["train"]]
+    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, weather, values)
     return model
 
 

@@ -17,7 +17,8 @@ import torch.distributed as distributed
 from command_line import UserError, progress
 from configuration import Configuration, TrainingOptions
 from dataset import TrainingData, window_starts
-from model import SharedDropout, StaticConditionedLSTM
+from model import StaticConditionedLSTM
+from shared_dropout import SharedDropout
 from units import TARGETS
 
 NEP = TARGETS.index("nep")
@@ -55,11 +56,18 @@ def weighted_mse(prediction: torch.Tensor, truth: torch.Tensor, weights: torch.T
     return ((prediction - truth).square().mean(dim=tuple(range(prediction.dim() - 1))) * weights).sum()
 
 
+@torch.no_grad()
+def prepare_static(model: StaticConditionedLSTM, data: TrainingData) -> tuple[torch.Tensor, ...]:
+    """The static features of all runs: they have no weights, so once is enough."""
+    parts = [model.static_features(part) for part in data.static.split(256)]
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
 def stretch_losses(
-    model: StaticConditionedLSTM, data: TrainingData, options: TrainingOptions, runs: torch.Tensor, starts:
-    torch.Tensor, horizon: int, probability: float,
+    model: StaticConditionedLSTM, data: TrainingData, options: TrainingOptions, prepared: tuple[torch.Tensor, ...],
+    runs: torch.Tensor, starts: torch.Tensor, horizon: int, probability: float,
 ) -> tuple[torch.Tensor | None, torch.Tensor]:  # fmt: skip
-    """One-step and free-running loss of a batch of stretches (runs, starts: (B,)).
+    """One-step and free-running loss of a batch of stretches (runs, starts: (B,)); prepared: of prepare_static().
 
     Without flux feedback there is one pass and one loss (the first is None). With it the stretch is encoded once,
     without fluxes, as at a tower; from every `horizon`-th day of its scored part two passes of `horizon` days start:
@@ -69,19 +77,19 @@ def stretch_losses(
     weights = weights / weights.sum()
     warmup = options.warmup_days
     dynamic, fluxes = data.stretch(runs, starts, warmup + options.scored_days)
-    static = model.encode_static(data.static[runs])
+    static = model.encode_static(data.static[runs], prepared=tuple(part[runs] for part in prepared))
     state = (static.hidden, static.cell)
     if not model.flux_feedback:
-        predicted = model.read_out(model.recur(dynamic, static, state)[0][:, warmup:], static)
+        predicted, _ = model.advance(dynamic, static, state, skip=warmup)
         return None, weighted_mse(predicted, fluxes[:, warmup:], weights)
     rollouts = options.scored_days // horizon
     first, hidden_states, cell_states, previous = 0, [], [], []
     for i in range(rollouts):  # walk along the context, keeping the state where a rollout starts
         last = warmup + i * horizon
-        hidden, state = model.recur(dynamic[:, first:last], static, state)
+        output, state = model.advance(dynamic[:, first:last], static, state, skip=last - first - 1)
         hidden_states.append(state[0])
         cell_states.append(state[1])
-        previous.append(model.read_out(hidden[:, -1:], static)[:, 0])
+        previous.append(output[:, 0])
         first = last
     state = (torch.cat(hidden_states, dim=1), torch.cat(cell_states, dim=1))
     start_flux, static = torch.cat(previous), static.repeat(rollouts)
@@ -192,6 +200,7 @@ def train(
             "choose a longer --train-period, or lower warmup_days or scored_days in the YAML"
         )
     windows = validation_set(data, config)
+    prepared = prepare_static(model, data)
     began = time.monotonic() - state.seconds
     bar = progress(total=total, initial=state.step, desc="training", unit="step")
     while state.epoch < options.epochs and not stopped_early(state, options):
@@ -210,7 +219,7 @@ def train(
             probability = teacher_probability(options, state.step, total)
             with torch.autocast(starts.device.type, torch.bfloat16, enabled=mixed_precision):
                 one_step, free = stretch_losses(
-                    model, data, options, runs[rank::world], starts[rank::world], horizon, probability
+                    model, data, options, prepared, runs[rank::world], starts[rank::world], horizon, probability
                 )
             loss = options.rollout_weight * free
             if one_step is not None:

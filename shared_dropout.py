@@ -1,0 +1,31 @@
+"""Dropout and random draws that do not depend on how a batch is split over processes (torchrun).
+
+Process `rank` of `world` holds every world-th sample of a batch. All draw the whole batch's numbers from equally seeded
+generators and take their own rows, so that several processes train exactly what one would.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class SharedDropout(nn.Module):
+    """nn.Dropout with a mask that several processes agree on; the first dimension is the batch."""
+
+    rank, world = 0, 1  # set by train.py for all instances
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.probability == 0.0:
+            return x
+        return x * (shared_random(x.shape, x.device) >= self.probability) / (1.0 - self.probability)
+
+
+def shared_random(shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Uniform random numbers 0-1 of `shape`: this process' rows of the whole batch's."""
+    rank, world = SharedDropout.rank, SharedDropout.world
+    return torch.rand(shape[0] * world, *shape[1:], device=device)[rank::world]
