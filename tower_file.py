@@ -252,7 +252,7 @@ def _rising(path: Path, dates: np.ndarray, line: np.ndarray) -> None:
     else:
         what = f"comes after {dates[row - 1]}, out of order"
     blocks = int((steps <= 0).sum()) + 1
-    joined = "; two sites or files in one?" if blocks == 2 and row > 1 and len(dates) - row > 1 else ""
+    joined = "; two sites or files in one?" if blocks == 2 and steps[row - 1] < -1 and len(dates) - row > 1 else ""
     raise UserError(
         f"{path}: line {line[row]}: {dates[row]} {what}{joined}; "
         "every day may be there once, in order: sort or clean the file"

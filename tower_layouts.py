@@ -59,13 +59,18 @@ class NepColumns:
     uncertainty: str | None
 
 
-def recognise(tower: TowerFile) -> Layout:
-    """The layout of a file from its column names, and from the file's name among the ONEFlux networks."""
+def recognise(tower: TowerFile, nee: str | None = None) -> Layout:
+    """The layout of a file from its column names, and from the file's name among the ONEFlux networks.
+
+    A file with columns of two networks is an error, unless the NEE column is given and belongs to one of them.
+    """
     oneflux = any(ONEFLUX_NEE.match(name) for name in tower.columns)
     japanflux = any(JAPANFLUX_NEE.match(name) for name in tower.columns)
     if not japanflux:  # a file of weather alone is known by the weather columns that only ONEFlux makes
         oneflux = oneflux or any(ONEFLUX_WEATHER.match(name) for name in tower.columns)
-    if oneflux and japanflux:
+    if oneflux and japanflux and nee is not None:
+        oneflux, japanflux = bool(ONEFLUX_NEE.match(nee)), bool(JAPANFLUX_NEE.match(nee))
+    elif oneflux and japanflux:
         raise UserError(
             f"{tower.path}: has columns of both JapanFlux (such as NEE_vUT) and ONEFlux (such as NEE_VUT_REF); "
             "say which to use with --layout japanflux or --layout fluxnet2015"
@@ -102,7 +107,7 @@ def choose_columns(
     None = the NEE column's own flag; qc_best: 'low', 'high' or None = by name and values. UserError when a column is
     absent or is no daily NEE, or when the direction of the flag is open or contradicts its values.
     """
-    layout = recognise(tower) if layout_name == "auto" else LAYOUTS[layout_name]
+    layout = recognise(tower, nee) if layout_name == "auto" else LAYOUTS[layout_name]
     if nee is None:
         nee = next((name for name in layout.nee if name in tower), None)
     if nee is None:

@@ -1,0 +1,102 @@
+"""Made-up tower files in the networks' layouts, and a way to call a script's main() in this process."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from command_line import run
+from tower_meteorology import saturation_vapour_pressure_water
+
+TWELFTHS = 48
+
+
+def call(main, *arguments: object) -> int:
+    """Run a script's main() with these arguments as its command line; returns the exit code."""
+    before = sys.argv
+    sys.argv = ["script.py", *map(str, arguments)]
+    try:
+        run(main)
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    raise AssertionError("run() always exits")
+
+
+def days(start: str, count: int) -> pd.DatetimeIndex:
+    """`count` days from `start`."""
+    return pd.date_range(start, periods=count, freq="D")
+
+
+def temperate(count: int = 731, start: str = "2019-01-01", seed: int = 0) -> pd.DataFrame:
+    """Fluxes (g C m-2 day-1) and weather (deg C, hPa, kPa, mm day-1, W m-2, m s-1) of a deciduous forest at 50 N."""
+    generator = np.random.default_rng(seed)
+    index = days(start, count)
+    season = 0.5 - 0.5 * np.cos(2 * np.pi * (index.day_of_year.to_numpy() - 15) / 365)
+    gpp = 12 * season**2 * generator.uniform(0.6, 1.1, count)
+    reco = 1.2 + 4 * season * generator.uniform(0.9, 1.1, count)
+    temperature = -2 + 20 * season + generator.normal(0, 3, count)
+    return pd.DataFrame(
+        {
+            "gpp": gpp, "reco": reco, "nee": reco - gpp + generator.normal(0, 0.3, count), "ta": temperature,
+            "sw_pot": 90 + 380 * season, "sw": (90 + 380 * season) * generator.uniform(0.2, 0.7, count),
+            "vpd": saturation_vapour_pressure_water(temperature) * generator.uniform(0.1, 0.6, count),
+            "pa": generator.normal(98, 0.8, count), "ws": generator.gamma(4, 0.7, count),
+            "p": np.where(generator.random(count) < 0.4, generator.gamma(0.8, 6, count), 0.0),
+        },
+        index=index,
+    )  # fmt: skip
+
+
+def _shares(generator, count: int) -> np.ndarray:
+    return np.round(generator.beta(4, 1.5, count) * TWELFTHS) / TWELFTHS
+
+
+def fluxnet(full: bool = True, count: int = 731, seed: int = 0, **site) -> pd.DataFrame:
+    """A FLUXNET2015 / ICOS / AmeriFlux FLUXNET daily table (ONEFlux), FULLSET or SUBSET."""
+    truth = temperate(count, seed=seed, **site)
+    generator = np.random.default_rng(seed + 1)
+    table = {"TIMESTAMP": truth.index.strftime("%Y%m%d")}
+    for name, series in {"TA": truth.ta, "SW_IN": truth.sw, "VPD": truth.vpd}.items():
+        if full:
+            table[f"{name}_F_MDS"], table[f"{name}_F_MDS_QC"] = series, _shares(generator, count)
+            table[f"{name}_ERA"] = series + generator.normal(0, 0.5, count)
+        table[f"{name}_F"], table[f"{name}_F_QC"] = series, _shares(generator, count)
+    table["SW_IN_POT"] = truth.sw_pot
+    for name, series in {"PA": truth.pa, "P": truth.p, "WS": truth.ws}.items():
+        table[f"{name}_F"], table[f"{name}_F_QC"] = series, _shares(generator, count)
+    for threshold in ("VUT", "CUT") if full else ("VUT",):
+        table[f"NEE_{threshold}_REF"] = truth.nee
+        table[f"NEE_{threshold}_REF_QC"] = _shares(generator, count)
+        table[f"NEE_{threshold}_REF_RANDUNC"] = generator.uniform(0.1, 0.6, count)
+        for percentile in ("05", "25", "50", "75", "95") if full else ("25", "50", "75"):
+            table[f"NEE_{threshold}_{percentile}"] = truth.nee + 0.02 * (int(percentile) - 50)
+            table[f"NEE_{threshold}_{percentile}_QC"] = _shares(generator, count)
+        if full:
+            table[f"NEE_{threshold}_REF_NIGHT"] = truth.reco * 0.9
+            table[f"NEE_{threshold}_REF_DAY"] = truth.nee * 2 - truth.reco * 0.9
+        for method in ("NT", "DT"):
+            table[f"RECO_{method}_{threshold}_REF"] = truth.reco
+            table[f"GPP_{method}_{threshold}_REF"] = truth.gpp + generator.normal(0, 0.5, count)
+    return pd.DataFrame(table).round(6).reset_index(drop=True)
+
+
+def japanflux(count: int = 400, seed: int = 0) -> pd.DataFrame:
+    """A JapanFlux2024 daily table: NEE in two versions, and a flag of which low is good and which exceeds 1."""
+    generator = np.random.default_rng(seed)
+    index = days("2012-01-01", count)
+    nee = -1.5 + 1.5 * generator.standard_normal(count)
+    return pd.DataFrame({
+        "TIMESTAMP": index.strftime("%Y%m%d"),
+        "NEE_vUT": nee,
+        "NEE_vUT_QC": np.round(generator.uniform(0.1, 1.6, count) * TWELFTHS) / TWELFTHS,
+        "NEE_PI_F": nee + 0.2 * generator.standard_normal(count),
+    }).round(6)  # fmt: skip
+
+
+def save(table: pd.DataFrame, path: Path, **options) -> Path:
+    """Write a tower table as the networks do: -9999 for missing."""
+    table.to_csv(path, index=False, na_rep="-9999", **options)
+    return path
