@@ -18,7 +18,6 @@ import pandas as pd
 from atmosphere import air_pressure
 from command_line import REPOSITORY, UserError, iso_date, make_parser, run, warn, write_json, writing
 from sites import Site, load_site
-from tower_checks import unit_jump
 from tower_file import read_tower_file
 from tower_layouts import HIGH, LAYOUTS, LOW, recognise
 from tower_meteorology import ERA5, NONE, UNIT_CHOICES, Meteorology, TowerWeather, from_tower
@@ -180,11 +179,6 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     )
     if np.isnan(met.values).all():
         raise UserError(f"{tower.path}: has no weather: none of TA_F, SW_IN_F, P_F, WS_F, VPD_F holds a usable value")
-    for name in ("TA", "SW_IN", "P", "WS", "VPD", "PA"):
-        jump = unit_jump(weather[name], tower.dates)
-        if jump:
-            warn(f"{tower.path}: {name} changes its size {jump[1]:.3g}-fold on {jump[0]} and keeps it, as if its unit "
-                 "had changed: look at it before you use it")  # fmt: skip
     return between(met, arguments.start, arguments.end), forcing
 
 

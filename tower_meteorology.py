@@ -11,6 +11,7 @@ import numpy as np
 
 from atmosphere import cloud_from_transmission, q_from_vapour_pressure, top_of_atmosphere_daily
 from command_line import UserError, warn
+from tower_checks import unit_jump
 from tower_file import TowerFile
 from tower_layouts import HIGH, Layout
 from units import METEOROLOGY, SECONDS_PER_DAY, ZERO_CELSIUS
@@ -113,6 +114,7 @@ class TowerWeather:
             found = self._good(column)
             if np.isnan(found).all():
                 continue
+            self._warn_of_jump(name, column, found)
             unit = self.forced.get(name) or self._unit(name, column, found)
             if name in UNIT_CHOICES:
                 factor, offset = UNIT_CHOICES[name][unit]
@@ -127,6 +129,22 @@ class TowerWeather:
                 used.append(f"{column} ({unit}, {new.sum()} days)" if unit else f"{column} ({new.sum()} days)")
         self.notes[name] = ", ".join(used) if used else "no column with values"
         return values
+
+    def _warn_of_jump(self, name: str, column: str, values: np.ndarray) -> None:
+        # Temperatures near 0 deg C and the light of polar winters change their size without changing their unit.
+        size = (
+            np.abs(values) + 10.0
+            if name == "TA"
+            else np.where(values > 20, values, np.nan)
+            if name == "SW_IN"
+            else values
+        )
+        jump = unit_jump(size, self.tower.dates)
+        if jump:
+            warn(
+                f"{self.tower.path}: {column} changes its size {jump[1]:.3g}-fold on {jump[0]} and keeps it, as if its "
+                "unit had changed: look at it before you use it"
+            )
 
     def _good(self, column: str) -> np.ndarray:
         """A column without the days whose flag is worse than the threshold."""
@@ -207,13 +225,12 @@ class TowerWeather:
         # As hPa the deficit cannot exceed saturation (a little, since saturation is taken at the day's mean).
         if high > 1.1:
             unit = "Pa" if middle > 2 and high < 110 else None
-        elif middle > 0.05:
+        elif high > 0.11:  # as kPa it would exceed saturation
             unit = "hPa"
-        else:  # a very humid site in hPa, or an ordinary one in kPa
-            unit = self._vpd_by_humidity(values)
-            # ONEFlux products are hPa by definition, so there a tiny deficit is a contradiction, not a choice.
-            if unit is None and middle < 0.03 and self.layout.qc_best != HIGH:
-                unit = "kPa"
+        else:
+            # Never below 89 percent humidity in hPa, or an ordinary site in kPa. ONEFlux products are hPa by
+            # definition, so there it is a contradiction, not a choice.
+            unit = self._vpd_by_humidity(values) or (None if self.layout.qc_best == HIGH else "kPa")
         if unit is None:
             raise UserError(
                 f"{self.tower.path}: {column} taken as hPa is {middle:.3g} of saturation on the median day and "
