@@ -14,6 +14,7 @@ import signal
 import string
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -216,6 +217,17 @@ def _execute(command: list[str], workdir: Path, log, timeout: float) -> str:
     if code < 0:
         return f"killed by signal {-code} ({signal.Signals(-code).name})"
     return f"exit code {code}" if code else ""
+
+
+def end_with_parent(parent: int) -> None:
+    """Start a thread that ends this worker process when process `parent` is gone, even by kill -9."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def as_columns(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:

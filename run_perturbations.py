@@ -12,6 +12,7 @@ A failed run is listed in experiment_results.csv and stops nothing; exit code 1 
 
 import argparse
 import hashlib
+import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ from ensemble_engines import (
     CommandEngine,
     RunResult,
     as_columns,
+    end_with_parent,
     read_slots,
 )
 from ensemble_writer import Design, EnsembleWriter
@@ -234,7 +236,8 @@ def run_all(
             workers = sum(client.nthreads().values()) if client else jobs
             size = 1 if attempt else max(1, min(engine.batch, -(-len(pending) // (2 * workers))))
             batches = [pending[i : i + size] for i in range(0, len(pending), size)]
-            backend = {"backend": "dask"} if client else {"backend": "loky", "inner_max_num_threads": 1}
+            local = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
+            backend = {"backend": "dask"} if client else {"backend": "loky"} | local
             with joblib.parallel_config(n_jobs=-1 if client else jobs, **backend):
                 parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
                 tasks = (joblib.delayed(engine.run)(batch, as_columns(names, values[batch])) for batch in batches)
