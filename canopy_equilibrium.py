@@ -21,8 +21,8 @@ from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 DAY_LENGTH = 12.1  # h
 NOON_TOP_OF_ATMOSPHERE = 1330.0  # W m-2, near the equator; elsewhere a constant factor that the network absorbs
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
-WET_SOIL = 0.8  # lower bucket, share of capacity
-PRESSURE = 1000.0  # hPa
+WET_SOIL = 0.997  # lower bucket, share of capacity: nearly always full at a rain forest
+PRESSURE = 996.0  # hPa
 LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
 LEAF_AREAS = torch.logspace(
     math.log10(0.12), math.log10(12.0), 24

@@ -106,7 +106,7 @@ class StaticConditionedLSTM(nn.Module):
         self.affine = nn.Linear(width, 2 * len(predicted)) if output_affine else None
         self.affine_features = nn.Linear(len(self.static_features), len(predicted)) if output_affine else None
         self.trust = nn.Linear(width, len(predicted)) if first_guess else None
-        for layer in (self.affine, self.affine_features, self.trust):
+        for layer in (self.affine, self.affine_features, self.trust):  # training starts from the first guess itself
             if layer is not None:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
@@ -126,6 +126,10 @@ class StaticConditionedLSTM(nn.Module):
             )
         else:
             self.head = nn.Linear(hidden_size, 3)
+        if first_guess:
+            last = self.head[-1] if head_width else self.head
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     # ---- what travels with the weights -------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from torch import nn
 
 from canopy_equilibrium import LAYERS, PARAMETERS, at_rest, first_guess, read_days
 from parameters import canonical_name, catalogue
-from units import ZERO_CELSIUS
+from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 
 LITTER = ("lf", "lc", "lr")
-TYPICAL_DAYS = 64  # days of the training weather behind the carbon cycle at rest
+TYPICAL_DAYS = 96  # of the training weather, from clear to overcast, behind the carbon cycle at rest
 LHP_DAY = torch.tensor([[300.7, 300.0, 301.2, 300.9, 214.0, 29.5, 9e-5, 0.0189, 1.25, 408.0]])  # until fit() is called
 LIMIT = 6.0  # features are cut at this many standard deviations: logarithms explode outside the trained ranges
 
@@ -63,14 +63,16 @@ class StaticFeatures(nn.Module):
     def fit(self, mean: np.ndarray, scale: np.ndarray, weather: np.ndarray | None, values: np.ndarray) -> None:
         """Take over the parameters' scaler (P,), typical weather and the features' spread.
 
-        weather (day, 10): the training period in units.UNITS, from which days are picked, or None to keep the present
+        weather (day, 10): the training period in units.UNITS, from which days from
+        clear to overcast are picked, or None to keep the present
         ones; values (run, P): physical parameters of the training runs.
         """
         self.parameter_mean.copy_(torch.as_tensor(mean))
         self.parameter_scale.copy_(torch.as_tensor(scale))
         if weather is not None:
-            order = np.random.default_rng(0).permutation(len(weather))
-            self.typical.copy_(torch.as_tensor(np.asarray(weather)[np.resize(order, TYPICAL_DAYS)]))
+            order = np.argsort(np.asarray(weather)[:, DYNAMIC_FEATURES.index("tcdc_clm")], kind="stable")
+            strata = ((np.arange(TYPICAL_DAYS) + 0.5) * len(order) / TYPICAL_DAYS).astype(int)
+            self.typical.copy_(torch.as_tensor(np.asarray(weather)[order[strata]]))
         if self.kind == "none":
             return
         scaled = torch.as_tensor(values, dtype=torch.float32, device=self.typical.device) - self.parameter_mean
