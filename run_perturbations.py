@@ -11,6 +11,7 @@ A failed run is listed in experiment_results.csv and stops nothing; exit code 1 
 """
 
 import argparse
+import atexit
 import hashlib
 import os
 import platform
@@ -46,6 +47,7 @@ from weather import Weather, generate_weather, read_weather
 
 DEAD = 1.0  # Mg C ha-1 year-1 of mean GPP: below it there is no forest
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
+CONNECT_SECONDS = 10  # how long a Dask scheduler may take to answer
 CRASHES = 3  # restarts after a worker process was killed (out of memory) before the rest counts as failed
 
 
@@ -59,6 +61,7 @@ def main() -> int:
     engine = make_engine(arguments, site, space, weather, period)
     design = describe(arguments, site, space, values, weather, period, engine)
     jobs = arguments.jobs or joblib.cpu_count()
+    client = connect(arguments.dask_scheduler) if arguments.dask_scheduler else None
     writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, arguments.columns)
     writer.start(arguments.overwrite)
     kept = writer.finished(jobs)
@@ -66,7 +69,7 @@ def main() -> int:
     begin = time.perf_counter()
     try:
         with progress(total=arguments.n_samples, initial=len(kept), desc="runs", unit="run") as bar:
-            for result in run_all(engine, pending, space.names, values, jobs, arguments.dask_scheduler):
+            for result in run_all(engine, pending, space.names, values, jobs, client):
                 writer.save(result)
                 bar.update()
     except KeyboardInterrupt:
@@ -226,34 +229,32 @@ def describe(
 
 def run_all(
     engine: BuiltinEngine | CommandEngine, samples: list[int], names: tuple[str, ...], values: np.ndarray, jobs: int,
-    dask_scheduler: str | None,
+    client=None,
 ) -> Iterator[RunResult]:  # fmt: skip
-    """Results of `samples` as they finish. Survives killed worker processes: what they had is run again, alone."""
-    client = connect(dask_scheduler) if dask_scheduler else None
+    """Results of `samples` as they finish, from `jobs` processes here or the workers of a Dask `client`.
+
+    Survives killed worker processes: what they had is run again, alone.
+    """
     pending = list(samples)
-    try:
-        for attempt in range(CRASHES):
-            workers = sum(client.nthreads().values()) if client else jobs
-            size = 1 if attempt else max(1, min(engine.batch, -(-len(pending) // (2 * workers))))
-            batches = [pending[i : i + size] for i in range(0, len(pending), size)]
-            local = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
-            backend = {"backend": "dask"} if client else {"backend": "loky"} | local
-            with joblib.parallel_config(n_jobs=-1 if client else jobs, **backend):
-                parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-                tasks = (joblib.delayed(engine.run)(batch, as_columns(names, values[batch])) for batch in batches)
-                try:
-                    for results in parallel(tasks):
-                        for result in results:
-                            pending.remove(result.sample_id)
-                            yield result
-                    return
-                except TerminatedWorkerError:
-                    warn(f"a worker process was killed (out of memory?); {len(pending)} runs are started again")
-        for sample in pending:
-            yield RunResult(sample, None, 0.0, "the worker process was killed again and again (out of memory?)")
-    finally:
-        if client:
-            client.close()
+    for attempt in range(CRASHES):
+        workers = sum(client.nthreads().values()) if client else jobs
+        size = 1 if attempt else max(1, min(engine.batch, -(-len(pending) // (2 * workers))))
+        batches = [pending[i : i + size] for i in range(0, len(pending), size)]
+        local = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
+        backend = {"backend": "dask"} if client else {"backend": "loky"} | local
+        with joblib.parallel_config(n_jobs=-1 if client else jobs, **backend):
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+            tasks = (joblib.delayed(engine.run)(batch, as_columns(names, values[batch])) for batch in batches)
+            try:
+                for results in parallel(tasks):
+                    for result in results:
+                        pending.remove(result.sample_id)
+                        yield result
+                return
+            except TerminatedWorkerError:
+                warn(f"a worker process was killed (out of memory?); {len(pending)} runs are started again")
+    for sample in pending:
+        yield RunResult(sample, None, 0.0, "the worker process was killed again and again (out of memory?)")
 
 
 def connect(address: str):
@@ -261,7 +262,7 @@ def connect(address: str):
     from distributed import Client
 
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=CONNECT_SECONDS)
         client.wait_for_workers(1, timeout=60)
     except (OSError, TimeoutError, ValueError) as error:
         raise UserError(
@@ -270,6 +271,7 @@ def connect(address: str):
         ) from None
     # workers started in another folder; those that join later need PYTHONPATH set to the repository
     client.run(exec, f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})")
+    atexit.register(client.close)
     return client
 
 
