@@ -30,6 +30,7 @@ REPLACED = {
     "dswrf_sfc": "dswrf_sfc", "tcdc_clm": "tcdc_clm",
 }  # fmt: skip
 WIND = "wind_10m"
+U_WIND, V_WIND = FIELDS.index("u_wind"), FIELDS.index("v_wind")
 
 
 def read_tower_weather(path: str | Path, use_cloud: bool = False) -> tuple[pd.DataFrame, bool]:
@@ -139,19 +140,18 @@ def blend(forcing: Forcing, tower: pd.DataFrame) -> tuple[list[str], dict[str, i
     tower: index of days, columns of variables in VISIT's units, NaN where the tower has none.
     """
     on_days = tower.reindex(pd.DatetimeIndex(forcing.dates))
-    lines, counts = list(forcing.lines), {}
+    new: list[dict[int, float]] = [{} for _ in forcing.lines]  # field -> value, by day
+    counts = {}
     for name in tower.columns:
         values = on_days[name].to_numpy()
         days = np.flatnonzero(~np.isnan(values))
         counts[name] = len(days)
         for day in days:
             if name == WIND:
-                east, north = _wind_components(forcing, day, values[day])
-                lines[day] = replace_field(lines[day], FIELDS.index("u_wind"), east)
-                lines[day] = replace_field(lines[day], FIELDS.index("v_wind"), north)
+                new[day][U_WIND], new[day][V_WIND] = _wind_components(forcing, day, values[day])
             else:
-                lines[day] = replace_field(lines[day], FIELDS.index(REPLACED[name]), values[day])
-    return lines, counts
+                new[day][FIELDS.index(REPLACED[name])] = values[day]
+    return [replace_fields(line, fields) for line, fields in zip(forcing.lines, new, strict=True)], counts
 
 
 def _wind_components(forcing: Forcing, day: int, speed: float) -> tuple[float, float]:
@@ -161,15 +161,22 @@ def _wind_components(forcing: Forcing, day: int, speed: float) -> tuple[float, f
     return (speed * east / length, speed * north / length) if length > 0 else (speed, 0.0)
 
 
-def replace_field(line: str, index: int, value: float) -> str:
-    """The line with field `index` (from 0) replaced; every other character stays, and so does the width if it fits."""
-    match = list(re.finditer(r"\S+", line))[index]
-    start, end = match.span()
-    text = f"{value:.7g}"
-    # Blanks before a field may take a longer number, so that columns of a fixed width stay in place.
-    while start > 0 and end - start < len(text) and line[start - 1] == " " and (start < 2 or line[start - 2] == " "):
-        start -= 1
-    return line[:start] + text.rjust(end - start) + line[end:]
+def replace_fields(line: str, values: dict[int, float]) -> str:
+    """The line with some fields (index from 0 -> value) replaced; every other character stays.
+
+    Numbers keep the width of what they replace where they fit, or take blanks before them, so that columns of a fixed
+    width stay in place.
+    """
+    if not values:
+        return line
+    fields = list(re.finditer(r"\S+", line))
+    for index in sorted(values, reverse=True):  # from the right: positions further left stay true
+        start, end = fields[index].span()
+        text = f"{values[index]:.7g}"
+        while start > 1 and end - start < len(text) and line[start - 2 : start] == "  ":
+            start -= 1
+        line = line[:start] + text.rjust(end - start) + line[end:]
+    return line
 
 
 def main() -> None:

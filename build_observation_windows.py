@@ -155,7 +155,9 @@ def main() -> None:
     )
     add("--obs", default=str(REPOSITORY / "observations" / "nep_obs.csv"), help="CSV of prepare_observation_nep.py")
     add("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="the trained emulator (its scaler, its ranges)")
-    add("--scaler", default=None, help="scaler .json or .pkl; default: scaler_dynamic of --artifacts-dir")
+    add(
+        "--scaler", default=None, help="scaler .json or .pkl; default: scaler_dynamic of --artifacts-dir, else of data/"
+    )
     add("--start", type=iso_date, default=None, help="first target day, YYYY-MM-DD; default: the first observed one")
     add("--end", type=iso_date, default=None, help="last target day, included; default: the last observed one")
     add("--context-len", type=int, default=180, help="days of weather before each window")
@@ -171,7 +173,7 @@ def main() -> None:
     from scalers import load_scaler  # torch and scikit-learn take seconds to import: --help need not wait
 
     artifacts = Path(arguments.artifacts_dir)
-    scaler = load_scaler(arguments.scaler or artifacts / "scaler_dynamic.json", names=DYNAMIC_FEATURES)
+    scaler = load_scaler(arguments.scaler or default_scaler(artifacts), names=DYNAMIC_FEATURES)
     weather = read_weather(arguments.daily, load_site(arguments.site), arguments.first_day)
     observed = read_observations(arguments.obs)
     if not observed["obs_mask"].any():
@@ -195,6 +197,13 @@ def main() -> None:
         )
     windows.save(arguments.output)
     report(arguments, windows, start)
+
+
+def default_scaler(artifacts: Path) -> Path:
+    """The emulator's own scaler, or the one in data/ where no emulator is trained yet."""
+    path, other = artifacts / "scaler_dynamic.json", REPOSITORY / "data" / "scaler_dynamic.json"
+    found = any(path.with_suffix(suffix).is_file() for suffix in (".json", ".pkl"))
+    return path if found or not any(other.with_suffix(suffix).is_file() for suffix in (".json", ".pkl")) else other
 
 
 def check_lengths(arguments) -> None:

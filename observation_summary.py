@@ -6,12 +6,9 @@ import pandas as pd
 
 def longest_gap(valid: np.ndarray) -> np.ndarray:
     """Longest run of False along the last axis; valid: (..., day) bool -> (...) int, days."""
-    longest = np.zeros(valid.shape[:-1], dtype=int)
-    run = np.zeros(valid.shape[:-1], dtype=int)
-    for day in range(valid.shape[-1]):
-        run = np.where(valid[..., day], 0, run + 1)
-        longest = np.maximum(longest, run)
-    return longest
+    index = np.arange(valid.shape[-1])
+    last_valid = np.maximum.accumulate(np.where(valid, index, -1), axis=-1)
+    return (index - last_valid).max(axis=-1, initial=0)
 
 
 def by_year(table: pd.DataFrame) -> pd.DataFrame:

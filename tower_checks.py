@@ -30,9 +30,9 @@ def sign_problem(tower: TowerFile, columns: NepColumns, nee: np.ndarray) -> str 
 
 
 def partition_problem(name: str, values: np.ndarray) -> str | None:
-    """Why GPP or RECO looks reversed, or None: single negative days are legitimate, a negative mean is not."""
+    """Why GPP or RECO looks reversed, or None: single negative days, and a mean about 0, are legitimate."""
     found = values[~np.isnan(values)]
-    if len(found) >= ENOUGH and found.mean() < 0 and np.mean(found < 0) > 0.5:
+    if len(found) >= ENOUGH and found.mean() < -0.2 and np.mean(found < 0) > 0.5:
         return f"{name} is negative on {np.mean(found < 0):.0%} of its days (mean {found.mean():.3g} g C m-2 day-1)"
     return None
 

@@ -27,8 +27,8 @@ DAILY_HINT = "give the network's daily file (its name has _DD_)"
 class TowerFile:
     """One daily file.
 
-    dates: (day,) datetime64[D], strictly rising, gaps possible; line: (day,) line numbers in the file; units: texts of
-    a second header line by column, where there is one.
+    dates: (day,) datetime64[D], strictly rising, gaps possible; line: (day,) line numbers in the file; units: texts by
+    column, from a second header line or from names like NEE (gC m-2 d-1).
     """
 
     path: Path
@@ -78,7 +78,11 @@ def read_tower_file(path: str | Path) -> TowerFile:
     """Read a daily tower file; UserError names file, line and reason for everything that is refused (see above)."""
     path = existing_file(path, "give the daily CSV of a flux tower")
     text, encoding = _decode(path)
-    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1) if line.strip()]
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
+        if line.strip()
+    ]
     while lines and lines[0][1].lstrip().startswith("#"):  # AmeriFlux BASE and others begin with comments
         lines.pop(0)
     if not lines:
@@ -88,15 +92,20 @@ def read_tower_file(path: str | Path) -> TowerFile:
     columns = [name.strip().strip('"').strip() for name in next(csv.reader([header], delimiter=separator))]
     if columns and columns[-1] == "":
         columns.pop()
+    units = {}
+    for index, name in enumerate(columns):  # NEE (gC m-2 d-1), NEE [umol m-2 s-1]
+        match = re.fullmatch(r"(\w+)\s*[(\[](.+)[)\]]", name)
+        if match:
+            columns[index] = match[1]
+            units[match[1]] = match[2]
     lines = lines[1:]
     while lines and not lines[-1][1].strip(f'{separator}" \t'):  # rows of separators, as spreadsheets leave them
         lines.pop()
     if not lines:
         raise UserError(f"{path}: has a header but no rows; expected one row a day")
-    units = {}
     if _is_unit_row(lines[0][1], separator):
         cells = [cell.strip() for cell in next(csv.reader([lines[0][1]], delimiter=separator))]
-        units = dict(zip(columns, cells, strict=False))
+        units |= dict(zip(columns, cells, strict=False))
         lines = lines[1:]
         if not lines:
             raise UserError(f"{path}: has a header and units but no rows; expected one row a day")
@@ -169,6 +178,8 @@ def _dates(path: Path, table: pd.DataFrame, columns: list[str], line: np.ndarray
     plain = digits.str.fullmatch(r"\d+").fillna(False)
     if not plain.all():
         row = int((~plain).to_numpy().argmax())
+        if text.iloc[row].upper() == name:
+            raise UserError(f"{path}: line {line[row]} repeats the header: two files in one; give one site's file")
         raise UserError(f"{path}: line {line[row]}: {name} is '{text.iloc[row]}', expected a day as YYYYMMDD")
     kind = int(length.mode().iloc[0])
     if kind in (10, 12, 14):

@@ -133,7 +133,7 @@ def choose_columns(
 def _refuse_other_quantity(tower: TowerFile, nee: str) -> None:
     unit = tower.units.get(nee, "").lower().replace("µ", "u").replace("μ", "u")
     if "umol" in unit or MICROMOL_NAMES.match(nee):
-        said = f"its unit line says '{tower.units[nee]}'" if "umol" in unit else "by its name"
+        said = f"its unit is given as '{tower.units[nee]}'" if "umol" in unit else "by its name"
         raise UserError(
             f"{tower.path}: {nee} is a flux in umol m-2 s-1 ({said}), but daily sums in g C m-2 day-1 are needed "
             "(1 umol CO2 m-2 s-1 over a day = 1.0368 g C m-2): give the gap-filled daily product"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 
 from atmosphere import air_pressure, q_from_vapour_pressure, saturation_vapour_pressure, top_of_atmosphere_daily
 from command_line import UserError, read_json, write_json
@@ -201,7 +201,7 @@ def _normal_scores(stored: np.ndarray, months: np.ndarray) -> np.ndarray:
     scores = np.empty_like(stored)
     for month in range(12):
         days = months == month
-        scores[days] = ndtri((rankdata(stored[days], axis=0) - 0.5) / days.sum())
+        scores[days] = ndtri((pd.DataFrame(stored[days]).rank().to_numpy() - 0.5) / days.sum())
     return scores / scores.std(axis=0).clip(1e-9)
 
 

@@ -196,6 +196,13 @@ def test_damaged_files(tmp_path):
         read_tower_file(path).numbers("NEE_vUT")
 
 
+def test_two_files_with_their_headers(tmp_path):
+    text = japanflux(30).to_csv(index=False)
+    (tmp_path / "tower.csv").write_text(text + text)
+    with pytest.raises(UserError, match="line 32 repeats the header: two files in one; give one site's file"):
+        read_tower_file(tmp_path / "tower.csv")
+
+
 def test_refused_columns(tmp_path):
     tower = read_tower_file(save(fluxnet(True, 60), tmp_path / "a.csv"))
     for column, message in [
@@ -222,8 +229,11 @@ def test_refused_columns(tmp_path):
     assert choose_columns(read_tower_file(tmp_path / "c.csv"), "japanflux").nee == "NEE_vUT"
     units = "TIMESTAMP,NEE_vUT\n-,umolCO2 m-2 s-1\n20120101,1.0\n20120102,1.0\n"
     (tmp_path / "d.csv").write_text(units)
-    with pytest.raises(UserError, match="its unit line says 'umolCO2 m-2 s-1'"):
+    with pytest.raises(UserError, match="its unit is given as 'umolCO2 m-2 s-1'"):
         choose_columns(read_tower_file(tmp_path / "d.csv"))
+    (tmp_path / "f.csv").write_text(units.replace("NEE_vUT\n-,umolCO2 m-2 s-1", "NEE_vUT [umol m-2 s-1]"))
+    with pytest.raises(UserError, match="its unit is given as 'umol m-2 s-1'"):
+        choose_columns(read_tower_file(tmp_path / "f.csv"))
     with pytest.raises(UserError, match="has none of NEE_VUT_REF"):
         choose_columns(read_tower_file(save(japanflux(60), tmp_path / "e.csv")), "icos")
     assert set(LAYOUTS) == {"japanflux", "fluxnet2015", "icos", "ameriflux", "other"}
