@@ -12,9 +12,9 @@ VALID, MASKED, MISSING = "#1b6ca8", "#c9a227", "#d0d0d0"
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a PNG at 130 dots per inch."""
+    """Write a PNG at 120 dots per inch."""
     with writing(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+        figure.savefig(temporary, dpi=120)
 
 
 def nep_figure(table: pd.DataFrame, months: pd.DataFrame, nee_column: str) -> Figure:
@@ -26,7 +26,8 @@ def nep_figure(table: pd.DataFrame, months: pd.DataFrame, nee_column: str) -> Fi
     valid = table["obs_mask"].to_numpy() == 1
     masked = ~valid & table["nep_mg_ha"].notna().to_numpy()
     flagged = table["nee_qc"].notna().any()
-    figure = Figure(figsize=(11, 8 if flagged else 6), layout="constrained")
+    figure = Figure(figsize=(11, 8 if flagged else 6))
+    figure.subplots_adjust(left=0.095, right=0.985, bottom=0.05, top=0.95, hspace=0.2)
     axes = figure.subplots(3 if flagged else 2, 1, height_ratios=[3, 1.2, 1.4] if flagged else [3, 1.4])
 
     axes[0].plot(dates[masked], table["nep_mg_ha"][masked], ".", color=MASKED, ms=3, label=f"masked ({masked.sum()})")
@@ -56,7 +57,10 @@ def comparison_figure(comparison: pd.DataFrame) -> Figure:
     variables = list(dict.fromkeys(comparison["variable"]))
     columns = 2 if len(variables) <= 4 else 3
     rows = -(-len(variables) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows))  # fixed margins: twice as fast as a fitted layout
+    figure.subplots_adjust(
+        left=0.21 / columns, right=0.985, bottom=0.17 / rows, top=1 - 0.11 / rows, wspace=0.3, hspace=0.32
+    )
     for place, name in enumerate(variables, start=1):
         part = comparison[comparison["variable"] == name]
         whole, monthly = part[part["month"] == "all"].iloc[0], part[part["month"] != "all"]
