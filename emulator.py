@@ -199,27 +199,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def space_entries(names: Sequence[str], parameters: np.ndarray, log: Any = None) -> list[list]:
     """The ranges behind an ensemble as [name, min, max or reference], for make_space().
 
-    From parameter_log.json's `ranges` where that names the parameter, else the smallest and largest value drawn.
-    names: P names; parameters (run, P) physical; log: content of parameter_log.json or None.
+    From the ranges in parameter_log.json where they hold every value of the parameter, else the smallest and largest
+    value drawn. names: P names; parameters (run, P) physical; log: content of parameter_log.json or None.
     """
-    ranges = {}
-    listed = log.get("ranges") if isinstance(log, dict) else None
-    if isinstance(listed, dict):
-        listed = [{"name": name, **(body if isinstance(body, dict) else dict(zip(("min", "max"), body, strict=False)))}
-                  for name, body in listed.items()]  # fmt: skip
-    for entry in listed or []:
-        name, high = entry.get("name"), entry.get("max_from", entry.get("max"))
-        ranges[canonical_name(name) or name] = (entry.get("min"), high)
+    settings = log.get("settings") if isinstance(log, dict) else None
+    ranges = settings.get("ranges", {}) if isinstance(settings, dict) else {}
     entries = []
     for name, column in zip(names, np.asarray(parameters).T, strict=True):
-        low, high = ranges.get(name, (None, None))
-        tied = isinstance(high, str) and high in names
-        if (
-            low is None
-            or not (tied or isinstance(high, int | float))
-            or low > column.min()
-            or (not tied and high < column.max())
-        ):
+        bounds = ranges.get(name, {})
+        low, high = bounds.get("min", np.inf), bounds.get("max_from", bounds.get("max", -np.inf))
+        reference_known = isinstance(high, str) and high in names
+        if low > column.min() or not (reference_known or (not isinstance(high, str) and high >= column.max())):
             low, high = float(column.min()), float(column.max())
         entries.append([name, float(low), high if isinstance(high, str) else float(high)])
     return entries
