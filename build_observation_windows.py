@@ -162,14 +162,14 @@ def main() -> None:
     add("--end", type=iso_date, default=None, help="last target day, included; default: the last observed one")
     add("--context-len", type=int, default=180, help="days of weather before each window")
     add("--prediction-len", type=int, default=30, help="days of each window")
-    add("--min-valid", type=int, default=1, help="valid NEP days that a window needs")
+    add("--min-valid", type=float, default=1, help="valid NEP days a window needs; below 1: share of its days")
     add("--max-gap", type=int, default=None, help="longest run of days without valid NEP in a window; default: any")
     add("--stride", type=int, default=1, help="days between window starts: 1 every day, 30 tiles without overlap")
     add("--first-day", type=int, choices=(0, 1), default=None, help="forcing text only: number of its 1 January")
     add("--site", default=str(DEFAULT_SITE), help="site YAML (latitude for CO2, where the weather has no a_co2)")
     add("--output", default=str(REPOSITORY / "observations" / "obs_windows.npz"), help=".npz to write")
     arguments = parser.parse_args()
-    check_lengths(arguments)
+    min_valid = check_lengths(arguments)
     from scalers import load_scaler  # torch and scikit-learn take seconds to import: --help need not wait
 
     artifacts = Path(arguments.artifacts_dir)
@@ -184,7 +184,7 @@ def main() -> None:
     start, end = arguments.start or observed["date"].iloc[0], arguments.end or observed["date"].iloc[-1]
     windows = build_windows(
         weather, observed, scaler, pd.Timestamp(start).date(), pd.Timestamp(end).date(), arguments.context_len,
-        arguments.prediction_len, arguments.stride, arguments.min_valid, arguments.max_gap,
+        arguments.prediction_len, arguments.stride, min_valid, arguments.max_gap,
     )  # fmt: skip
     used = (weather.dates >= windows.window_start[0] - DAY * windows.context) & (weather.dates <= windows.dates[-1, -1])
     low, high, meaning = trained_range(artifacts, scaler)
@@ -206,18 +206,23 @@ def default_scaler(artifacts: Path) -> Path:
     return path if found or not any(other.with_suffix(suffix).is_file() for suffix in (".json", ".pkl")) else other
 
 
-def check_lengths(arguments) -> None:
-    """UserError on a length that makes no window."""
+def check_lengths(arguments) -> int:
+    """UserError on a length that makes no window; returns --min-valid in days."""
     for flag, least in (("context_len", 1), ("prediction_len", 1), ("stride", 1), ("min_valid", 0)):
-        if getattr(arguments, flag) < least:
-            raise UserError(f"--{flag.replace('_', '-')} is {getattr(arguments, flag)}, allowed is {least} or more")
-    if arguments.min_valid > arguments.prediction_len:
-        raise UserError(
-            f"--min-valid {arguments.min_valid} is more than the {arguments.prediction_len} days of a window; "
-            "lower it or raise --prediction-len"
-        )
+        if not getattr(arguments, flag) >= least:
+            raise UserError(f"--{flag.replace('_', '-')} is {getattr(arguments, flag):g}, allowed is {least} or more")
     if arguments.max_gap is not None and arguments.max_gap < 0:
         raise UserError(f"--max-gap is {arguments.max_gap}, allowed is 0 or more")
+    share = 0 < arguments.min_valid < 1
+    days = int(np.ceil(arguments.min_valid * arguments.prediction_len)) if share else arguments.min_valid
+    if days > arguments.prediction_len:
+        raise UserError(
+            f"--min-valid {days:g} is more than the {arguments.prediction_len} days of a window; "
+            "lower it or raise --prediction-len"
+        )
+    if days != int(days):
+        raise UserError(f"--min-valid is {days:g}, allowed are whole days, or a share of the window below 1")
+    return int(days)
 
 
 def report(arguments, windows: Windows, start) -> None:

@@ -117,6 +117,8 @@ def test_tiling_min_valid_and_gap_rules(folder):
     assert list(tiles.obs_mask.sum(axis=1)) == [30, 10, 30, 30]
     assert build(folder, "--stride", "30", "--min-valid", "11") == 0
     assert len(load_windows(folder / "windows.npz", DYNAMIC_FEATURES, SCALER)) == 3
+    assert build(folder, "--stride", "30", "--min-valid", "0.35") == 0  # a share: 11 of 30 days
+    assert len(load_windows(folder / "windows.npz", DYNAMIC_FEATURES, SCALER)) == 3
     assert build(folder, "--max-gap", "5") == 0
     daily = load_windows(folder / "windows.npz", DYNAMIC_FEATURES, SCALER)
     assert longest_gap(daily.obs_mask).max() == 5
@@ -308,6 +310,9 @@ def test_bad_observations(folder, capsys, edit, message):
 BAD_FLAGS = [
     (("--min-valid", "31"), "--min-valid 31 is more than the 30 days of a window"),
     (("--min-valid", "30"), "no window with at least 30 valid days among 91 starts from 2012-01-01 to 2012-03-31"),
+    (("--min-valid", "2.5"), "--min-valid is 2.5, allowed are whole days, or a share of the window below 1"),
+    (("--min-valid", "inf"), "--min-valid inf is more than the 30 days of a window"),
+    (("--min-valid", "nan"), "--min-valid is nan, allowed is 0 or more"),
     (("--max-gap", "0"), "and no gap above 0 days among 91 starts"),
     (("--stride", "0"), "--stride is 0, allowed is 1 or more"),
     (("--context-len", "720"), "731 days, but one window needs 720 of context and 30 of horizon"),

@@ -18,7 +18,7 @@ import weather
 
 
 def test_whole_path_at_another_site(tmp_path):
-    """Weather, ensemble, emulator, tower, NEP, windows, inversion: each script exits with 0 and hands over its files."""
+    """Weather, ensemble, emulator, tower, NEP, windows, inversion: each script hands over to the next."""
     site = ["--site", tmp_path / "hyy.yaml"]
     (tmp_path / "hyy.yaml").write_text(INVENTED)
     boreal_weather(tmp_path / "era5.csv")
