@@ -17,7 +17,7 @@ from command_line import UserError, existing_file, read_json, warn
 from configuration import Configuration, from_dict
 from emulator_error import EmulatorErrors, load_errors
 from model import StaticConditionedLSTM, create_model
-from parameters import ParameterSpace, canonical_name, make_space
+from parameters import ParameterSpace, make_space
 from scalers import Scaler, load_scaler
 from units import TARGETS
 
