@@ -20,6 +20,7 @@ from command_line import UserError, existing_file
 MISSING_TEXT = {"", "na", "n/a", "nan", "null", "none", "-", "--", "#n/a", "#na", "#value!", "#div/0!"}
 MISSING_BELOW = -9990.0
 SITE_COLUMNS = ("SITE_ID", "SITE", "SITEID", "SITE_NAME", "STATION")
+LARGE_FILE, SNIFFED = 30_000_000, 200_000  # bytes
 DAILY_HINT = "give the network's daily file (its name has _DD_)"
 
 
@@ -77,7 +78,14 @@ class TowerFile:
 def read_tower_file(path: str | Path) -> TowerFile:
     """Read a daily tower file; UserError names file, line and reason for everything that is refused (see above)."""
     path = existing_file(path, "give the daily CSV of a flux tower")
-    text, encoding = _decode(path)
+    if path.stat().st_size > LARGE_FILE:  # a half-hourly file of many years is refused from its first lines
+        with path.open("rb") as handle:
+            _parse(path, handle.read(SNIFFED).rpartition(b"\n")[0])
+    return _parse(path, path.read_bytes())
+
+
+def _parse(path: Path, content: bytes) -> TowerFile:
+    text, encoding = _decode(path, content)
     lines = [
         (number, line)
         for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
@@ -117,8 +125,7 @@ def read_tower_file(path: str | Path) -> TowerFile:
     return TowerFile(path, columns, dates, line, units, encoding, table)
 
 
-def _decode(path: Path) -> tuple[str, str]:
-    content = path.read_bytes()
+def _decode(path: Path, content: bytes) -> tuple[str, str]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ("utf-16",)
     else:

@@ -15,7 +15,7 @@ import visit_forcing_file
 from atmosphere import background_co2
 from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, run, writing
 from sites import DEFAULT_SITE, Site, load_site
-from units import CALENDAR, CO2, DAILY_COLUMNS, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
+from units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
 from weather_generator import generate_values
 
 HINTS = {
@@ -186,19 +186,9 @@ def _read_table(path: Path, first_day: int | None) -> pd.DataFrame:
     if "," in first_line:
         return _read_csv(path)
     fields = first_line.split()
-    if not _is_number(fields[0]):
-        return _read_daily(path, [name.lower() for name in fields])
     if visit_forcing_file.looks_like_forcing(fields):
         return visit_forcing_file.read_forcing(path, first_day).weather_table()
-    return _read_daily(path, None)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return _read_daily(path)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -219,31 +209,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return _numeric(path, table)
 
 
-def _read_daily(path: Path, header: list[str] | None) -> pd.DataFrame:
-    """A VISIT daily output file: whitespace-separated, with or without a header row."""
-    try:
-        table = pd.read_csv(path, sep=r"\s+", header=None, skiprows=1 if header else 0, dtype=float)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise UserError(
-            f"{path}: not readable as a VISIT daily file ({error}); every row needs as many numbers"
-        ) from None
-    if header is None:
-        if table.shape[1] < len(CALENDAR) + len(DYNAMIC_FEATURES):
-            raise UserError(
-                f"{path}: {table.shape[1]} columns; a VISIT daily file has at least {len(DAILY_COLUMNS)} "
-                f"({' '.join(DAILY_COLUMNS)}), a forcing text 19, a weather CSV commas and a header"
-            )
-        names = [*DAILY_COLUMNS, *(f"extra{index}" for index in range(table.shape[1]))]
-        table.columns = names[: table.shape[1]]
-    elif len(header) != table.shape[1]:
-        raise UserError(f"{path}: the header names {len(header)} columns, the rows have {table.shape[1]}")
-    else:
-        table.columns = header
-    missing = [name for name in ("year", "month", "day") if name not in table]
-    if missing:
-        raise UserError(f"{path}: has no column {', '.join(missing)}; found {', '.join(map(str, table.columns[:20]))}")
-    table["date"] = _calendar_dates(path, table)
-    return _numeric(path, table)
+def _read_daily(path: Path) -> pd.DataFrame:
+    """A VISIT daily output file, with or without a header row; its fluxes and parameters are not looked at."""
+    from visit_daily_text import read_daily_file  # it imports torch by way of the parameters: slow, and rarely needed
+
+    daily = read_daily_file(path, fluxes=False)
+    return pd.DataFrame({"date": daily.dates, **dict(zip(DYNAMIC_FEATURES, daily.dynamic.T, strict=True))})
 
 
 def _calendar_dates(path: Path, table: pd.DataFrame) -> pd.Series:

@@ -186,9 +186,17 @@ def test_other_bad_files(tmp_path, small):
     for content, message in [
         (b"", "is empty or begins with an empty line"),
         (b"\xff\xfe\x00\x01", "is not a text file"),
-        (b"2012 0 1 1 300 300\n2012 1 1 2 300 300\n", "6 columns; a VISIT daily file has at least 18"),
-        (daily_text(small).replace("2012 59 2 29", "2012 59 2 30").encode(), r"line 72 has the date '2012\S*-2\S*-30"),
-        (daily_text(small).replace(" 7\n", "\n", 1).encode(), "not readable as a VISIT daily file"),
+        (b"2012 0 1 1 300 300\n2012 1 1 2 300 300\n", "6 columns, expected at least 14"),
+        (
+            daily_text(small).replace("2012 59 2 29", "2012 59 2 30").encode(),
+            "line 72: year 2012, doy 59, month 2, day 30 is no date",
+        ),
+        (
+            daily_text(small)[:-20].encode(),
+            "line 77: 15 columns where the other rows have 19; the file looks cut short",
+        ),
+        (daily_text(small).replace("\n2012 3", "\n2012 4", 1).encode(), "is no date"),
+        (daily_text(small).replace("\n2011 358", "\n#", 1).encode(), "line 6"),
     ]:
         path.write_bytes(content)
         with pytest.raises(UserError, match=message):
