@@ -103,7 +103,9 @@ def main() -> None:
     add("--seed", type=int, default=977, help="seed of parameters, noise and gaps; take another than the ensemble's")
     add("--site", default=str(DEFAULT_SITE), help="site YAML")
     arguments = parser.parse_args()
-    if arguments.noise < 0:
+    if arguments.seed < 0:
+        raise UserError(f"--seed is {arguments.seed}, allowed is 0 or more")
+    if not arguments.noise >= 0:
         raise UserError(f"--noise is {arguments.noise:g}, allowed is 0 or more g C m-2 day-1")
     if not 0 <= arguments.gaps <= 0.95:
         raise UserError(f"--gaps is {arguments.gaps:g}, allowed is a share from 0 to 0.95")

@@ -39,6 +39,7 @@ LAYOUTS = {
     for layout in (
         Layout("japanflux", "JapanFlux2024 daily", ("NEE_vUT", "NEE_PI_F", "NEE_PI"), LOW),
         Layout("fluxnet2015", "FLUXNET2015 (ONEFlux) daily", _ONEFLUX_COLUMNS, HIGH),
+        Layout("fluxnet", "ONEFlux daily", _ONEFLUX_COLUMNS, HIGH),
         Layout("icos", "ICOS (ONEFlux) daily", _ONEFLUX_COLUMNS, HIGH),
         Layout("ameriflux", "AmeriFlux FLUXNET (ONEFlux) daily", _ONEFLUX_COLUMNS, HIGH),
         Layout("other", "unknown layout", (), None),

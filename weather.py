@@ -3,6 +3,7 @@
     python weather.py --output data/weather.csv --start 2010-01-01 --end 2019-12-31 --seed 2025
 
 writes a CSV with `date` and the ten inputs of VISIT in VISIT's units (units.py), from the weather generator.
+`python weather.py --check MY.csv` reads and checks a file of your own.
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,16 @@ import numpy as np
 import pandas as pd
 
 import visit_forcing_file
-from atmosphere import background_co2
-from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, run, writing
+from atmosphere import (
+    air_pressure,
+    background_co2,
+    q_from_vapour_pressure,
+    saturation_vapour_pressure,
+    top_of_atmosphere_daily,
+)
+from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, run, warn, writing
 from sites import DEFAULT_SITE, Site, load_site
-from units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
+from units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS, ZERO_CELSIUS
 from weather_generator import generate_values
 
 HINTS = {
@@ -97,6 +104,8 @@ def generate_weather(site: Site, start, end, seed: int) -> Weather:
     first, last = np.datetime64(start, "D"), np.datetime64(end, "D")
     if first > last:
         raise UserError(f"start {first} is after end {last}; give them in order")
+    if seed < 0:
+        raise UserError(f"seed is {seed}, allowed is 0 or more")
     dates = np.arange(first, last + 1)
     values = np.column_stack([generate_values(site, dates, seed), site_co2(site, dates)])
     # Seven significant digits, as in VISIT's own files: a file written and read back is the same weather exactly.
@@ -251,6 +260,21 @@ def _numeric(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table[["date"]], values], axis=1)
 
 
+def doubts(weather: Weather, site: Site) -> list[str]:
+    """What is possible by unit but not by physics, in words: more light than above the air, supersaturation."""
+    celsius = weather.column("tmp_2m") - ZERO_CELSIUS
+    saturated = q_from_vapour_pressure(saturation_vapour_pressure(celsius), air_pressure(site.altitude, celsius))
+    limits = {
+        "dswrf_sfc": ("above the top of the atmosphere", top_of_atmosphere_daily(site.latitude, weather.doy0)),
+        "spfh_2m": ("more than 5 % above saturation", 1.05 * saturated),
+    }
+    return [
+        f"{name} is {what} on {int((weather.column(name) > limit).sum())} of {len(weather)} days"
+        for name, (what, limit) in limits.items()
+        if (weather.column(name) > limit).any()
+    ]
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--output", default=str(REPOSITORY / "data" / "weather.csv"), help="weather CSV to write")
@@ -258,17 +282,24 @@ def main() -> None:
     parser.add_argument("--end", type=iso_date, help="last day, YYYY-MM-DD, included (default: the site's)")
     parser.add_argument("--seed", type=int, default=2025, help="the same seed gives the same weather")
     parser.add_argument("--site", default=str(DEFAULT_SITE), help="site YAML (latitude, statistics of the weather)")
+    parser.add_argument("--check", metavar="FILE", help="check a weather file of your own instead; writes nothing")
     arguments = parser.parse_args()
 
     site = load_site(arguments.site)
-    start, end = arguments.start or site.period["start"], arguments.end or site.period["end"]
-    weather = generate_weather(site, start, end, arguments.seed)
-    write_weather_csv(arguments.output, weather)
-    print(f"wrote {arguments.output}: {len(weather)} days, {weather.dates[0]} to {weather.dates[-1]}, {weather.source}")
+    if arguments.check:
+        weather = read_weather(arguments.check, site)
+        print(f"{arguments.check}: {len(weather)} days, {weather.dates[0]} to {weather.dates[-1]}, readable")
+    else:
+        start, end = arguments.start or site.period["start"], arguments.end or site.period["end"]
+        weather = generate_weather(site, start, end, arguments.seed)
+        write_weather_csv(arguments.output, weather)
+        print(f"wrote {arguments.output}: {len(weather)} days, {start} to {end}, {weather.source}")
     for name, low, mean, high in zip(
         DYNAMIC_FEATURES, weather.values.min(0), weather.values.mean(0), weather.values.max(0), strict=True
     ):
         print(f"  {name:12s} {mean:11.5g} ({low:.5g} to {high:.5g}) {UNITS[name]}")
+    for doubt in doubts(weather, site):
+        warn(doubt)
 
 
 if __name__ == "__main__":

@@ -236,4 +236,4 @@ def test_refused_columns(tmp_path):
         choose_columns(read_tower_file(tmp_path / "f.csv"))
     with pytest.raises(UserError, match="has none of NEE_VUT_REF"):
         choose_columns(read_tower_file(save(japanflux(60), tmp_path / "e.csv")), "icos")
-    assert set(LAYOUTS) == {"japanflux", "fluxnet2015", "icos", "ameriflux", "other"}
+    assert set(LAYOUTS) == {"japanflux", "fluxnet2015", "fluxnet", "icos", "ameriflux", "other"}

@@ -216,6 +216,18 @@ def test_command_writes_weather_that_reads_back(tmp_path, capsys):
     assert call(weather_script.main, "--output", output, "--start", "2013-01-01", "--end", "2012-12-31") == 2
 
 
+def test_a_file_of_ones_own_is_checked(tmp_path, small, capsys):
+    table = small.frame()
+    table.to_csv(tmp_path / "w.csv", index=False)
+    assert call(weather_script.main, "--check", tmp_path / "w.csv") == 0
+    assert "77 days, 2011-12-20 to 2012-03-05, readable" in capsys.readouterr().out
+    table.assign(dswrf_sfc=500.0, spfh_2m=0.04).to_csv(tmp_path / "w.csv", index=False)
+    assert call(weather_script.main, "--check", tmp_path / "w.csv") == 0
+    err = capsys.readouterr().err
+    assert "dswrf_sfc is above the top of the atmosphere on 77 of 77 days" in err
+    assert "spfh_2m is more than 5 % above saturation on 77 of 77 days" in err
+
+
 def test_an_invented_site_needs_no_code(tmp_path):
     """A YAML and a weather file are enough: statistics, then weather of the site's own period and season."""
     (tmp_path / "hyy.yaml").write_text(INVENTED)
