@@ -30,6 +30,7 @@ class EmulatorErrorSample:
 
     error: np.ndarray
     dates: np.ndarray
+    local: bool = False  # measured where the answer lies: then the empirical covariance counts more
 
     @property
     def runs(self) -> int:
@@ -122,7 +123,7 @@ def make_error_model(
             observations, sd=np.where(np.isfinite(observations.sd), observations.sd, config.observation_sd)
         )
     spread = np.array([max(observations.value[observations.of(t)].std(), 1e-6) for t in observations.targets])
-    hyper = Hyper(np.array(guess), 1.0, 0.01 * spread, DISCREPANCY_DAYS)
+    hyper = Hyper(np.array(guess), 1.0, 0.01 * spread * config.discrepancy, DISCREPANCY_DAYS)
     weights = np.ones(len(observations.targets)) if weights is None else np.asarray(weights, dtype=np.float64)
     return ErrorModel(observations, emulator, weights, hyper, config.discrepancy)
 

@@ -116,7 +116,8 @@ def write_case(
     write_json(directory / f"{prefix}summary.json", summary)
     print(
         f"mean error / range: prior {summary['range_error_prior']:.3f}, "
-        f"estimated {summary['range_error_estimated']:.3f} ({summary['better_than_prior']} of {len(free)} parameters better than the prior)"
+        f"estimated {summary['range_error_estimated']:.3f} "
+        f"({summary['better_than_prior']} of {len(free)} parameters better than the prior)"
     )
     if not arguments.no_plots:
         title = (

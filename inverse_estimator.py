@@ -132,10 +132,10 @@ class StaticParameterInverter:
         """One parameter vector for one window or a batch of n windows.
 
         params_prior_raw (P,) physical; dynamic_input (n,context,feature) and future_known (n,day,feature) scaled; y_obs
-        (n,day,4) Mg C ha-1 day-1 in the order of units.TARGETS; obs_mask (n,day) or (n,day,4), 1 = counts; obs_sd (n,day)
-        error of NEP. The leading n may be missing. With window_start (n dates) overlapping windows are merged, so that
-        a day counts once. Returns params_opt_raw (P,) physical and a dictionary: loss_history, best_loss, initial_loss,
-        seconds, reasons, prediction_prior and prediction_optimized (n,day,4), posterior, error_model, ...
+        (n,day,4) Mg C ha-1 day-1 in the order of units.TARGETS; obs_mask (n,day) or (n,day,4), 1 = counts; obs_sd
+        (n,day) error of NEP. The leading n may be missing. With window_start (n dates) overlapping windows are merged,
+        so that a day counts once. Returns params_opt_raw (P,) physical and a dictionary: loss_history, best_loss,
+        initial_loss, seconds, reasons, prediction_prior and prediction_optimized (n,day,4), posterior, error_model, ...
         """
         dynamic, future, observed, mask = (_array(x) for x in (dynamic_input, future_known, y_obs, obs_mask))
         if dynamic.ndim == 2:
@@ -159,8 +159,12 @@ class StaticParameterInverter:
         unconstrained: bool = False,
         free: Sequence[str] | None = None,
         fix: Sequence[str] = (),
+        start_from: np.ndarray | None = None,
     ) -> InversionResult:
-        """Estimate the parameters from the observed days of `stretches` (inversion_data)."""
+        """Estimate the parameters from the observed days of `stretches` (inversion_data).
+
+        start_from: (start, size) latent starting points instead of the prior and random draws.
+        """
         begin = time.perf_counter()
         notes: list[str] = []
         prior = _array(params_prior_raw).astype(np.float64).reshape(-1)
@@ -170,14 +174,12 @@ class StaticParameterInverter:
                 f"{len(problem.observations)} valid observations for {len(problem.latent.free)} free parameters: "
                 "most of them stay where the prior puts them"
             )
-        fit, history, trace = self._solve(problem)
+        fit, history, trace = self._solve(problem, start_from)
         posterior = None
         if problem.is_likelihood:
             if fit.members is not None:
                 posterior = ensemble_posterior(problem, fit)
             else:
-                if fit.jacobian is None:
-                    fit.jacobian = problem.residual_and_jacobian(fit.u[None], fit.predicted[None])[1][0]
                 posterior = laplace_posterior(problem, fit, self.config.samples, self.config.seed)
         optimized = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
         result = InversionResult(
@@ -222,13 +224,17 @@ class StaticParameterInverter:
             config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,
         )  # fmt: skip
 
-    def _solve(self, problem: InversionProblem) -> tuple[Fit, list[dict], list[np.ndarray]]:
+    def _solve(
+        self, problem: InversionProblem, start_from: np.ndarray | None = None
+    ) -> tuple[Fit, list[dict], list[np.ndarray]]:
         """Fit, re-estimate the error model around the fit, fit again until it settles."""
         config = self.config
         likelihood = problem.lambda_prior is None
         unknown = likelihood and _has_unknowns(problem)
         first = config if not unknown else replace(config, gauss_newton=replace(config.gauss_newton, **FIRST_ROUND))
-        points = starting_points(problem, config.number_of_starts, config.seed)
+        points = start_from
+        if points is None:
+            points = starting_points(problem, config.number_of_starts, config.seed)
         if config.method == "ensemble":
             if unknown:
                 self._update_error_model(problem, gauss_newton(problem, points[:1], first))
@@ -240,7 +246,6 @@ class StaticParameterInverter:
                 return fit, fit.history, fit.trace
             half = replace(config, max_iters=max(1, config.max_iters // 2))
             fit = adam(problem, points, half)
-            fit.jacobian = problem.residual_and_jacobian(fit.u[None], fit.predicted[None])[1][0]
             self._update_error_model(problem, fit)
             second = adam(problem, fit.starts, half)
             return second, _joined(fit.history, second.history), fit.trace + second.trace
@@ -248,7 +253,7 @@ class StaticParameterInverter:
         history, trace = fit.history, fit.trace
         for _ in range(ERROR_ROUNDS if unknown else 0):
             settled = not self._update_error_model(problem, fit)
-            fit = gauss_newton(problem, fit.starts, config)
+            fit = gauss_newton(problem, np.unique(fit.starts, axis=0), config)
             history, trace = _joined(history, fit.history), trace + fit.trace
             if settled:
                 break

@@ -11,6 +11,8 @@ from inversion_problem import InversionProblem
 
 DAMPING_FACTORS = np.array([1e-3, 1e-1, 1.0, 1e1, 1e3])  # tried in one batch, relative to the last one that worked
 DAMPING_RANGE = (1e-8, 1e8)
+SAME_PLACE = 0.1  # squared distance in posterior standard deviations below which two starts count as one
+JOINED = "joined another start"
 
 
 @dataclass
@@ -55,7 +57,7 @@ def gauss_newton(problem: InversionProblem, starts: np.ndarray, config: Inversio
         reasons[i] = "the start is not finite"
     fit = Fit(u[0], cost[0], predicted[0], u, cost, reasons)
     _record(fit, 0, u, cost)
-    limit = problem.latent.limit
+    limit, leader = problem.latent.limit, np.arange(len(u))
     fruitless, small = np.zeros(len(u), dtype=int), np.zeros(len(u), dtype=int)
     bar = progress(range(1, config.gauss_newton.max_iterations + 1), desc="gauss_newton", leave=False)
     for iteration in bar:
@@ -65,8 +67,10 @@ def gauss_newton(problem: InversionProblem, starts: np.ndarray, config: Inversio
         _, jacobian = problem.residual_and_jacobian(u[now], predicted[now])
         residual, stacked = problem.least_squares(u[now], predicted[now], jacobian)
         trial = np.empty((len(now), len(DAMPING_FACTORS), problem.size))
+        gradients = np.einsum("sij,si->sj", stacked, residual)
+        matrices = np.einsum("sij,sik->sjk", stacked, stacked)
         for k, i in enumerate(now):
-            gradient, matrix = stacked[k].T @ residual[k], stacked[k].T @ stacked[k]
+            gradient, matrix = gradients[k], matrices[k]
             for d, value in enumerate(np.clip(damping[i] * DAMPING_FACTORS, *DAMPING_RANGE)):
                 trial[k, d] = u[i] - np.linalg.solve(matrix + value * np.eye(problem.size), gradient)
         trial = np.clip(trial, -limit, limit)
@@ -89,11 +93,28 @@ def gauss_newton(problem: InversionProblem, starts: np.ndarray, config: Inversio
             small[i] = small[i] + (1 if damping[i] > 10 else 2) if gain < tolerance else 0
             if small[i] >= 2:
                 active[i], reasons[i] = False, "converged"
-        _record(fit, iteration, u, cost)
+        _join_starts(u, cost, active, leader, now, matrices)
+        _record(fit, iteration, u[leader], cost[leader])
+    for i in np.flatnonzero(leader != np.arange(len(u))):
+        reasons[i], u[i], cost[i] = JOINED, u[leader[i]], cost[leader[i]]
     best = int(np.argmin(cost))
     fit.u, fit.cost, fit.predicted = u[best].copy(), float(cost[best]), predicted[best].copy()
-    fit.jacobian = problem.residual_and_jacobian(fit.u[None], fit.predicted[None])[1][0]
+    fit.jacobian = problem.central_jacobian(fit.u)
     return fit
+
+
+def _join_starts(u, cost, active, leader, now, matrices) -> None:
+    """Let starts that come close to a better one end there: leader (start,) is the start that speaks for each.
+
+    Close: squared distance below SAME_PLACE in units of the posterior, matrices (now, size, size) at the starts `now`.
+    """
+    order = now[np.argsort(cost[now], kind="stable")]
+    for rank, i in enumerate(order):
+        for j in order[:rank]:
+            k = int(np.flatnonzero(now == j)[0])
+            if leader[j] == j and active[i] and (u[i] - u[j]) @ matrices[k] @ (u[i] - u[j]) < SAME_PLACE:
+                active[i] = False
+                leader[leader == i] = j
 
 
 def adam(problem: InversionProblem, starts: np.ndarray, config: InversionConfig) -> Fit:
@@ -128,6 +149,7 @@ def adam(problem: InversionProblem, starts: np.ndarray, config: InversionConfig)
     with torch.no_grad():
         fit.predicted = problem.predict(torch.as_tensor(best_u[best : best + 1]))[0].numpy()
     fit.u, fit.cost = best_u[best].copy(), float(best_cost[best])
+    fit.jacobian = problem.central_jacobian(fit.u)
     return fit
 
 
@@ -162,7 +184,7 @@ def ensemble_smoother(problem: InversionProblem, config: InversionConfig) -> Fit
     best = int(np.argmin(cost[:1])) if cost[0] <= np.median(cost) else int(np.argmin(cost))
     fit.u, fit.cost, fit.predicted = candidates[best].copy(), float(cost[best]), predicted[best].copy()
     fit.starts, fit.start_costs, fit.members = fit.u[None], np.array([fit.cost]), members
-    fit.jacobian = problem.residual_and_jacobian(fit.u[None], fit.predicted[None])[1][0]
+    fit.jacobian = problem.central_jacobian(fit.u)
     return fit
 
 

@@ -187,6 +187,19 @@ class InversionProblem:
         jacobian = (values.reshape(starts, size, -1) - predicted[:, None, :]) / direction[:, :, None]
         return predicted, jacobian.transpose(0, 2, 1)
 
+    def central_jacobian(self, u: np.ndarray, step: float = 0.1) -> np.ndarray:
+        """df/du (entry, size) at u (size,) by central differences over a wide step: for posteriors, where the float32
+        rounding of a narrow step would show.
+        """
+        size = len(u)
+        limit = self.latent.limit
+        above, below = u + step * np.eye(size), u - step * np.eye(size)
+        rows = np.clip(np.concatenate([above, below]), -limit, limit)
+        with torch.no_grad():
+            values = self.predict(torch.as_tensor(rows)).numpy()
+        width = (rows[:size] - rows[size:])[np.arange(size), np.arange(size)]
+        return ((values[:size] - values[size:]) / width[:, None]).T
+
     def least_squares(self, u: np.ndarray, predicted: np.ndarray, jacobian: np.ndarray):
         """Stacked residual (start, entry + terms) and its Jacobian (start, entry + terms, size) at u."""
         starts, size = u.shape

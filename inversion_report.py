@@ -125,7 +125,7 @@ def series_table(judged: Judged, simulator: np.ndarray | None = None) -> pd.Data
 
 
 def save_snapshot(path: str | Path, names: Sequence[str], prior, optimized, metadata: dict[str, Any]) -> None:
-    """params_snapshot.json: names, prior, optimized (physical units), metadata (method, offsets, windows, command...)."""
+    """params_snapshot.json: names, prior, optimized (physical units), metadata (method, offsets, windows, command)."""
     content = {"names": list(names), "prior": [float(v) for v in prior], "optimized": [float(v) for v in optimized],
                "metadata": metadata}  # fmt: skip
     write_json(path, content)
@@ -154,7 +154,7 @@ def load_snapshot(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, n
     return vectors[0], vectors[1], content.get("metadata") or {}
 
 
-# --- the summary ----------------------------------------------------------------------------------------------------------
+# --- the summary -----------------------------------------------------------------------------------------------------
 
 
 def summary_text(
@@ -199,7 +199,8 @@ def _skill_lines(item: Judged) -> list[str]:
     lines += ["", f"  {label}, {FLUX_UNIT}    RMSE     bias      R2    corr   days"]
     for (name, model), row in item.table.iterrows():
         lines.append(
-            f"  {name:8s}{model:12s} {row.rmse:8.5f} {row.bias:+8.5f} {row.r2:7.3f} {row.correlation:7.3f} {int(row.n):6d}"
+            f"  {name:8s}{model:12s} {row.rmse:8.5f} {row.bias:+8.5f} {row.r2:7.3f} {row.correlation:7.3f} "
+            f"{int(row.n):6d}"
         )
     lags = ", ".join(f"{lag} d {value:.2f}" for lag, value in item.autocorrelation.items() if np.isfinite(value))
     if lags:
@@ -211,11 +212,7 @@ def _skill_lines(item: Judged) -> list[str]:
 
 def _fit_lines(result: InversionResult, distance: str) -> list[str]:
     lines = [f"Fit: {result.config.method}, {result.seconds:.1f} s, {result.problem.evaluations} emulator runs"]
-    reasons = {reason: result.fit.reasons.count(reason) for reason in result.fit.reasons}
-    lines.append(
-        "  ended: "
-        + ", ".join(f"{reason} ({count} of {len(result.fit.reasons)} starts)" for reason, count in reasons.items())
-    )
+    lines.append(f"  ended: {endings(result)}")
     if len(result.fit.start_costs) > 1:
         lines.append("  cost of every start: " + ", ".join(f"{cost:.2f}" for cost in np.sort(result.fit.start_costs)))
     lines += [f"  note: {note}" for note in result.notes]
@@ -240,6 +237,14 @@ def _fit_lines(result: InversionResult, distance: str) -> list[str]:
     else:
         lines += ["", "No posterior: the cost is no likelihood (lambda_prior is a number, or --unconstrained)."]
     return lines
+
+
+def endings(result: InversionResult) -> str:
+    """Why the starts ended, with how many of them each."""
+    reasons = result.fit.reasons
+    return ", ".join(
+        f"{reason} ({reasons.count(reason)} of {len(reasons)} starts)" for reason in dict.fromkeys(reasons)
+    )
 
 
 def identifiability_lines(result: InversionResult) -> list[str]:

@@ -101,7 +101,7 @@ def _distinct_modes(problem: InversionProblem, fit: Fit):
                 continue
             modes.append(u)
             costs.append(fit.start_costs[k])
-            predicted, jacobian = problem.residual_and_jacobian(u[None])
+            predicted, jacobian = problem.costs(u[None])[1], problem.central_jacobian(u)[None]
         _, stacked = problem.least_squares(modes[-1][None], predicted, jacobian)
         data = stacked[0, : len(problem.observations)]
         matrices.append(stacked[0].T @ stacked[0])

@@ -1,0 +1,124 @@
+"""The process model beside the emulator: the weather an inversion runs under, and the estimate re-run (--verify)."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from command_line import UserError, warn
+from emulator import Emulator
+from fit_judgement import scores
+from inverse_estimator import InversionResult
+from inversion_config import target_label
+from inversion_data import Stretch, combine_fluxes
+from inversion_report import Judged
+from sites import DEFAULT_SITE, Site, load_site
+from units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
+from visit_files import load_ensemble
+from visit_parameter_file import read_slots, write_parameter_file
+from weather import Weather, read_weather
+
+# Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
+SAME_WEATHER = 1e-3
+
+
+def driving_weather(
+    weather_path: str | Path | None,
+    data_dir: str | Path,
+    site: Site,
+    emulator: Emulator,
+    stretches: Sequence[Stretch] = (),
+) -> Weather:
+    """The weather of the whole simulation: --weather or the ensemble's, with the windows' own weather on their days.
+
+    The spin-up loops over its whole calendar years, so it must be longer than the windows. UserError when neither
+    source exists or a window's days lie outside.
+    """
+    if weather_path:
+        weather = read_weather(weather_path, site)
+    elif (Path(data_dir) / "parameter_summary.csv").is_file():
+        ensemble = load_ensemble(data_dir)
+        weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
+    else:
+        raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
+    values, changed = weather.values.copy(), 0
+    low, high = np.array([POSSIBLE[name] for name in DYNAMIC_FEATURES]).T
+    order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
+    for stretch in stretches:
+        dates = stretch.all_dates
+        at = ((dates - weather.dates[0]) / np.timedelta64(1, "D")).astype(int)
+        if at[0] < 0 or at[-1] >= len(weather):
+            raise UserError(
+                f"the windows span {dates[0]} to {dates[-1]} with their context, the simulator's weather only "
+                f"{weather.dates[0]} to {weather.dates[-1]} ({weather.source}); give a longer one with --weather"
+            )
+        scaled = emulator.dynamic_scaler.transform(values[at][:, order])
+        other = np.abs(scaled - stretch.dynamic) > SAME_WEATHER
+        changed += int(other.any(axis=1).sum())
+        own = np.clip(emulator.dynamic_scaler.inverse(stretch.dynamic.astype(np.float64)), low[order], high[order])
+        rows = np.where(other, own, values[at][:, order])
+        values[np.ix_(at, order)] = rows
+    if changed:
+        warn(f"{changed} days of the simulator's weather were replaced by the windows' own, which differs there")
+    return Weather(weather.dates, values, weather.source)
+
+
+def simulate_vectors(
+    parameters: np.ndarray, names: Sequence[str], weather: Weather, site: Site, jobs: int | None = None
+) -> np.ndarray:
+    """parameters (run, parameter) physical -> fluxes (run, day, 4) Mg C ha-1 day-1 in the order of units.TARGETS."""
+    from visit_simulator import simulate  # compiled code: loaded only where it is needed
+
+    result = simulate({name: parameters[:, i] for i, name in enumerate(names)}, weather, site, jobs=jobs)
+    return np.stack([result.flux(name) for name in TARGETS], axis=-1)
+
+
+def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
+    """Cut (run, day, 4) over consecutive `dates` to the days of the stretches: (run, day of all stretches, 4)."""
+    day = np.timedelta64(1, "D")
+    index = np.concatenate([((stretch.dates - dates[0]) / day).astype(int) for stretch in stretches])
+    return fluxes[:, index]
+
+
+def verify_estimate(
+    arguments: argparse.Namespace,
+    emulator: Emulator,
+    result: InversionResult,
+    stretches: Sequence[Stretch],
+    judged: Judged,
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Re-run the simulator with the estimate under the same weather.
+
+    Returns its flux on the days of `judged` (day,) Mg C ha-1 day-1 (the fitted offset added) and lines for the summary.
+    """
+    site = load_site(arguments.site or DEFAULT_SITE)
+    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
+    fluxes = simulate_vectors(result.optimized[None], result.names, weather, site, jobs=1)
+    offset = result.offsets.get(judged.target, 0.0)
+    series = combine_fluxes(on_stretches(fluxes, weather.dates, stretches)[0], judged.target) + offset
+    apart = scores(series, judged.optimized)
+    label = target_label(judged.target)
+    lines = {
+        f"simulator with the same parameters, {label}": (
+            f"emulator - simulator RMSE {apart['rmse']:.5f}, bias {apart['bias']:+.5f} {FLUX_UNIT} "
+            f"over {len(series)} days"
+        )
+    }
+    if judged.valid.any():
+        against = scores(judged.observed[judged.valid], series[judged.valid])
+        lines[f"simulator against the data, {label}"] = (
+            f"RMSE {against['rmse']:.5f} {FLUX_UNIT}, R2 {against['r2']:.3f} (emulator RMSE "
+            f"{scores(judged.observed[judged.valid], judged.optimized[judged.valid])['rmse']:.5f})"
+        )
+    return series, lines
+
+
+def export_parameters(template: str | None, result: InversionResult, path: Path) -> None:
+    """Write the estimate as VISIT's parameter file by slot (a CSV name,slot,value without a template)."""
+    slots = read_slots()
+    values = {name: v for name, v in zip(result.names, result.optimized, strict=True) if name in slots}
+    left = [name for name in result.names if name not in slots]
+    if left:
+        warn(f"{', '.join(left)}: no slot in VISIT's parameter file, left out of {path}")
+    write_parameter_file(template, values, path if template else path.with_suffix(".csv"), slots)
