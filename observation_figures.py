@@ -50,12 +50,12 @@ def nep_figure(table: pd.DataFrame, months: pd.DataFrame, nee_column: str) -> Fi
 
 
 def comparison_figure(comparison: pd.DataFrame) -> Figure:
-    """Mean annual course of tower and ERA5 by variable, with bias and correlation in each title.
+    """Mean annual course of tower and ERA5 by variable: bias and correlation in each title, correlation by month.
 
     comparison: weather_comparison.compare(...): variable, unit, month, days, mean_tower, mean_era5, bias, correlation.
     """
     variables = list(dict.fromkeys(comparison["variable"]))
-    columns = 2 if len(variables) <= 4 else 3
+    columns = 2 if len(variables) <= 4 else 3 if len(variables) <= 6 else 4
     rows = -(-len(variables) // columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows))  # fixed margins: twice as fast as a fitted layout
     figure.subplots_adjust(
@@ -71,10 +71,11 @@ def comparison_figure(comparison: pd.DataFrame) -> Figure:
         correlation = "" if np.isnan(whole["correlation"]) else f", r {whole['correlation']:.2f}"
         axis.set_title(f"{name}: bias {whole['bias']:+.3g}{correlation}, {whole['days']} days", fontsize=9)
         axis.set_ylabel(whole["unit"])
-        axis.set_xticks(range(1, 13))
+        correlations = ["" if np.isnan(r) else f"{r:.2f}".lstrip("0") for r in monthly["correlation"]]
+        axis.set_xticks(months, [f"{m}\n{r}" for m, r in zip(months, correlations, strict=True)], fontsize=7)
         axis.set_xlim(0.5, 12.5)
         if place == 1:
             axis.legend(frameon=False)
         if place > len(variables) - columns:
-            axis.set_xlabel("month")
+            axis.set_xlabel("month, below it the correlation of its days", fontsize=8)
     return figure

@@ -139,6 +139,11 @@ def main() -> None:
     if arguments.fill == "era5" and not arguments.era5:
         raise UserError("--fill era5 needs --era5 FILE: a weather CSV, VISIT daily file or forcing text of the site")
 
+    if not 0 <= arguments.qc_threshold <= 3:
+        raise UserError(
+            f"--qc-threshold is {arguments.qc_threshold:g}, allowed is 0 to 1 (share) or 0 to 3 (mean flag)"
+        )
+
     site = load_site(arguments.site) if arguments.site else None
     met, forcing = read_both(arguments, site)
     check_rain(met, forcing)
@@ -169,8 +174,8 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     print(f"{tower.path}: {layout.title}, {tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")
     threshold = None if arguments.no_qc else arguments.qc_threshold
     weather = TowerWeather(tower, layout, threshold, arguments.qc_best, parse_units(arguments.unit))
-    height = arguments.wind_height or (site.wind_height if site else None)
-    roughness = arguments.roughness or (site.roughness if site else None)
+    height = arguments.wind_height if arguments.wind_height is not None else site and site.wind_height
+    roughness = arguments.roughness if arguments.roughness is not None else site and site.roughness
     if height is not None and roughness is None:
         raise UserError("--wind-height needs --roughness (m, about a tenth of the canopy's height) or --site")
     pressure = float(air_pressure(site.altitude, np.nanmean(weather["TA"]))) / 10 if site else None

@@ -79,7 +79,7 @@ def wind_at_10m(speed, height: float, roughness: float):
 
     UserError unless both heights lie above the roughness length.
     """
-    if not 0 < roughness < min(height, 10.0):
+    if not (0 < height <= 500 and 0 < roughness < min(height, 10.0)):
         raise UserError(
             f"wind: roughness length {roughness:g} m must be above 0 and below both 10 m and the sensor's {height:g} "
             "m; correct --roughness and --wind-height"

@@ -9,6 +9,7 @@ from tower_examples import call, fluxnet, save, temperate
 
 from command_line import UserError
 from prepare_observation_meteorology import main
+from sites import DEFAULT_SITE
 from tower_meteorology import saturation_vapour_pressure_water, specific_humidity, wind_at_10m
 from units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
 from weather import read_weather
@@ -41,7 +42,7 @@ def test_saturation_and_limits_of_humidity():
 def test_wind_profile():
     assert wind_at_10m(4.0, 46.0, 2.0) == pytest.approx(4.0 * np.log(5.0) / np.log(23.0))
     assert wind_at_10m(4.0, 10.0, 0.1) == pytest.approx(4.0)
-    for height, roughness in ((46.0, 12.0), (1.0, 1.5), (10.0, 0.0)):
+    for height, roughness in ((46.0, 12.0), (1.0, 1.5), (10.0, 0.0), (0.0, 0.1), (np.inf, 0.1), (np.nan, 0.1)):
         with pytest.raises(UserError, match="correct --roughness and --wind-height"):
             wind_at_10m(4.0, height, roughness)
 
@@ -138,12 +139,12 @@ def test_cloud_estimate_is_marked(tmp_path):
     np.testing.assert_allclose(met["tcdc_clm"], np.where(np.arange(400) < 200, 0.0, 100.0), atol=0.1)
 
 
-def test_humidity_without_pressure_needs_the_site(tmp_path, lhp="configs/sites/lhp.yaml"):
+def test_humidity_without_pressure_needs_the_site(tmp_path):
     table = fluxnet(False, count=60)
     table["PA_F"] = -9999
     _, met, _ = prepared(tmp_path, table, "--no-qc")
     assert met["spfh_2m"].isna().all()
-    _, met, sources = prepared(tmp_path, table, "--no-qc", "--site", lhp)
+    _, met, sources = prepared(tmp_path, table, "--no-qc", "--site", DEFAULT_SITE)
     assert met["spfh_2m"].notna().all() and set(sources["spfh_2m"]) == {"estimated"}
 
 
