@@ -18,8 +18,6 @@ import torch
 
 from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 
-DAY_LENGTH = 12.1  # h
-NOON_TOP_OF_ATMOSPHERE = 1330.0  # W m-2, near the equator; elsewhere a constant factor that the network absorbs
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
 WET_SOIL = 0.997  # lower bucket, share of capacity: nearly always full at a rain forest
 PRESSURE = 996.0  # hPa
@@ -56,10 +54,27 @@ class Days:
     co2: torch.Tensor
     light: torch.Tensor  # noon photons for the canopy
     top_light: torch.Tensor  # noon photons for the top leaf
+    length: torch.Tensor  # h
+    height: torch.Tensor  # sine of the sun's height at noon
 
 
-def read_days(weather: torch.Tensor) -> Days:
-    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS -> Days of shape (...)."""
+def sun(season: torch.Tensor, latitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Day length (h), sine of the noon height and top-of-atmosphere noon radiation (W m-2) from the season.
+
+    season (..., 2): sine and cosine of 2 pi doy / 365; latitude in degrees. Spencer (1971), as atmosphere.py.
+    """
+    s, c = season.unbind(dim=-1)
+    s2, c2, s3, c3 = 2 * s * c, 2 * c**2 - 1, 3 * s - 4 * s**3, 4 * c**3 - 3 * c
+    declination = 0.006918 - 0.399912 * c + 0.070257 * s - 0.006758 * c2 + 0.000907 * s2 - 0.002697 * c3 + 0.00148 * s3
+    distance = 1.00011 + 0.034221 * c + 0.00128 * s + 0.000719 * c2 + 0.000077 * s2
+    phi = torch.deg2rad(latitude)
+    half_day = torch.arccos((-torch.tan(phi) * torch.tan(declination)).clamp(-0.9999, 0.9999))
+    height = (torch.sin(phi) * torch.sin(declination) + torch.cos(phi) * torch.cos(declination)).clamp(0.01, 1.0)
+    return 24 / math.pi * half_day, height, 1367 * distance * height
+
+
+def read_days(weather: torch.Tensor, season: torch.Tensor, latitude: torch.Tensor) -> Days:
+    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; season (..., 2), see sun() -> Days of shape (...)."""
     column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
     surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
     humidity = column["spfh_2m"]
@@ -67,13 +82,14 @@ def read_days(weather: torch.Tensor) -> Days:
     vpd = (6.1078 * 10 ** (7.5 * air / (237.3 + air)) - vapour).clamp(min=0.0)
     cloud = (column["tcdc_clm"] / 100).clamp(0.0, 1.0)
     transmission = (0.803 - 0.34 * cloud - 0.458 * cloud**2).clamp(0.0, 1.0)
-    shortwave = transmission * NOON_TOP_OF_ATMOSPHERE
+    length, height, above = sun(season, latitude)
+    shortwave = transmission * above
     diffuse = 0.958 - 0.982 * transmission
     beam_par, diffuse_par = 0.43 * shortwave * (1 - diffuse), 0.57 * shortwave * diffuse
     leaf_diffuse = diffuse.clamp(min=0.01)
     top = (4.576 - 0.033144 * leaf_diffuse) * beam_par
     top = top + (4.5886 * leaf_diffuse / (0.010773 + leaf_diffuse)).clamp(min=4.2) * diffuse_par
-    return Days(surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top)
+    return Days(surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top, length, height)
 
 
 def _leaf(p: Parameters, days: Days) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,19 +113,26 @@ def _leaf(p: Parameters, days: Days) -> tuple[torch.Tensor, torch.Tensor]:
     return saturated, yield_
 
 
-def _target_leaf_area(p: Parameters, saturated, yield_, light, stem_q10) -> torch.Tensor:
+def _extinction(p: Parameters, days: Days) -> torch.Tensor:
+    """Attenuation of light by leaf area at noon."""
+    return p["ek0"] / days.height.clamp(0.3, 1.0)
+
+
+def _target_leaf_area(p: Parameters, days: Days, saturated, yield_, light, stem_q10) -> torch.Tensor:
     """Kuroiwa's optimal leaf area, m2 m-2; the mixed units of the cost are VISIT's own."""
     cost = 22000 / p["sla"] * (p["rmf0"] / 1000 * stem_q10 + p["lf0"] * (1 + p["rgf"]))
-    gain = saturated * DAY_LENGTH
+    gain = saturated * days.length
     break_even = saturated * (gain / (gain - 24 * cost).clamp(min=0.02) - 1)
-    return torch.log((p["ek0"] * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / p["ek0"]
+    k = _extinction(p, days)
+    return torch.log((k * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / k
 
 
-def _photosynthesis(p: Parameters, saturated, yield_, light, leaf_area) -> torch.Tensor:
-    """Daily canopy photosynthesis, Mg C ha-1 day-1: Beer's law, hyperbolic leaves, sin^2 course of the day."""
-    b = p["ek0"] * yield_ * light / saturated
-    depth = (1 + torch.sqrt(1 + b)) / (1 + torch.sqrt(1 + b * torch.exp(-p["ek0"] * leaf_area)))
-    return 2 * saturated / p["ek0"] * torch.log(depth) * (DAY_LENGTH * UMOL_HOURS_TO_MG_HA)
+def _photosynthesis(k, length, saturated, yield_, light, leaf_area) -> torch.Tensor:
+    """Daily canopy photosynthesis, Mg C ha-1 day-1: Beer's law (extinction k), hyperbolic leaves, sin^2 course of the
+    day of `length` hours."""
+    b = k * yield_ * light / saturated
+    depth = (1 + torch.sqrt(1 + b)) / (1 + torch.sqrt(1 + b * torch.exp(-k * leaf_area)))
+    return 2 * saturated / k * torch.log(depth) * length * UMOL_HOURS_TO_MG_HA
 
 
 def _q10(p: Parameters, organ: str, days: Days) -> torch.Tensor:
@@ -163,19 +186,18 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
     return y, share(y)
 
 
-def _leaf_area_at_rest(
-    p: Parameters, saturated, yield_, light, target, warmth: dict[str, torch.Tensor]
-) -> torch.Tensor:
+def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, target, warmth: Parameters) -> torch.Tensor:
     """Leaf area (B, 1), m2 m-2, at which a run of days (B, n) gains as much foliage as it loses.
 
     Leaves get LEAF_SHARE of the surplus on days whose target is above the leaf area, lose lf0 every day, and pay for
     themselves on days without surplus. The gain is computed on a grid; the highest zero is where a forest settles that
     was lusher before its wood had grown. No zero: the layer is dead, at the lowest value.
     """
+    k, length = _extinction(p, days)[..., None], days.length[..., None]
     p = {name: value[..., None] for name, value in p.items()}  # (B, 1, 1): parameter vector, day, leaf area
     area = LEAF_AREAS.to(light.device)
     foliage = area / (p["sla"] * 2.2 / 200)
-    gpp = _photosynthesis(p, saturated[..., None], yield_[..., None], light[..., None], area)
+    gpp = _photosynthesis(k, length, saturated[..., None], yield_[..., None], light[..., None], area)
     warm = {organ: value[..., None] for organ, value in warmth.items()}
     leaf_upkeep = foliage * p["rmf0"] / 1000 * warm["f"]
     mean = {organ: value.mean(dim=1, keepdim=True) for organ, value in warm.items()}
@@ -211,9 +233,9 @@ def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str,
         saturated, yield_ = _leaf(p, days)
         warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
         mean = {organ: value.mean(dim=-1, keepdim=True) for organ, value in warmth.items()}
-        target = _target_leaf_area(p, saturated, yield_, light, warmth["c"])
-        leaf_area = _leaf_area_at_rest(p, saturated, yield_, light, target, warmth)
-        gpp_days = _photosynthesis(p, saturated, yield_, light, leaf_area)
+        target = _target_leaf_area(p, days, saturated, yield_, light, warmth["c"])
+        leaf_area = _leaf_area_at_rest(p, days, saturated, yield_, light, target, warmth)
+        gpp_days = _photosynthesis(_extinction(p, days), days.length, saturated, yield_, light, leaf_area)
         gpp = gpp_days.mean(dim=-1, keepdim=True)
         foliage = leaf_area / (p["sla"] * 2.2 / 200)
         leaf_upkeep = foliage * p["rmf0"] / 1000 * warmth["f"]
@@ -261,7 +283,8 @@ def first_guess(packed: torch.Tensor, days: Days, typical: Days) -> torch.Tensor
         p = layer_parameters(values, layer)
         leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth = (values[f"{layer}_{name}"] for name in LAYER_REST)
         saturated, yield_ = _leaf(p, days)
-        layer_gpp = _photosynthesis(p, saturated, yield_, days.light * shade, leaf_area)
+        k = _extinction(p, days)
+        layer_gpp = _photosynthesis(k, days.length, saturated, yield_, days.light * shade, leaf_area)
         upkeep = foliage * p["rmf0"] / 1000 * _q10(p, "f", days)
         upkeep = upkeep + stem_upkeep * _q10(p, "c", days) + root_upkeep * _q10(p, "r", days)
         surplus = layer_gpp - upkeep

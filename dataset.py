@@ -36,10 +36,15 @@ class TrainingData:
     static_scaler: Scaler
     target_scaler: Scaler  # Mg C ha-1 day-1
 
-    def stretch(self, runs: torch.Tensor, starts: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,) runs and first days -> scaled dynamic (B, length, 10) and scaled fluxes (B, length, 4)."""
+    def stretch(
+        self, runs: torch.Tensor, starts: torch.Tensor, length: int, dynamic: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B,) runs and first days -> scaled weather (B, length, 10) and scaled fluxes (B, length, 4).
+
+        `dynamic` (day, n) replaces the weather (a model's prepared days).
+        """
         days = starts[:, None] + torch.arange(length, device=starts.device)
-        return self.dynamic[days], self.fluxes[runs[:, None], days]
+        return (self.dynamic if dynamic is None else dynamic)[days], self.fluxes[runs[:, None], days]
 
     def truth(self, runs: np.ndarray, days: slice) -> np.ndarray:
         """Fluxes (run, day, 4) in Mg C ha-1 day-1, as VISIT gave them."""

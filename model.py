@@ -18,11 +18,13 @@ from torch import nn
 from canopy_equilibrium import GUESSES
 from command_line import make_parser, run, warn
 from scalers import Scaler
+from season import rate_amplitude, season
 from shared_dropout import SharedDropout, shared_random
 from static_features import StaticFeatures, logarithmic_parameters
 from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 
-CALL_ARGUMENTS = ("dynamic_dim", "static_dim", "hidden_size", "num_layers", "dropout")
+CO2_COLUMN = DYNAMIC_FEATURES.index("a_co2")
+SEASON = 2  # columns of season()
 DERIVED = {
     "rh": ("npp", "nep", -1.0),
     "nep": ("npp", "rh", -1.0),
@@ -87,6 +89,7 @@ class StaticConditionedLSTM(nn.Module):
         self.register_buffer("target_scale", torch.ones(len(TARGETS)))
         self.register_buffer("dynamic_mean", torch.zeros(dynamic_dim))
         self.register_buffer("dynamic_scale", torch.ones(dynamic_dim))
+        self.register_buffer("co2_amplitude", torch.tensor(torch.inf))  # scaled CO2 day-1, see season.py
 
         self.static_features = StaticFeatures(names, logarithmic, static_features)
         width = len(self.static_features)
@@ -111,7 +114,12 @@ class StaticConditionedLSTM(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-        inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback + GUESSES * first_guess
+        inputs = (
+            dynamic_dim
+            + embedding_size * concat_input
+            + len(TARGETS) * flux_feedback
+            + (GUESSES + SEASON) * first_guess
+        )
         # One nn.LSTM a layer, so that the dropout between layers is ours (same speed as one nn.LSTM of several layers).
         self.lstm = nn.ModuleList(
             nn.LSTM(inputs if layer == 0 else hidden_size, hidden_size, batch_first=True) for layer in range(num_layers)
@@ -165,16 +173,21 @@ class StaticConditionedLSTM(nn.Module):
 
     @torch.no_grad()
     def set_scaling(
-        self, targets: Scaler, dynamic: Scaler, static: Scaler, weather: np.ndarray | None, parameters: np.ndarray
-    ) -> None:
-        """Take over the data's scalers, the training weather (day, 10; None = unknown) and parameters (run, P),
-        physical.
-        """
+        self, targets: Scaler, dynamic: Scaler, static: Scaler, parameters: np.ndarray,
+        weather: np.ndarray | None = None, latitude: float | None = None,
+    ) -> None:  # fmt: skip
+        """Take over the data's scalers, training parameters (run, P) physical, training weather (consecutive day, 10)
+        in units.UNITS and the site's latitude (degrees); None keeps LHP's."""
         self.target_mean.copy_(torch.as_tensor(targets.mean))
         self.target_scale.copy_(torch.as_tensor(targets.scale))
         self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
         self.dynamic_scale.copy_(torch.as_tensor(dynamic.scale))
-        self.static_features.fit(static.mean, static.scale, weather, parameters)
+        days = None
+        if weather is not None:
+            scaled = torch.as_tensor(dynamic.transform(weather), dtype=torch.float32, device=self.target_mean.device)
+            self.co2_amplitude.fill_(rate_amplitude(scaled[:, CO2_COLUMN]))
+            days = season(scaled[None, :, CO2_COLUMN], self.co2_amplitude)[0].cpu().numpy()
+        self.static_features.fit(static.mean, static.scale, parameters, weather, days, latitude)
 
     def static_side(self) -> list[nn.Module]:
         """The modules that see the parameters alone (they have their own weight decay)."""
@@ -201,18 +214,30 @@ class StaticConditionedLSTM(nn.Module):
         trust = 1.0 + self.trust(trunk) if self.trust is not None else None
         return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
 
-    def first_guess(self, dynamic: torch.Tensor, static: StaticState) -> torch.Tensor:
-        """Scaled first guess of the fluxes (B, T, GUESSES) from scaled weather (B, T, 10)."""
-        if dynamic.stride(0) == 0:
-            dynamic = dynamic[:1]  # one weather for all
-        guess = self.static_features.guess(static.rest, dynamic * self.dynamic_scale + self.dynamic_mean)
+    def prepare_days(self, dynamic: torch.Tensor) -> torch.Tensor:
+        """Scaled weather (B, T, 10) of consecutive days -> what advance() takes: with the season where it is used.
+
+        The season of a day is told from the days around it, so a stretch is prepared before it is cut into pieces.
+        """
+        if self.trust is None:
+            return dynamic
+        if len(dynamic) > 1 and dynamic.stride(0) == 0:  # one weather for all
+            return self.prepare_days(dynamic[:1]).expand(len(dynamic), -1, -1)
+        return torch.cat([dynamic, season(dynamic[..., CO2_COLUMN], self.co2_amplitude)], dim=-1)
+
+    def first_guess(self, days: torch.Tensor, static: StaticState) -> torch.Tensor:
+        """Scaled first guess of the fluxes (B, T, GUESSES) from prepared days (B, T, 10 + SEASON)."""
+        if days.stride(0) == 0:
+            days = days[:1]
+        weather = days[..., :-SEASON] * self.dynamic_scale + self.dynamic_mean
+        guess = self.static_features.guess(static.rest, weather, days[..., -SEASON:])
         extra = guess[..., len(TARGETS) :] / self.target_scale[0]
         return torch.cat([self.to_scaled(guess[..., : len(TARGETS)]), extra], dim=-1).clamp(-20.0, 20.0)
 
     def advance(
         self, dynamic: torch.Tensor, static: StaticState, state: tuple, flux: torch.Tensor | None = None, skip: int = 0
     ) -> tuple[torch.Tensor, tuple]:
-        """Run over dynamic (B, T, 10) from state (h, c), each (layer, B, hidden).
+        """Run over `dynamic` (B, T, 10 or more; of prepare_days) from state (h, c), each (layer, B, hidden).
 
         flux (B, T, 4): scaled fluxes of the day before each day; None = unknown (a tower knows none), then 0.
         Returns scaled fluxes (B, T - skip, 4) without the first `skip` days, and the new state.
@@ -270,7 +295,8 @@ class StaticConditionedLSTM(nn.Module):
         self, dynamic: torch.Tensor, static: StaticState, state: tuple, previous: torch.Tensor,
         truth: torch.Tensor | None = None, probability: float = 0.0,
     ) -> torch.Tensor:  # fmt: skip
-        """Predict dynamic (B, T, 10) day by day from state (h, c), feeding fluxes back. Returns (B, T, 4) scaled.
+        """Predict prepared days `dynamic` (B, T, n) one by one from state (h, c), feeding fluxes back. Returns (B, T,
+        4) scaled.
 
         previous (B, 4): the scaled flux of the day before. truth (B, T, 4): true scaled fluxes of the day before each
         day; each day and sample takes the truth with `probability` (teacher forcing), else the model's own prediction.
@@ -307,6 +333,7 @@ class StaticConditionedLSTM(nn.Module):
         static = self.encode_static(static_x)
         if dynamic_x.dim() == 2:
             dynamic_x = dynamic_x.expand(len(static_x), -1, -1)
+        dynamic_x = self.prepare_days(dynamic_x)
         state = (static.hidden, static.cell)
         if not self.flux_feedback:  # one pass over everything
             return self.advance(dynamic_x, static, state, skip=warmup)[0]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from canopy_equilibrium import LAYERS, PARAMETERS, at_rest, first_guess, read_days
+from canopy_equilibrium import LAYERS, PARAMETERS, Days, at_rest, first_guess, read_days
 from parameters import canonical_name, catalogue
 from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 
@@ -49,6 +49,8 @@ class StaticFeatures(nn.Module):
         self.register_buffer("parameter_mean", torch.zeros(width))
         self.register_buffer("parameter_scale", torch.ones(width))
         self.register_buffer("typical", LHP_DAY.repeat(TYPICAL_DAYS, 1))  # (day, 10) weather, units.UNITS
+        self.register_buffer("typical_season", torch.zeros(TYPICAL_DAYS, 2))  # sine and cosine of the day of year
+        self.register_buffer("latitude", torch.tensor(4.2))  # degrees
         self.names = list(self.parameter_names)
         if kind != "none":
             derived, _ = self._derived(torch.zeros(1, width))
@@ -60,12 +62,15 @@ class StaticFeatures(nn.Module):
         return len(self.names)
 
     @torch.no_grad()
-    def fit(self, mean: np.ndarray, scale: np.ndarray, weather: np.ndarray | None, values: np.ndarray) -> None:
+    def fit(
+        self, mean: np.ndarray, scale: np.ndarray, values: np.ndarray, weather: np.ndarray | None = None,
+        season: np.ndarray | None = None, latitude: float | None = None,
+    ) -> None:  # fmt: skip
         """Take over the parameters' scaler (P,), typical weather and the features' spread.
 
-        weather (day, 10): the training period in units.UNITS, from which days from
-        clear to overcast are picked, or None to keep the present
-        ones; values (run, P): physical parameters of the training runs.
+        values (run, P): physical parameters of the training runs; weather (day, 10) of the training period in
+        units.UNITS, from which days from clear to overcast are picked, with their season (day, 2); latitude in degrees.
+        None keeps what is there.
         """
         self.parameter_mean.copy_(torch.as_tensor(mean))
         self.parameter_scale.copy_(torch.as_tensor(scale))
@@ -73,6 +78,10 @@ class StaticFeatures(nn.Module):
             order = np.argsort(np.asarray(weather)[:, DYNAMIC_FEATURES.index("tcdc_clm")], kind="stable")
             strata = ((np.arange(TYPICAL_DAYS) + 0.5) * len(order) / TYPICAL_DAYS).astype(int)
             self.typical.copy_(torch.as_tensor(np.asarray(weather)[order[strata]]))
+            if season is not None:
+                self.typical_season.copy_(torch.as_tensor(np.asarray(season)[order[strata]]))
+        if latitude is not None:
+            self.latitude.fill_(latitude)
         if self.kind == "none":
             return
         scaled = torch.as_tensor(values, dtype=torch.float32, device=self.typical.device) - self.parameter_mean
@@ -93,9 +102,13 @@ class StaticFeatures(nn.Module):
         scaled = ((derived - self.feature_mean) / self.feature_scale).clamp(-LIMIT, LIMIT)
         return torch.cat([static_x, scaled], dim=-1), packed
 
-    def guess(self, packed: torch.Tensor, weather: torch.Tensor) -> torch.Tensor:
-        """First guess of the fluxes (B, T, 6), Mg C ha-1 day-1; weather (B or 1, T, 10) in units.UNITS."""
-        return first_guess(packed, read_days(weather), read_days(self.typical[None]))
+    def typical_days(self) -> Days:
+        """The typical days (1, TYPICAL_DAYS)."""
+        return read_days(self.typical[None], self.typical_season[None], self.latitude)
+
+    def guess(self, packed: torch.Tensor, weather: torch.Tensor, season: torch.Tensor) -> torch.Tensor:
+        """First guess (B, T, 6), Mg C ha-1 day-1; weather (B or 1, T, 10) in units.UNITS, season (B or 1, T, 2)."""
+        return first_guess(packed, read_days(weather, season, self.latitude), self.typical_days())
 
     def _derived(self, static_x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         physical = static_x * self.parameter_scale + self.parameter_mean
@@ -114,7 +127,7 @@ class StaticFeatures(nn.Module):
                 name: values[name].clamp(catalogue()[name].minimum + 1e-6, catalogue()[name].maximum)[:, None]
                 for name in PARAMETERS
             }
-            packed, rest = at_rest(legal, read_days(self.typical[None]))
+            packed, rest = at_rest(legal, self.typical_days())
             features |= {f"rest_{name}": value for name, value in rest.items()}
         return features, packed
 

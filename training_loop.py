@@ -57,17 +57,18 @@ def weighted_mse(prediction: torch.Tensor, truth: torch.Tensor, weights: torch.T
 
 
 @torch.no_grad()
-def prepare_static(model: StaticConditionedLSTM, data: TrainingData) -> tuple[torch.Tensor, ...]:
-    """The static features of all runs: they have no weights, so once is enough."""
+def prepare_inputs(model: StaticConditionedLSTM, data: TrainingData) -> tuple[torch.Tensor, ...]:
+    """Prepared days (day, n) and static features of all runs: they have no weights, so once is enough."""
+    days = model.prepare_days(data.dynamic[None])[0]
     parts = [model.static_features(part) for part in data.static.split(256)]
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    return (days, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def stretch_losses(
     model: StaticConditionedLSTM, data: TrainingData, options: TrainingOptions, prepared: tuple[torch.Tensor, ...],
     runs: torch.Tensor, starts: torch.Tensor, horizon: int, probability: float,
 ) -> tuple[torch.Tensor | None, torch.Tensor]:  # fmt: skip
-    """One-step and free-running loss of a batch of stretches (runs, starts: (B,)); prepared: of prepare_static().
+    """One-step and free-running loss of a batch of stretches (runs, starts: (B,)); prepared: of prepare_inputs().
 
     Without flux feedback there is one pass and one loss (the first is None). With it the stretch is encoded once,
     without fluxes, as at a tower; from every `horizon`-th day of its scored part two passes of `horizon` days start:
@@ -76,8 +77,8 @@ def stretch_losses(
     weights = torch.tensor([options.flux_weights[name] for name in TARGETS], device=starts.device)
     weights = weights / weights.sum()
     warmup = options.warmup_days
-    dynamic, fluxes = data.stretch(runs, starts, warmup + options.scored_days)
-    static = model.encode_static(data.static[runs], prepared=tuple(part[runs] for part in prepared))
+    dynamic, fluxes = data.stretch(runs, starts, warmup + options.scored_days, prepared[0])
+    static = model.encode_static(data.static[runs], prepared=tuple(part[runs] for part in prepared[1:]))
     state = (static.hidden, static.cell)
     if not model.flux_feedback:
         predicted, _ = model.advance(dynamic, static, state, skip=warmup)
@@ -200,7 +201,7 @@ def train(
             "choose a longer --train-period, or lower warmup_days or scored_days in the YAML"
         )
     windows = validation_set(data, config)
-    prepared = prepare_static(model, data)
+    prepared = prepare_inputs(model, data)
     began = time.monotonic() - state.seconds
     bar = progress(total=total, initial=state.step, desc="training", unit="step")
     while state.epoch < options.epochs and not stopped_early(state, options):

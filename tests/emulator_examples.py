@@ -1,4 +1,4 @@
-"""A cheap stand-in for an ensemble: an analytic 'forest' under generated weather, written as run_perturbations.py would."""
+"""A cheap stand-in for an ensemble: an analytic forest under generated weather, in run_perturbations.py's format."""
 
 import os
 import subprocess

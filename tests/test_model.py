@@ -1,0 +1,267 @@
+"""The network: contract, identities, equality of its ways of running, gradients, and its static side."""
+
+import numpy as np
+import pytest
+import torch
+
+from atmosphere import background_co2, day_length_hours, sine_of_height, top_of_atmosphere
+from canopy_equilibrium import REST, at_rest, first_guess, read_days, sun
+from model import StaticConditionedLSTM, create_model
+from parameters import catalogue, read_ranges
+from scalers import Scaler
+from season import rate_amplitude, season
+from shared_dropout import SharedDropout
+from static_features import StaticFeatures, logarithmic_parameters
+from units import DYNAMIC_FEATURES, TARGETS
+
+SPACE = read_ranges()
+LATITUDE = torch.tensor(4.2)
+SEASONLESS = torch.zeros(1, 96, 2), LATITUDE
+RECOMMENDED = {
+    "hidden_size": 16, "num_layers": 1, "dropout": 0.0, "head_width": 0, "flux_feedback": False, "static_trunk": [24],
+    "static_features": "equilibrium", "output_affine": True, "first_guess": True, "embedding_size": 8,
+}  # fmt: skip
+SPECIFICATION = {"hidden_size": 12, "num_layers": 2, "dropout": 0.1}
+
+
+def weather_days(count: int, seed: int = 0) -> np.ndarray:
+    """(day, 10) plausible physical weather."""
+    rng = np.random.default_rng(seed)
+    middle = np.array([300.7, 300.0, 301.2, 300.9, 214.0, 35.0, 9e-5, 0.0189, 1.25, 408.0])
+    spread = np.array([0.8, 0.8, 0.7, 0.7, 40.0, 20.0, 3e-5, 6e-4, 0.3, 4.0])
+    return middle + spread * rng.uniform(-1.5, 1.5, (count, 10))
+
+
+def fitted(options: dict, seed: int = 0) -> tuple[StaticConditionedLSTM, torch.Tensor, torch.Tensor]:
+    """A model with scalings of plausible data and random read-outs, weather (120, 10), parameters (5, 36), scaled."""
+    torch.manual_seed(seed)
+    weather = weather_days(120)
+    parameters = SPACE.unit_to_physical(np.random.default_rng(1).random((40, len(SPACE))))
+    logarithmic = logarithmic_parameters(SPACE.names, parameters)
+    model = create_model(static_dim=len(SPACE), parameter_names=SPACE.names, logarithmic=logarithmic, **options)
+    dynamic, static = Scaler.fit(DYNAMIC_FEATURES, weather), Scaler.fit(SPACE.names, parameters)
+    targets = Scaler(TARGETS, np.array([0.12, 0.044, 0.001, 0.043]), np.array([0.035, 0.019, 0.013, 0.013]))
+    model.set_scaling(targets, dynamic, static, parameters, weather, 4.2)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if not weight.any():
+                weight.normal_(std=0.05)
+    scaled = torch.as_tensor(static.transform(parameters[:5]), dtype=torch.float32)
+    return model.eval(), torch.as_tensor(dynamic.transform(weather), dtype=torch.float32), scaled
+
+
+BOTH = pytest.mark.parametrize("options", [RECOMMENDED, SPECIFICATION], ids=["recommended", "specification"])
+
+
+def test_contract_call_builds_the_contract_network():
+    model = create_model(dynamic_dim=10, static_dim=36, hidden_size=256, num_layers=2, dropout=0.1, device="cpu")
+    output = model(torch.zeros(3, 180, 10), torch.zeros(3, 36), torch.zeros(3, 30, 10))
+    assert output.shape == (3, 30, 4)
+    assert model.flux_feedback and len(model.lstm) == 2 and model.lstm[0].input_size == 10 + 64 + 4
+
+
+@BOTH
+def test_nep_is_npp_minus_rh_to_the_last_bit(options):
+    model, dynamic, static = fitted(options)
+    gpp, npp, nep, rh = model.simulate(static, dynamic, 20).unbind(-1)
+    assert torch.equal(nep, npp - rh) and (gpp != npp).any()
+
+
+@pytest.mark.parametrize("predicted", [["gpp", "npp", "nep"], ["gpp", "npp", "rh"], ["gpp", "nep", "rh"]])
+def test_any_three_fluxes_may_be_predicted(predicted):
+    model, dynamic, static = fitted({**RECOMMENDED, "predicted": predicted})
+    physical = model.simulate(static, dynamic, 20)
+    assert torch.equal(physical[..., 2], physical[..., 1] - physical[..., 3])
+    assert torch.allclose(model.to_physical(model.simulate_scaled(static, dynamic, 20)), physical)
+    assert torch.allclose(model.to_scaled(physical), model.simulate_scaled(static, dynamic, 20), atol=1e-4)
+
+
+@BOTH
+def test_forward_equals_simulate_over_the_same_days(options):
+    model, dynamic, static = fitted(options)
+    both = dynamic.expand(5, -1, -1)
+    assert torch.allclose(model(both[:, :90], static, both[:, 90:]), model.simulate(static, dynamic, 90), atol=1e-6)
+
+
+def test_one_pass_equals_day_by_day():
+    model, dynamic, static = fitted(RECOMMENDED)
+    state_of, prepared = model.encode_static(static), model.prepare_days(dynamic[:40].expand(5, -1, -1))
+    state, days = (state_of.hidden, state_of.cell), []
+    for day in range(40):
+        output, state = model.advance(prepared[:, day : day + 1], state_of, state)
+        days.append(output)
+    assert torch.allclose(torch.cat(days, dim=1), model.simulate_scaled(static, dynamic[:40], 0), atol=1e-5)
+
+
+def test_feedback_uses_truth_under_teacher_forcing_and_itself_when_free():
+    model, dynamic, static = fitted(SPECIFICATION)
+    state_of = model.encode_static(static)
+    start, previous = (state_of.hidden, state_of.cell), torch.zeros(5, 4)
+    weather, truth = dynamic[:20].expand(5, -1, -1), torch.randn(5, 20, 4)
+
+    def roll(*arguments):
+        return model.roll(weather, state_of, start, previous, *arguments)
+
+    free, forced = roll(), roll(truth, 1.0)
+    assert not torch.allclose(free, forced, atol=1e-3)
+    assert torch.equal(free, roll(truth, 0.0))
+    days, state = [], start  # forced, by hand
+    for day in range(20):
+        output, state = model.advance(weather[:, day : day + 1], state_of, state, truth[:, day : day + 1])
+        days.append(output)
+    assert torch.allclose(torch.cat(days, dim=1), forced, atol=1e-5)
+    changed = truth.clone()
+    changed[:, 5] += 1.0  # the flux before day 5 reaches day 5 and later, never earlier days
+    difference = (roll(changed, 1.0) - forced).abs().amax(dim=(0, 2))
+    assert (difference[:5] == 0).all() and (difference[5:] > 0).all()
+    torch.manual_seed(0)
+    mixed = roll(truth, 0.5)
+    assert not torch.allclose(mixed, free, atol=1e-4) and not torch.allclose(mixed, forced, atol=1e-4)
+
+
+@BOTH
+def test_gradient_reaches_every_parameter_and_repeats_bitwise(options):
+    model, dynamic, static = fitted(options)
+    gradients = []
+    for _ in range(2):
+        static_x = static.clone().requires_grad_()
+        model.simulate(static_x, dynamic, 30)[..., 2].square().sum().backward()
+        gradients.append(static_x.grad)
+    assert torch.equal(*gradients)
+    assert torch.isfinite(gradients[0]).all() and (gradients[0].abs().sum(dim=0) > 0).all()
+
+
+@BOTH
+def test_gradient_is_the_difference_quotient(options):
+    model, dynamic, static = fitted(options)
+    model, dynamic, static = model.double(), dynamic.double(), static[:1].double()
+    direction = torch.randn(1, static.shape[1], dtype=torch.double, generator=torch.Generator().manual_seed(0))
+
+    def value(step):
+        return model.simulate(static + step * direction, dynamic, 30).sum()
+
+    static_x = static.clone().requires_grad_()
+    model.simulate(static_x, dynamic, 30).sum().backward()
+    quotient = (value(1e-6) - value(-1e-6)) / 2e-6
+    assert (static_x.grad * direction).sum().item() == pytest.approx(quotient.item(), rel=2e-3)
+
+
+@BOTH
+def test_weights_load_through_the_contract_call(options, tmp_path, capsys):
+    model, dynamic, static = fitted(options)
+    torch.save({"model_state_dict": model.state_dict()}, tmp_path / "checkpoint.pt")
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    fresh = create_model(dynamic_dim=10, static_dim=36, hidden_size=256, num_layers=2, dropout=0.1, device="cpu").eval()
+    fresh.load_state_dict(checkpoint["model_state_dict"])
+    assert "takes the checkpoint's shape" in capsys.readouterr().err
+    assert torch.equal(fresh.simulate(static, dynamic, 30), model.simulate(static, dynamic, 30))
+    with pytest.raises(RuntimeError, match="static_dim 36, this model 35"):
+        create_model(static_dim=35).load_state_dict(checkpoint["model_state_dict"])
+
+
+@pytest.mark.parametrize("switch", ["init_state", "concat_input"])
+def test_either_path_alone_carries_the_parameters(switch):
+    off = {"init_state": switch == "init_state", "concat_input": switch == "concat_input"}
+    model, dynamic, static = fitted({**SPECIFICATION, **off})
+    output = model.simulate(static, dynamic, 0)
+    assert (output[0] - output[1]).abs().max() > 1e-6
+
+
+def test_dropout_is_off_in_evaluation_and_the_same_however_a_batch_is_split():
+    layer, x = SharedDropout(0.5), torch.ones(6, 3)
+    assert torch.equal(layer.eval()(x), x)
+    layer.train()
+    torch.manual_seed(7)
+    whole = layer(x)
+    try:
+        SharedDropout.world = 2
+        for rank in (0, 1):
+            SharedDropout.rank = rank
+            torch.manual_seed(7)
+            assert torch.equal(layer(x[rank::2]), whole[rank::2])
+    finally:
+        SharedDropout.rank, SharedDropout.world = 0, 1
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("kind", ["none", "ratios", "equilibrium"])
+def test_static_features_take_any_names_and_stay_finite(kind):
+    rng = np.random.default_rng(0)
+    names = ("tree_sla", "unheard_of", "SOIL_SR_LF", "constant", "may_be_zero")
+    values = np.column_stack(
+        [rng.uniform(85, 255, 30), rng.uniform(1, 9, 30), rng.uniform(1, 2, 30), np.full(30, 3.0), np.zeros(30)]
+    )
+    logarithmic = logarithmic_parameters(names, values)
+    assert "unheard_of" in logarithmic and "constant" not in logarithmic and "may_be_zero" not in logarithmic
+    features = StaticFeatures(names, logarithmic, kind)
+    scaler = Scaler.fit(names, values)
+    features.fit(scaler.mean, scaler.scale, values, weather_days(50))
+    result, _ = features(torch.as_tensor(scaler.transform(values), dtype=torch.float32))
+    assert result.shape == (30, len(features)) and torch.isfinite(result).all()
+    assert result.std(dim=0).max() < 1.5
+    far = torch.full((1, len(names)), 30.0)
+    assert torch.isfinite(features(far)[0]).all()
+
+
+def test_season_is_read_from_co2():
+    dates = np.arange("2010-01-01", "2020-01-01", dtype="datetime64[D]")
+    doy = (dates - dates.astype("datetime64[Y]")).astype(int)
+    co2 = torch.as_tensor(background_co2(4.2, dates.astype("datetime64[Y]").astype(int) + 1970, doy)).round(decimals=4)
+    scaled = ((co2 - 410) / 8).float()
+    amplitude = torch.tensor(rate_amplitude(scaled))
+    angle = torch.as_tensor(2 * np.pi * doy / 365)
+    expected = torch.stack([angle.sin(), angle.cos()], dim=-1)
+    assert (season(scaled[None], amplitude)[0] - expected).abs().max() < 0.05
+    piece = slice(1000, 1210)  # a context and a horizon, over New Year or not
+    assert (season(scaled[None, piece], amplitude)[0] - expected[piece]).abs().max() < 0.1
+    unknown = torch.tensor(rate_amplitude(torch.randn(1000)))
+    assert torch.isinf(unknown) and not season(scaled[None], unknown).any()
+    assert np.isinf(rate_amplitude(torch.ones(1000))) and not season(scaled[None, :3], amplitude).any()
+
+
+def test_sun_is_that_of_the_process_model():
+    doy = np.arange(365)
+    angle = torch.as_tensor(2 * np.pi * doy / 365)
+    length, height, above = sun(torch.stack([angle.sin(), angle.cos()], dim=-1), torch.tensor(4.2, dtype=torch.double))
+    assert np.allclose(length, day_length_hours(4.2, doy), atol=1e-9)
+    assert np.allclose(height, sine_of_height(4.2, doy)[..., 24]) and np.allclose(
+        above, top_of_atmosphere(4.2, doy)[..., 24]
+    )
+
+
+def test_carbon_cycle_at_rest_obeys_its_balances():
+    baseline = {name: torch.full((1, 1), p.baseline, dtype=torch.double) for name, p in catalogue().items()}
+    typical = read_days(torch.as_tensor(weather_days(96))[None], *SEASONLESS)
+    packed, features = at_rest(baseline, typical)
+    rest = dict(zip(REST, packed[0, : len(REST)].tolist(), strict=True))
+    guess = first_guess(packed, typical, typical)[0].mean(dim=0)
+    gpp, npp, nep, rh = guess[:4].tolist()
+    assert 20 < 365 * gpp < 60 and 3 < rest["tree_leaf_area"] < 9
+    assert npp == pytest.approx(features["npp"].item(), rel=1e-3)  # the mean of the days is the solved mean
+    assert gpp == pytest.approx(features["gpp"].item(), rel=1e-6)
+    assert rh == pytest.approx(rest["respired"] + rest["humified"], rel=1e-3)
+    assert nep == pytest.approx(npp - rh, abs=1e-9) and abs(nep) < 0.15 * npp  # litter returns what is produced
+
+
+def test_first_guess_is_near_the_process_model():
+    from sites import load_site
+    from visit_simulator import simulate
+    from weather import generate_weather
+
+    weather = generate_weather(load_site(), "2010-01-01", "2013-12-31", 1)
+    unit = np.vstack([np.full((1, len(SPACE)), 0.5), 0.3 + 0.4 * np.random.default_rng(0).random((3, len(SPACE)))])
+    physical = SPACE.unit_to_physical(unit)
+    truth = simulate({name: physical[:, i] for i, name in enumerate(SPACE.names)}, weather, load_site())
+    values = {name: torch.full((len(physical), 1), p.baseline) for name, p in catalogue().items()}
+    values |= {name: torch.as_tensor(physical[:, i : i + 1], dtype=torch.float32) for i, name in enumerate(SPACE.names)}
+    days = torch.as_tensor(weather.values, dtype=torch.float32)[None]
+    doy = (weather.dates - weather.dates.astype("datetime64[Y]")).astype(int)
+    angle = torch.as_tensor(2 * np.pi * doy / 365, dtype=torch.float32)[None]
+    read = read_days(days, torch.stack([angle.sin(), angle.cos()], dim=-1), LATITUDE)
+    typical = read_days(days[:, ::10], torch.stack([angle.sin(), angle.cos()], dim=-1)[:, ::10], LATITUDE)
+    packed, _ = at_rest(values, typical)
+    guess = first_guess(packed, read, typical).numpy()
+    for i, flux in ((0, truth.gpp), (1, truth.npp), (2, truth.nep)):
+        for run in range(len(physical)):
+            assert np.corrcoef(guess[run, :, i], flux[run])[0, 1] > 0.97
+    assert np.abs(guess[..., 0].mean(axis=1) / truth.gpp.mean(axis=1) - 1).max() < 0.2

@@ -1,0 +1,297 @@
+"""Training: both presets as scripts, resume, two processes, and how it fails."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+
+import train
+from configuration import load_configuration
+from dataset import prepare
+from emulator import load_emulator
+from training_loop import (
+    TrainingState,
+    draw_stretches,
+    group_lasso,
+    learning_rate,
+    make_optimizer,
+    prepare_inputs,
+    stopped_early,
+    stretch_losses,
+    teacher_probability,
+    validate,
+    validation_set,
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return write_ensemble(tmp_path_factory.mktemp("ensemble"), tiny_ensemble())
+
+
+def small(preset):
+    config = load_configuration(preset=preset)
+    config = config.override("model", hidden_size=12, init_width=8)
+    return config.override("training", batch_size=8, epochs=2, steps_per_epoch=2)
+
+
+def made(preset):
+    config, data = small(preset), prepare(tiny_ensemble(), load_configuration().splits)
+    torch.manual_seed(0)
+    return config, data, train.build_model(config, data, torch.device("cpu"))
+
+
+def run_train(arguments, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", *map(str, arguments)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train.main()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("preset", ["recommended", "specification"])
+def test_script_trains_and_leaves_a_loadable_emulator(preset, directory, tmp_path):
+    out = tmp_path / "artifacts"
+    done = script(
+        "train.py", "--preset", preset, "--data-dir", directory, "--artifacts-dir", out, *TINY, "--hidden-size", 8
+    )
+    assert done.returncode == 0, done.stderr
+    assert "val Rollout_RMSE@30" in done.stdout and "error sd on 1 unseen runs" in done.stdout
+    names = {path.name for path in out.iterdir()}
+    assert names >= {
+        "config.json", "checkpoint_best.pt", "checkpoint_latest.pt", "training_history.json", "training_loss.png",
+        "scaler_dynamic.json", "scaler_dynamic.pkl", "scaler_static.json", "emulator_error.json", "emulator_error.npz",
+    }  # fmt: skip
+    assert (directory / "scaler_dynamic.pkl").is_file()
+    history = json.loads((out / "training_history.json").read_text())
+    assert history["epoch"] == [1, 2] and history["step"] == [2, 4]
+    if preset == "specification":  # two genuinely different terms
+        assert not math.isclose(history["train_one_step_loss"][0], history["train_rollout_loss"][0], rel_tol=1e-4)
+        loss = 0.7 * history["train_one_step_loss"][0] + 0.3 * history["train_rollout_loss"][0]
+        assert history["train_loss"][0] == pytest.approx(loss, rel=1e-5)
+    config = json.loads((out / "config.json").read_text())["configuration"]
+    assert config["preset"] == preset and config["model"]["hidden_size"] == 8 and config["training"]["epochs"] == 2
+    assert load_emulator(out).model.flux_feedback is (preset == "specification")
+
+
+def test_no_ensemble_says_what_to_do_and_writes_nothing(tmp_path):
+    done = script("train.py", "--data-dir", tmp_path / "nothing", "--artifacts-dir", tmp_path / "out")
+    assert done.returncode == 2 and "run_perturbations.py" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--preset", "best"], "no preset 'best'"),
+        (["--train-period", "2015", "2016", "--validation-period", "2016", "2016"], "must follow each other"),
+        (["--epochs", "0"], "training.epochs is 0"),
+        (["--max-minutes", "-1"], "--max-minutes is -1"),
+        (["--device", "cuda:77"], "use --device cpu"),
+        (["--mixed-precision", "--device", "cpu"], "needs a GPU"),
+        (["--resume"], "checkpoint_latest.pt: no such file"),
+        (["--test-period", "2031", "2032"], "the ensemble covers 2015-01-01 to 2017-12-31"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_2(flags, message, directory, tmp_path, monkeypatch, capsys):
+    from command_line import run
+
+    monkeypatch.setattr(
+        "sys.argv", ["train.py", "--data-dir", str(directory), "--artifacts-dir", str(tmp_path / "a"), *flags]
+    )
+    with pytest.raises(SystemExit) as stop:
+        run(train.main)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and error.startswith("error: ") and message in error
+
+
+def test_killed_and_resumed_ends_as_uninterrupted_bitwise(directory, tmp_path, monkeypatch):
+    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--epochs", 4, "--preset", "specification"]
+    run_train([*flags, "--artifacts-dir", tmp_path / "whole"], monkeypatch)
+
+    class Killed(BaseException):
+        pass
+
+    original, saved = train.write_json, []
+
+    def killing(path, content):  # after the checkpoints of epoch 2, in the middle of saving
+        if path.name == "training_history.json":
+            saved.append(path)
+            if len(saved) == 2:
+                raise Killed
+        original(path, content)
+
+    monkeypatch.setattr(train, "write_json", killing)
+    with pytest.raises(Killed):
+        run_train([*flags, "--artifacts-dir", tmp_path / "parts"], monkeypatch)
+    monkeypatch.setattr(train, "write_json", original)
+    torch.rand(5)  # another process would have other random numbers
+    run_train([*flags, "--artifacts-dir", tmp_path / "parts", "--resume"], monkeypatch)
+    histories = [(tmp_path / name / "training_history.json").read_text() for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+    for name in ("checkpoint_best.pt", "checkpoint_latest.pt"):
+        whole, parts = (
+            torch.load(tmp_path / n / name, weights_only=True)["model_state_dict"] for n in ("whole", "parts")
+        )
+        for key, value in whole.items():
+            assert key == "_extra_state" or torch.equal(value, parts[key]), key
+
+
+def test_resume_refuses_other_settings_and_other_data(directory, tmp_path, monkeypatch):
+    flags = [*TINY, "--hidden-size", 8, "--artifacts-dir", tmp_path / "a"]
+    run_train([*flags, "--data-dir", directory], monkeypatch)
+    with pytest.raises(train.UserError, match="training.learning_rate 0.00"):
+        run_train([*flags, "--data-dir", directory, "--resume", "--learning-rate", 0.5], monkeypatch)
+    other = write_ensemble(tmp_path / "other", tiny_ensemble(seed=5))
+    with pytest.raises(train.UserError, match="another ensemble"):
+        run_train([*flags, "--data-dir", other, "--resume"], monkeypatch)
+
+
+def test_same_seed_same_result_other_seed_another(directory, tmp_path, monkeypatch):
+    histories = []
+    for i, seed in enumerate((1, 1, 2)):
+        run_train(
+            [*TINY, "--hidden-size", 8, "--data-dir", directory, "--seed", seed, "--artifacts-dir", tmp_path / str(i)],
+            monkeypatch,
+        )
+        histories.append((tmp_path / str(i) / "training_history.json").read_text())
+    assert histories[0] == histories[1] != histories[2]
+
+
+@pytest.mark.parametrize("preset", ["recommended", "specification"])
+def test_two_processes_give_the_loss_curve_of_one(preset, directory, tmp_path, monkeypatch):
+    flags = ["--preset", preset, "--data-dir", directory, *TINY, "--hidden-size", 8, "--epochs", 3]
+    run_train([*flags, "--artifacts-dir", tmp_path / "one"], monkeypatch)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    two = script("train.py", *flags, "--artifacts-dir", tmp_path / "two", launcher=launcher)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("trained in") == 1  # only rank 0 speaks and writes
+    a, b = (json.loads((tmp_path / name / "training_history.json").read_text()) for name in ("one", "two"))
+    for key in ("train_loss", "train_rollout_loss", "val_rollout_rmse_30"):
+        assert np.allclose(a[key], b[key], rtol=1e-4, atol=0), key
+
+
+def test_loss_that_is_not_finite_stops_with_advice_and_keeps_the_best(directory, tmp_path, monkeypatch):
+    out = tmp_path / "a"
+    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", out, "--epochs", 3]
+    original, calls = train.train.__globals__["stretch_losses"], []
+
+    def breaking(*arguments):
+        calls.append(1)
+        one_step, free = original(*arguments)
+        return one_step, free * (math.nan if len(calls) > 3 else 1.0)
+
+    monkeypatch.setitem(train.train.__globals__, "stretch_losses", breaking)
+    with pytest.raises(train.UserError, match=r"nan .* at step 4, learning rate .*--learning-rate .*epoch 1 stays"):
+        run_train(flags, monkeypatch)
+    assert torch.load(out / "checkpoint_best.pt", weights_only=True)["epoch"] == 1
+
+
+def test_running_out_of_memory_names_what_to_lower(directory, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 TB")
+
+    monkeypatch.setattr(train, "train", full)
+    with pytest.raises(train.UserError, match="lower --batch-size"):
+        run_train([*TINY, "--data-dir", directory, "--artifacts-dir", tmp_path], monkeypatch)
+
+
+def test_time_limit_ends_training_annealed(directory, tmp_path, monkeypatch):
+    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", tmp_path, "--epochs", 5000]
+    run_train([*flags, "--max-minutes", 0.02], monkeypatch)
+    history = json.loads((tmp_path / "training_history.json").read_text())
+    assert len(history["epoch"]) < 5000 and history["learning_rate"][-1] < 0.3 * max(history["learning_rate"])
+
+
+def test_tensorboard_by_flag(directory, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", tmp_path / "a"]
+    run_train([*flags, "--tensorboard", tmp_path / "board"], monkeypatch)
+    assert list((tmp_path / "board").glob("events*"))
+
+
+# ---- pieces of the loop ----------------------------------------------------------------------------------------------
+
+
+def test_both_terms_are_different_passes_and_the_gradient_flows():
+    config, data, model = made("specification")
+    generator = torch.Generator().manual_seed(0)
+    runs, starts = draw_stretches(data, config.training, generator)
+    prepared = prepare_inputs(model, data)
+    one_step, free = stretch_losses(model, data, config.training, prepared, runs, starts, 30, 1.0)
+    assert not torch.isclose(one_step, free, rtol=1e-4)
+    model.eval()
+    losses = stretch_losses(model, data, config.training, prepared, runs, starts, 30, 0.0)
+    assert torch.equal(*losses)  # without teacher the two passes are the same prediction
+    free.backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+def test_stretches_stay_in_training_period_and_use_every_seen_run():
+    config, data, _ = made("recommended")
+    options = replace(config.training, batch_size=700)
+    runs, starts = draw_stretches(data, options, torch.Generator().manual_seed(0))
+    assert (np.bincount(runs, minlength=8)[data.seen] == 100).all() and not set(runs.tolist()) & set(
+        data.unseen.tolist()
+    )
+    days, length = data.periods["train"], options.warmup_days + options.scored_days
+    assert starts.min() == days.start and starts.max() == days.stop - length
+
+
+def test_static_features_computed_once_equal_those_computed_each_time():
+    config, data, model = made("recommended")
+    model.eval()
+    _, features, rest = prepare_inputs(model, data)
+    rows = torch.tensor([4, 1])
+    state, again = (
+        model.encode_static(data.static[rows], (features[rows], rest[rows])),
+        model.encode_static(data.static[rows]),
+    )
+    assert torch.allclose(state.hidden, again.hidden, atol=1e-6) and torch.allclose(state.rest, again.rest)
+
+
+def test_training_reduces_the_error():
+    config, data, model = made("recommended")
+    config = config.override("training", steps_per_epoch=25, batch_size=24, warmup_steps=5)
+    windows = validation_set(data, config.override("evaluation", validation_windows=32))
+    before = validate(model, data, config, *windows)
+    state, generator = TrainingState(), torch.Generator().manual_seed(0)
+    optimizer = make_optimizer(model, config.training)
+    train.train(model, optimizer, data, config, state, generator, lambda row, best: None)
+    after = validate(model, data, config, *windows)
+    assert all(after[name] < 0.5 * before[name] for name in before)
+
+
+def test_schedules_have_their_corners():
+    options = load_configuration(preset="specification").training
+    assert learning_rate(options, 0, 0.0) == pytest.approx(2e-3 / 500)
+    assert learning_rate(options, 499, 0.0) == pytest.approx(2e-3)
+    assert learning_rate(options, 10_000, 0.5) == pytest.approx(1e-3)
+    assert learning_rate(options, 10_000, 1.0) == pytest.approx(0.0)
+    assert teacher_probability(options, 0, 1000) == 1.0
+    assert teacher_probability(options, 500, 1000) == pytest.approx(0.65)
+    assert teacher_probability(options, 5000, 1_000_000) == pytest.approx(1 - 0.7 / 4)
+    assert teacher_probability(options, 30_000, 1_000_000) == pytest.approx(0.3)
+    assert stopped_early(TrainingState(epoch=20, best_epoch=10), options)
+    assert not stopped_early(TrainingState(epoch=19, best_epoch=10), options)
+    assert not stopped_early(TrainingState(epoch=900, best_epoch=1), replace(options, patience=0))
+
+
+def test_weight_decay_and_lasso_reach_the_static_side_only():
+    config, data, model = made("recommended")
+    static, rest = make_optimizer(model, config.training).param_groups
+    assert (static["weight_decay"], rest["weight_decay"]) == (
+        config.training.static_weight_decay,
+        config.training.weight_decay,
+    )
+    lstm = {id(weight) for weight in model.lstm.parameters()}
+    assert lstm <= {id(weight) for weight in rest["params"]} and not lstm & {id(weight) for weight in static["params"]}
+    assert len(static["params"]) + len(rest["params"]) == len(list(model.parameters()))
+    first = model.static_trunk[0].weight
+    assert group_lasso(model).item() == pytest.approx(first.norm(dim=0).sum().item())
