@@ -35,7 +35,7 @@ from emulator_error import estimate_errors, save_errors
 from emulator_figures import loss_figure, save_figure
 from model import StaticConditionedLSTM, count_parameters, create_model
 from shared_dropout import SharedDropout
-from sites import load_site
+from sites import DEFAULT_SITE, load_site
 from static_features import logarithmic_parameters
 from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
 from units import DYNAMIC_FEATURES, FLUX_LABELS, TARGETS
