@@ -182,7 +182,7 @@ class Refinement:
         error = emulated - self.fluxes[:, context:]
         points = (self.parameters - base.static_mean) / base.static_scale
         correction = fit_correction(points, error)
-        sample = EmulatorErrorSample(correction.left_over, self.weather.dates[context:], local=True)
+        sample = EmulatorErrorSample(correction.left_over, self.weather.dates[context:])
         return CorrectedInverter(base, correction, sample, self.weather.dates[context]), correction
 
     def _errors(self, draws, recent, result, stretches) -> dict[str, float]:

@@ -1,0 +1,189 @@
+"""Error model and judgement: covariances, estimated parts, baselines, conflict, verdict."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from error_model import EmulatorErrorSample, emulator_covariance, estimate_hyper, make_error_model
+from fit_judgement import (
+    Conflict,
+    climatology_baseline,
+    prior_conflict,
+    residual_autocorrelation,
+    scores,
+    skill_table,
+    verdict,
+)  # fmt: skip
+from inversion_config import ErrorModelConfig
+from inversion_data import Observations
+
+START = np.datetime64("2012-01-01")
+
+
+def observations(days: int, targets=("nep",), value=None, sd=None, seed=0) -> Observations:
+    count = days * len(targets)
+    rng = np.random.default_rng(seed)
+    day = np.tile(np.arange(days), len(targets))
+    return Observations(
+        rng.standard_normal(count) if value is None else value,
+        np.full(count, np.nan) if sd is None else np.full(count, sd),
+        np.zeros(count, dtype=int), day, np.repeat(np.arange(len(targets)), days), START + day, tuple(targets),
+    )  # fmt: skip
+
+
+def correlated(runs: int, days: int, sd: float, memory: float, seed: int) -> np.ndarray:
+    """AR(1) series (run, day) with standard deviation sd and lag-1 correlation `memory`."""
+    rng = np.random.default_rng(seed)
+    series = np.empty((runs, days))
+    series[:, 0] = rng.standard_normal(runs)
+    for day in range(1, days):
+        series[:, day] = memory * series[:, day - 1] + np.sqrt(1 - memory**2) * rng.standard_normal(runs)
+    return sd * series
+
+
+def error_sample(runs=300, days=400, sd=0.002, memory=0.8, seed=1) -> EmulatorErrorSample:
+    nep = correlated(runs, days, sd, memory, seed)
+    error = np.stack([2 * nep, nep, nep, 0 * nep], axis=-1).astype(np.float32)
+    return EmulatorErrorSample(error, START + np.arange(days))
+
+
+def test_emulator_covariance_has_the_sample_variance_and_autocorrelation():
+    covariance = emulator_covariance(error_sample(), observations(100))
+    assert np.diag(covariance).mean() == pytest.approx(0.002**2, rel=0.1)
+    lag_one = np.diag(covariance, 1).mean() / np.diag(covariance).mean()
+    assert lag_one == pytest.approx(0.8, abs=0.05)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-15
+
+
+def test_days_outside_the_sample_use_the_stationary_covariance():
+    sample = error_sample()
+    far = observations(60)
+    far = Observations(
+        far.value, far.sd, far.stretch, far.day, far.target, far.date + np.timedelta64(900, "D"), ("nep",)
+    )
+    covariance = emulator_covariance(sample, far)
+    for lag in (0, 1, 10):  # the same value all along each diagonal
+        assert np.ptp(np.diag(covariance, lag)) < 1e-18
+    assert covariance[0, 0] == pytest.approx(0.002**2, rel=0.1)
+
+
+def test_er_is_gpp_minus_nep_in_the_emulator_covariance():
+    sample = error_sample()  # GPP error = 2 x NEP error, so ER error = NEP error
+    covariance = emulator_covariance(sample, observations(20, ("nep", "er")))
+    np.testing.assert_allclose(covariance[:20, :20], covariance[20:, 20:], rtol=1e-5)
+    np.testing.assert_allclose(covariance[:20, :20], covariance[:20, 20:], rtol=1e-5)
+
+
+def test_white_errors_count_fully_and_correlated_ones_do_not():
+    config = ErrorModelConfig(observation_sd=0.001, discrepancy=False)
+    white = make_error_model(observations(200), None, config).shares()["nep"]
+    assert white["effective_observations"] == pytest.approx(200, rel=1e-6)
+    assert white["observation_share"] == pytest.approx(1.0)
+    slow = make_error_model(observations(200), error_sample(memory=0.95), config).shares()["nep"]
+    assert slow["effective_observations"] < 40
+    assert slow["emulator_share"] == pytest.approx(0.8, abs=0.05)
+    assert sum(slow[f"{part}_share"] for part in ("observation", "emulator", "discrepancy")) == pytest.approx(1.0)
+
+
+def test_given_daily_errors_are_used_and_missing_ones_estimated():
+    given = observations(300)
+    sd = np.where(np.arange(300) < 100, 0.5, np.nan)
+    rng = np.random.default_rng(3)
+    value = rng.standard_normal(300) * np.where(np.isfinite(sd), 0.5, 0.02)
+    given = Observations(value, sd, given.stretch, given.day, given.target, given.date, given.targets)
+    model = make_error_model(given, None, ErrorModelConfig(discrepancy=False))
+    model = estimate_hyper(model, value, np.zeros((300, 1)))
+    np.testing.assert_allclose(model.observation_variance[:100], 0.25)
+    assert np.sqrt(model.observation_variance[150]) == pytest.approx(0.02, rel=0.15)
+
+
+def test_noise_and_slow_misfit_are_told_apart():
+    """White noise 0.005 plus a discrepancy of 0.01 with 20 days memory: both are found from residuals."""
+    noise = 0.005 * np.random.default_rng(8).standard_normal(500)
+    slow = correlated(1, 500, 0.01, np.exp(-1 / 20), 9)[0]
+    data = observations(500, value=noise + slow)
+    model = estimate_hyper(make_error_model(data, None, ErrorModelConfig()), data.value, np.zeros((500, 1)))
+    assert model.hyper.observation_sd[0] == pytest.approx(0.005, rel=0.2)
+    assert model.hyper.discrepancy_sd[0] == pytest.approx(0.01, rel=0.5)
+    clean = observations(500, value=noise)
+    model = estimate_hyper(make_error_model(clean, None, ErrorModelConfig()), clean.value, np.zeros((500, 1)))
+    assert model.hyper.discrepancy_sd[0] < 0.0015
+
+
+def test_a_worse_emulator_than_measured_is_noticed():
+    data = observations(300, value=correlated(1, 300, 0.006, 0.8, 4)[0], sd=0.0005)
+    model = make_error_model(data, error_sample(), ErrorModelConfig(discrepancy=False))
+    model = estimate_hyper(model, data.value, np.zeros((300, 1)))
+    assert 1.8 < model.hyper.emulator_scale < 3.5  # truly 3, held back by the prior around 1
+
+
+def test_target_weights_divide_the_variance():
+    config = ErrorModelConfig(observation_sd=0.001, discrepancy=False)
+    plain = make_error_model(observations(5, ("nep", "gpp")), None, config).covariance()
+    weighted = make_error_model(observations(5, ("nep", "gpp")), None, config, [1.0, 4.0]).covariance()
+    np.testing.assert_allclose(np.diag(weighted), np.diag(plain) / np.repeat([1, 4], 5))
+
+
+# --- judgement --------------------------------------------------------------------------------------------------------
+
+
+def test_scores_of_known_series():
+    observed = np.array([1.0, 2.0, 3.0, 4.0])
+    perfect = scores(observed, observed)
+    assert perfect["rmse"] == 0 and perfect["r2"] == 1 and perfect["correlation"] == pytest.approx(1)
+    mean = scores(observed, np.full(4, 2.5))
+    assert mean["r2"] == 0 and mean["rmse"] == pytest.approx(np.sqrt(1.25)) and np.isnan(mean["correlation"])
+    assert scores(observed, observed + 1)["bias"] == 1
+    assert np.isnan(scores(np.ones(3), np.ones(3))["r2"])
+
+
+def test_baselines_are_fitted_on_fitted_days_only():
+    dates = START + np.arange(730)
+    season = 0.02 * np.sin(2 * np.pi * np.arange(730) / 365.25)
+    fitted = np.arange(730) < 365
+    table = skill_table(dates, season, fitted, {"optimized": season})
+    assert table.loc[("holdout", "optimized"), "rmse"] == 0
+    assert table.loc[("holdout", "climatology"), "rmse"] < 0.003
+    assert table.loc[("holdout", "constant"), "rmse"] == pytest.approx(0.02 / np.sqrt(2), rel=0.02)
+    moved = climatology_baseline(dates[:365], season[:365], dates[:365] + 365)
+    np.testing.assert_allclose(moved[:300], climatology_baseline(dates[:365], season[:365], dates[:300]), atol=1e-3)
+
+
+def test_residual_autocorrelation_skips_gaps():
+    series = correlated(1, 3000, 1.0, 0.7, 5)[0]
+    keep = np.random.default_rng(0).random(3000) > 0.3
+    found = residual_autocorrelation((START + np.arange(3000))[keep], series[keep])
+    assert found[1] == pytest.approx(0.7, abs=0.06)
+    assert abs(found[30]) < 0.1
+
+
+def test_conflict_is_found_by_month_and_absent_when_the_prior_agrees():
+    rng = np.random.default_rng(2)
+    dates = START + np.arange(91)
+    flux = 0.01 * rng.standard_normal((200, 1)) + np.zeros((200, 91))
+    noisy = flux + 0.005 * rng.standard_normal((200, 91))
+    agreeing = noisy[0]
+    good = prior_conflict(dates, agreeing, noisy[1:], flux[1:])
+    assert not good.exists and good.months == []
+    shifted = agreeing.copy()
+    shifted[31:60] += 0.06  # February only
+    bad = prior_conflict(dates, shifted, noisy[1:], flux[1:])
+    assert bad.months == ["2012-02"] and bad.exists
+    assert list(bad.table["days"]) == [31, 29, 31]
+
+
+def _table(r2: float) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples([("fitted", "optimized")])
+    return pd.DataFrame([{"r2": r2, "rmse": 0.01}], index=index)
+
+
+def test_verdict_has_three_outcomes():
+    none = Conflict(pd.DataFrame({"month": [], "conflict": []}), 0.04, 0.5)
+    assert verdict(_table(0.8), none, ["tree_pmax"], [], 0.0).startswith("FITS, INFORMATIVE")
+    assert "tree_pmax" in verdict(_table(0.8), none, ["tree_pmax"], [], 0.0)
+    assert verdict(_table(0.8), none, [], [], 0.0).startswith("FITS, UNINFORMATIVE")
+    assert verdict(_table(-0.2), none, ["a"], [], 0.0).startswith("CONFLICT")
+    far = Conflict(pd.DataFrame({"month": [], "conflict": []}), 0.6, 11.0)
+    assert verdict(_table(0.8), far, ["a"], [], 0.0).startswith("CONFLICT")
+    assert verdict(_table(0.8), none, ["a"], ["p", "q", "r"], 0.0).startswith("CONFLICT")
+    assert verdict(_table(0.8), none, ["a"], [], 0.8).startswith("CONFLICT")
