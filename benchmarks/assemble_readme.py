@@ -11,8 +11,8 @@ HERE = Path(__file__).resolve().parent
 ORDER = ("verify_simulator", "simulator", "ensemble", "emulator", "training", "inversion", "recovery", "observations")
 INTRODUCTION = """# Measurements
 
-Made by the scripts in this folder, each with its command and machine; speeds are ratios measured side by side in one run.
-Assembled by `python benchmarks/assemble_readme.py` from `benchmarks/results/`; run a script to renew its section.
+Made by the scripts in this folder, each with its command and machine; speeds are ratios measured side by side in one
+run. Assembled by `python benchmarks/assemble_readme.py` from `benchmarks/results/`; run a script to renew its section.
 """
 
 
