@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import torch
 
+from soil_water import DENSE, OPEN
 from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 
+OPEN_AREA, DENSE_AREA = OPEN.leaf_area[0], DENSE.leaf_area[0]
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
-WET_SOIL = 0.997  # lower bucket, share of capacity: nearly always full at a rain forest
 PRESSURE = 996.0  # hPa
 LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
 LEAF_AREAS = torch.logspace(
@@ -32,8 +33,10 @@ LAYER_PARAMETERS = (
     "km_nstl", "kmci", "cmpcd0", "rgf", "rgc", "rgr", "rmf0", "rmc_s", "rmr_s", "rmc_h", "rmr_h", "qTf0", "qTc0",
     "qTr0", "f_sz_s", "f_sz_r", "lf0", "lc0", "lr0",
 )  # fmt: skip
-PARAMETERS = tuple(f"{layer}_{name}" for layer in LAYERS for name in LAYER_PARAMETERS) + tuple(
-    f"soil_{kind}_{pool}" for kind in ("f_co2", "sr") for pool in LITTER
+PARAMETERS = (
+    tuple(f"{layer}_{name}" for layer in LAYERS for name in LAYER_PARAMETERS)
+    + tuple(f"soil_{kind}_{pool}" for kind in ("f_co2", "sr") for pool in LITTER)
+    + ("soil_kml", "soil_kmsl", "soil_kmh", "soil_kmsh")
 )
 # What first_guess() needs of the pools at rest, by layer: leaf area, share of the light that reaches the layer,
 # foliage, upkeep of stem and root at 15 deg C, construction respiration as a share of the surplus.
@@ -56,6 +59,7 @@ class Days:
     top_light: torch.Tensor  # noon photons for the top leaf
     length: torch.Tensor  # h
     height: torch.Tensor  # sine of the sun's height at noon
+    water: torch.Tensor  # (..., 2, 2) filling of the buckets 0-1: reference forest (open, dense), bucket (upper, lower)
 
 
 def sun(season: torch.Tensor, latitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -73,8 +77,10 @@ def sun(season: torch.Tensor, latitude: torch.Tensor) -> tuple[torch.Tensor, tor
     return 24 / math.pi * half_day, height, 1367 * distance * height
 
 
-def read_days(weather: torch.Tensor, season: torch.Tensor, latitude: torch.Tensor) -> Days:
-    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; season (..., 2), see sun() -> Days of shape (...)."""
+def read_days(weather: torch.Tensor, extra: torch.Tensor, latitude: torch.Tensor) -> Days:
+    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; extra (..., 6): season (see sun()), then the filling of
+    upper and lower bucket under the open and the dense forest (soil_water.py) -> Days of shape (...)."""
+    season, water = extra[..., :2], extra[..., 2:].unflatten(-1, (2, 2))
     column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
     surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
     humidity = column["spfh_2m"]
@@ -89,16 +95,40 @@ def read_days(weather: torch.Tensor, season: torch.Tensor, latitude: torch.Tenso
     leaf_diffuse = diffuse.clamp(min=0.01)
     top = (4.576 - 0.033144 * leaf_diffuse) * beam_par
     top = top + (4.5886 * leaf_diffuse / (0.010773 + leaf_diffuse)).clamp(min=4.2) * diffuse_par
-    return Days(surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top, length, height)
+    return Days(
+        surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top, length, height, water
+    )
 
 
-def _leaf(p: Parameters, days: Days) -> tuple[torch.Tensor, torch.Tensor]:
+def _water(days: Days, leaf_area=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Filling of upper and lower bucket (B or 1, n) at the trees' leaf area (B, 1); None: between open and dense."""
+    opened, dense = days.water.unbind(dim=-2)
+    share = (
+        0.5 if leaf_area is None else ((leaf_area - OPEN_AREA) / (DENSE_AREA - OPEN_AREA)).clamp(-0.2, 1.3)[..., None]
+    )
+    return tuple((opened + share * (dense - opened)).clamp(0.05, 1.0).unbind(dim=-1))
+
+
+def _moisture(water, wetness, aeration) -> torch.Tensor:
+    """Moisture response of decomposition: the smaller of a wetness and an aeration term."""
+    air = 1 - water
+    return torch.minimum(0.2 + 0.8 * water / (wetness + water), 0.6 + 0.4 * air * aeration / (aeration + air))
+
+
+def _decay(p: Parameters, days: Days, leaf_area) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relative speed of litter and humus decomposition (B, n)."""
+    upper, lower = _water(days, leaf_area)
+    litter = _lloyd_taylor(days.soil) * _moisture(upper, p["soil_kml"], p["soil_kmsl"])
+    return litter, _lloyd_taylor(days.deep) * _moisture(lower, p["soil_kmh"], p["soil_kmsh"])
+
+
+def _leaf(p: Parameters, days: Days, lower_water: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Light-saturated rate (umol m-2 s-1) and quantum yield after three passes for intercellular CO2 (VISIT: six)."""
     surface = days.surface
     inside = 0.7 * days.co2
     warm = surface - 20
     compensation = p["cmpcd0"] * (1 + 0.0451 * warm + 0.000347 * warm**2).clamp(min=0.0)
-    water = 0.05 + 0.95 * WET_SOIL / (WET_SOIL + p["km_nstl"])
+    water = 0.05 + 0.95 * lower_water / (lower_water + p["km_nstl"])
     hot_cold = (surface - p["tmax"]) * (surface - p["tmin"])
     heat_yield = p["lue"] * (52 - surface) / (3.5 + 0.75 * (52 - surface))
     slope = p["gs_b1"] / ((days.co2 - compensation).clamp(min=10.0) * (1 + days.vpd / p["gs_b2"]))
@@ -230,7 +260,7 @@ def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str,
     for layer in LAYERS:
         p = layer_parameters(parameters, layer)
         light = days.light * shade
-        saturated, yield_ = _leaf(p, days)
+        saturated, yield_ = _leaf(p, days, _water(days)[1])
         warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
         mean = {organ: value.mean(dim=-1, keepdim=True) for organ, value in warmth.items()}
         target = _target_leaf_area(p, days, saturated, yield_, light, warmth["c"])
@@ -279,10 +309,11 @@ def first_guess(packed: torch.Tensor, days: Days, typical: Days) -> torch.Tensor
     """
     values = dict(zip((*REST, *PARAMETERS), packed.split(1, dim=-1), strict=True))
     gpp = npp = 0.0
+    lower_water = _water(days, values["tree_leaf_area"])[1]
     for layer in reversed(LAYERS):  # trees last: their parts are wanted alone
         p = layer_parameters(values, layer)
         leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth = (values[f"{layer}_{name}"] for name in LAYER_REST)
-        saturated, yield_ = _leaf(p, days)
+        saturated, yield_ = _leaf(p, days, lower_water)
         k = _extinction(p, days)
         layer_gpp = _photosynthesis(k, days.length, saturated, yield_, days.light * shade, leaf_area)
         upkeep = foliage * p["rmf0"] / 1000 * _q10(p, "f", days)
@@ -290,7 +321,7 @@ def first_guess(packed: torch.Tensor, days: Days, typical: Days) -> torch.Tensor
         surplus = layer_gpp - upkeep
         gpp = gpp + layer_gpp
         npp = npp + surplus - growth * surplus.clamp(min=0.0)
-    litter_warmth = _lloyd_taylor(days.soil) / _lloyd_taylor(typical.soil).mean(dim=-1, keepdim=True)
-    humus_warmth = _lloyd_taylor(days.deep) / _lloyd_taylor(typical.deep).mean(dim=-1, keepdim=True)
-    rh = values["respired"] * litter_warmth + values["humified"] * humus_warmth
+    speed, usual = (_decay(values, of, values["tree_leaf_area"]) for of in (days, typical))
+    litter, humus = (now / mean.mean(dim=-1, keepdim=True) for now, mean in zip(speed, usual, strict=True))
+    rh = values["respired"] * litter + values["humified"] * humus
     return torch.stack([gpp, npp, npp - rh, rh, layer_gpp, upkeep], dim=-1)

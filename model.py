@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from canopy_equilibrium import GUESSES
+from canopy_equilibrium import GUESSES, sun
 from command_line import make_parser, run, warn
 from scalers import Scaler
 from season import rate_amplitude, season
 from shared_dropout import SharedDropout, shared_random
+from soil_water import DENSE, OPEN, soil_water
 from static_features import StaticFeatures, logarithmic_parameters
 from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 
 CO2_COLUMN = DYNAMIC_FEATURES.index("a_co2")
-SEASON = 2  # columns of season()
+EXTRA = 6  # columns that prepare_days() adds: season (2), soil water under two reference forests (4)
 DERIVED = {
     "rh": ("npp", "nep", -1.0),
     "nep": ("npp", "rh", -1.0),
@@ -114,12 +115,10 @@ class StaticConditionedLSTM(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-        inputs = (
-            dynamic_dim
-            + embedding_size * concat_input
-            + len(TARGETS) * flux_feedback
-            + (GUESSES + SEASON) * first_guess
-        )
+        inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback
+        # With a first guess CO2 is not an input of the LSTM: its effect is in the guess, and as a trend with a yearly
+        # cycle it is a clock, by which the network would learn the training weather by heart.
+        inputs += (GUESSES + EXTRA - 1) * first_guess
         # One nn.LSTM a layer, so that the dropout between layers is ours (same speed as one nn.LSTM of several layers).
         self.lstm = nn.ModuleList(
             nn.LSTM(inputs if layer == 0 else hidden_size, hidden_size, batch_first=True) for layer in range(num_layers)
@@ -182,12 +181,14 @@ class StaticConditionedLSTM(nn.Module):
         self.target_scale.copy_(torch.as_tensor(targets.scale))
         self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
         self.dynamic_scale.copy_(torch.as_tensor(dynamic.scale))
-        days = None
+        extra = None
+        if latitude is not None:
+            self.static_features.latitude.fill_(latitude)
         if weather is not None:
             scaled = torch.as_tensor(dynamic.transform(weather), dtype=torch.float32, device=self.target_mean.device)
             self.co2_amplitude.fill_(rate_amplitude(scaled[:, CO2_COLUMN]))
-            days = season(scaled[None, :, CO2_COLUMN], self.co2_amplitude)[0].cpu().numpy()
-        self.static_features.fit(static.mean, static.scale, parameters, weather, days, latitude)
+            extra = self.extra_columns(scaled[None])[0].cpu().numpy()
+        self.static_features.fit(static.mean, static.scale, parameters, weather, extra)
 
     def static_side(self) -> list[nn.Module]:
         """The modules that see the parameters alone (they have their own weight decay)."""
@@ -214,23 +215,32 @@ class StaticConditionedLSTM(nn.Module):
         trust = 1.0 + self.trust(trunk) if self.trust is not None else None
         return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
 
-    def prepare_days(self, dynamic: torch.Tensor) -> torch.Tensor:
-        """Scaled weather (B, T, 10) of consecutive days -> what advance() takes: with the season where it is used.
+    @torch.no_grad()
+    def extra_columns(self, dynamic: torch.Tensor) -> torch.Tensor:
+        """Season and soil water (B, T, EXTRA) of scaled weather (B, T, 10), which depend on no parameter."""
+        when = season(dynamic[..., CO2_COLUMN], self.co2_amplitude)
+        weather = dynamic * self.dynamic_scale + self.dynamic_mean
+        length, _, above = sun(when, self.static_features.latitude)
+        return torch.cat([when, *(soil_water(weather, length, above, canopy) for canopy in (OPEN, DENSE))], dim=-1)
 
-        The season of a day is told from the days around it, so a stretch is prepared before it is cut into pieces.
+    def prepare_days(self, dynamic: torch.Tensor) -> torch.Tensor:
+        """Scaled weather (B, T, 10) of consecutive days -> what advance() takes: with EXTRA columns where they are
+        used.
+
+        They depend on the days around and before a day, so a stretch is prepared before it is cut into pieces.
         """
         if self.trust is None:
             return dynamic
         if len(dynamic) > 1 and dynamic.stride(0) == 0:  # one weather for all
             return self.prepare_days(dynamic[:1]).expand(len(dynamic), -1, -1)
-        return torch.cat([dynamic, season(dynamic[..., CO2_COLUMN], self.co2_amplitude)], dim=-1)
+        return torch.cat([dynamic, self.extra_columns(dynamic)], dim=-1)
 
     def first_guess(self, days: torch.Tensor, static: StaticState) -> torch.Tensor:
-        """Scaled first guess of the fluxes (B, T, GUESSES) from prepared days (B, T, 10 + SEASON)."""
+        """Scaled first guess of the fluxes (B, T, GUESSES) from prepared days (B, T, 10 + EXTRA)."""
         if days.stride(0) == 0:
             days = days[:1]
-        weather = days[..., :-SEASON] * self.dynamic_scale + self.dynamic_mean
-        guess = self.static_features.guess(static.rest, weather, days[..., -SEASON:])
+        weather = days[..., :-EXTRA] * self.dynamic_scale + self.dynamic_mean
+        guess = self.static_features.guess(static.rest, weather, days[..., -EXTRA:])
         extra = guess[..., len(TARGETS) :] / self.target_scale[0]
         return torch.cat([self.to_scaled(guess[..., : len(TARGETS)]), extra], dim=-1).clamp(-20.0, 20.0)
 
@@ -244,6 +254,9 @@ class StaticConditionedLSTM(nn.Module):
         """
         guess = self.first_guess(dynamic, static) if self.trust is not None else None
         parts = [dynamic]
+        if guess is not None:
+            weather, extra = dynamic[..., :CO2_COLUMN], dynamic[..., -EXTRA:]  # CO2 is the last of the features
+            parts = [weather, extra[..., :2], (extra[..., 2:] - 0.95) / 0.06]
         if static.embedding is not None:
             # Joined by expansion: adding the embedding's contribution once per vector instead measured no faster, as
             # the input product is one large matrix product over all days.

@@ -49,7 +49,8 @@ class StaticFeatures(nn.Module):
         self.register_buffer("parameter_mean", torch.zeros(width))
         self.register_buffer("parameter_scale", torch.ones(width))
         self.register_buffer("typical", LHP_DAY.repeat(TYPICAL_DAYS, 1))  # (day, 10) weather, units.UNITS
-        self.register_buffer("typical_season", torch.zeros(TYPICAL_DAYS, 2))  # sine and cosine of the day of year
+        wet = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+        self.register_buffer("typical_extra", wet.repeat(TYPICAL_DAYS, 1))  # season and soil water, see read_days()
         self.register_buffer("latitude", torch.tensor(4.2))  # degrees
         self.names = list(self.parameter_names)
         if kind != "none":
@@ -64,12 +65,13 @@ class StaticFeatures(nn.Module):
     @torch.no_grad()
     def fit(
         self, mean: np.ndarray, scale: np.ndarray, values: np.ndarray, weather: np.ndarray | None = None,
-        season: np.ndarray | None = None, latitude: float | None = None,
+        extra: np.ndarray | None = None, latitude: float | None = None,
     ) -> None:  # fmt: skip
         """Take over the parameters' scaler (P,), typical weather and the features' spread.
 
         values (run, P): physical parameters of the training runs; weather (day, 10) of the training period in
-        units.UNITS, from which days from clear to overcast are picked, with their season (day, 2); latitude in degrees.
+        units.UNITS, from which days from clear to overcast are picked, with their extra columns
+        (day, 6; see read_days()); latitude in degrees.
         None keeps what is there.
         """
         self.parameter_mean.copy_(torch.as_tensor(mean))
@@ -78,8 +80,8 @@ class StaticFeatures(nn.Module):
             order = np.argsort(np.asarray(weather)[:, DYNAMIC_FEATURES.index("tcdc_clm")], kind="stable")
             strata = ((np.arange(TYPICAL_DAYS) + 0.5) * len(order) / TYPICAL_DAYS).astype(int)
             self.typical.copy_(torch.as_tensor(np.asarray(weather)[order[strata]]))
-            if season is not None:
-                self.typical_season.copy_(torch.as_tensor(np.asarray(season)[order[strata]]))
+            if extra is not None:
+                self.typical_extra.copy_(torch.as_tensor(np.asarray(extra)[order[strata]]))
         if latitude is not None:
             self.latitude.fill_(latitude)
         if self.kind == "none":
@@ -104,11 +106,11 @@ class StaticFeatures(nn.Module):
 
     def typical_days(self) -> Days:
         """The typical days (1, TYPICAL_DAYS)."""
-        return read_days(self.typical[None], self.typical_season[None], self.latitude)
+        return read_days(self.typical[None], self.typical_extra[None], self.latitude)
 
-    def guess(self, packed: torch.Tensor, weather: torch.Tensor, season: torch.Tensor) -> torch.Tensor:
-        """First guess (B, T, 6), Mg C ha-1 day-1; weather (B or 1, T, 10) in units.UNITS, season (B or 1, T, 2)."""
-        return first_guess(packed, read_days(weather, season, self.latitude), self.typical_days())
+    def guess(self, packed: torch.Tensor, weather: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
+        """First guess (B, T, 6), Mg C ha-1 day-1; weather (B or 1, T, 10) in units.UNITS, extra (B or 1, T, 6)."""
+        return first_guess(packed, read_days(weather, extra, self.latitude), self.typical_days())
 
     def _derived(self, static_x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         physical = static_x * self.parameter_scale + self.parameter_mean

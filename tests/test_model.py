@@ -11,12 +11,13 @@ from parameters import catalogue, read_ranges
 from scalers import Scaler
 from season import rate_amplitude, season
 from shared_dropout import SharedDropout
+from soil_water import DENSE, OPEN, soil_water
 from static_features import StaticFeatures, logarithmic_parameters
 from units import DYNAMIC_FEATURES, TARGETS
 
 SPACE = read_ranges()
 LATITUDE = torch.tensor(4.2)
-SEASONLESS = torch.zeros(1, 96, 2), LATITUDE
+SEASONLESS = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).expand(1, 96, 6), LATITUDE
 RECOMMENDED = {
     "hidden_size": 16, "num_layers": 1, "dropout": 0.0, "head_width": 0, "flux_feedback": False, "static_trunk": [24],
     "static_features": "equilibrium", "output_affine": True, "first_guess": True, "embedding_size": 8,
@@ -229,6 +230,17 @@ def test_sun_is_that_of_the_process_model():
     )
 
 
+def test_buckets_fill_and_dry_as_the_weather_says():
+    weather = torch.as_tensor(np.tile(weather_days(1), (300, 1)))[None].clone()
+    length, above = torch.full((1, 300), 12.0), torch.full((1, 300), 1330.0)
+    weather[0, :, 6] = 2e-4  # 17 mm a day
+    wet = soil_water(weather, length, above)[0]
+    weather[0, :, 6] = 0.0
+    dry = soil_water(weather, length, above)[0]
+    assert (wet > 0.97).all() and (dry[1:] <= dry[:-1] + 1e-9).all() and dry[-1].max() < 0.6 and (dry > 0).all()
+    assert (soil_water(weather, length, above, DENSE)[0, 20:] < dry[20:]).all()  # more leaves, more transpiration
+
+
 def test_carbon_cycle_at_rest_obeys_its_balances():
     baseline = {name: torch.full((1, 1), p.baseline, dtype=torch.double) for name, p in catalogue().items()}
     typical = read_days(torch.as_tensor(weather_days(96))[None], *SEASONLESS)
@@ -245,23 +257,32 @@ def test_carbon_cycle_at_rest_obeys_its_balances():
 
 def test_first_guess_is_near_the_process_model():
     from sites import load_site
+    from visit_kernel import STATE
     from visit_simulator import simulate
     from weather import generate_weather
 
     weather = generate_weather(load_site(), "2010-01-01", "2013-12-31", 1)
     unit = np.vstack([np.full((1, len(SPACE)), 0.5), 0.3 + 0.4 * np.random.default_rng(0).random((3, len(SPACE)))])
     physical = SPACE.unit_to_physical(unit)
-    truth = simulate({name: physical[:, i] for i, name in enumerate(SPACE.names)}, weather, load_site())
+    runs = {name: physical[:, i] for i, name in enumerate(SPACE.names)}
+    truth = simulate(runs, weather, load_site(), keep_pools=True)
     values = {name: torch.full((len(physical), 1), p.baseline) for name, p in catalogue().items()}
     values |= {name: torch.as_tensor(physical[:, i : i + 1], dtype=torch.float32) for i, name in enumerate(SPACE.names)}
     days = torch.as_tensor(weather.values, dtype=torch.float32)[None]
     doy = (weather.dates - weather.dates.astype("datetime64[Y]")).astype(int)
     angle = torch.as_tensor(2 * np.pi * doy / 365, dtype=torch.float32)[None]
-    read = read_days(days, torch.stack([angle.sin(), angle.cos()], dim=-1), LATITUDE)
-    typical = read_days(days[:, ::10], torch.stack([angle.sin(), angle.cos()], dim=-1)[:, ::10], LATITUDE)
+    when = torch.stack([angle.sin(), angle.cos()], dim=-1)
+    length, _, above = sun(when, LATITUDE)
+    extra = torch.cat([when, *(soil_water(days, length, above, canopy) for canopy in (OPEN, DENSE))], dim=-1)
+    read, typical = read_days(days, extra, LATITUDE), read_days(days[:, ::10], extra[:, ::10], LATITUDE)
     packed, _ = at_rest(values, typical)
     guess = first_guess(packed, read, typical).numpy()
     for i, flux in ((0, truth.gpp), (1, truth.npp), (2, truth.nep)):
         for run in range(len(physical)):
-            assert np.corrcoef(guess[run, :, i], flux[run])[0, 1] > 0.97
+            assert np.corrcoef(guess[run, :, i], flux[run])[0, 1] > 0.98
+    lower = truth.pools[:, 200:, STATE.index("water_lower")] / 477.0
+    for run, area in enumerate(truth.annual_lai[:, :, 0].mean(axis=1)):  # interpolated between the reference forests
+        share = min(max((area - OPEN.leaf_area[0]) / (DENSE.leaf_area[0] - OPEN.leaf_area[0]), 0.0), 1.0)
+        water = (extra[0, 200:, 3] * (1 - share) + extra[0, 200:, 5] * share).numpy()
+        assert np.corrcoef(water, lower[run])[0, 1] > 0.95 and abs(water.mean() - lower[run].mean()) < 0.02
     assert np.abs(guess[..., 0].mean(axis=1) / truth.gpp.mean(axis=1) - 1).max() < 0.2
