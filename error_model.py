@@ -17,12 +17,14 @@ from inversion_config import TARGET_COMBINATIONS, ErrorModelConfig
 from inversion_data import DAY, Observations
 
 # Estimating the hyper-parameters costs a Cholesky factor a try; blocks of days up to this many entries are enough.
-ENTRIES_FOR_ESTIMATION = 600
+ENTRIES_FOR_ESTIMATION = 450
 ENTRIES_FOR_WEIGHT = 300
 WEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95])
 BLOCK_DAYS = 60
 EMULATOR_SCALE_SPREAD = 0.35  # sd of log(emulator error here / on average), prior; heavy tails of unseen runs
 DISCREPANCY_DAYS = 30.0  # prior median of the discrepancy's correlation time
+NOISE_SPREAD = 1.5  # sd of log(observation error / day-to-day scatter), prior
+DAYS_SPREAD = 0.7  # sd of log(discrepancy's correlation time), prior
 FLOOR = 1e-12  # (Mg C ha-1 day-1)^2, keeps the covariance positive definite
 
 
@@ -58,6 +60,7 @@ class ErrorModel:
     weights: np.ndarray  # (target,) factor on a target's share of the cost: divides its variances
     hyper: Hyper
     estimate_discrepancy: bool
+    emulator_weight: float = 0.0  # share of the empirical covariance in `emulator`
 
     @property
     def observation_variance(self) -> np.ndarray:
@@ -112,9 +115,10 @@ def make_error_model(
     weights: Sequence[float] | None = None,
 ) -> ErrorModel:
     """The error model before anything is estimated; `sample` None leaves the emulator's error out."""
-    emulator = None
+    emulator, weight = None, 0.0
     if sample is not None and config.emulator and sample.runs > 1:
-        emulator = emulator_covariance(sample, observations)
+        weight = empirical_weight(sample, observations)
+        emulator = emulator_covariance(sample, observations, weight)
     guess = []
     for target in observations.targets:
         here = observations.of(target)
@@ -126,7 +130,7 @@ def make_error_model(
     spread = np.array([max(observations.value[observations.of(t)].std(), 1e-6) for t in observations.targets])
     hyper = Hyper(np.array(guess), 1.0, 0.01 * spread * config.discrepancy, DISCREPANCY_DAYS)
     weights = np.ones(len(observations.targets)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return ErrorModel(observations, emulator, weights, hyper, config.discrepancy)
+    return ErrorModel(observations, emulator, weights, hyper, config.discrepancy, weight)
 
 
 def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray) -> ErrorModel:
@@ -154,26 +158,50 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
             return Hyper(sd, scale, np.zeros(targets), first.discrepancy_days)
         return Hyper(sd, scale, np.exp(np.array(x[:targets])), float(np.exp(x[targets])))
 
-    def negative_log_posterior(x: np.ndarray) -> float:
+    day = _day_numbers(observations)
+    lag = np.abs(day[:, None] - day[None, :])
+    start_sd = np.array([
+        _day_to_day_sd(observations.value[observations.of(t)], observations.date[observations.of(t)])
+        for t in observations.targets
+    ])  # fmt: skip
+
+    def negative_log_posterior(x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value and gradient; d/dp of the likelihood is sum(G * dK/dp), G = (K^-1 - a a') / 2, a = K^-1 residual."""
         hyper = unpack(x)
         covariance = _covariance(observations, emulator, hyper) + explained
         try:
             factor = cholesky(covariance, lower=True, check_finite=False)
         except np.linalg.LinAlgError:
-            return 1e12
+            return 1e12, np.zeros(len(x))
         white = cho_solve((factor, True), residual, check_finite=False)
         value = 0.5 * residual @ white + np.log(np.diag(factor)).sum()
-        value += 0.5 * np.sum((np.log(hyper.observation_sd / start_sd)[unknown] / 1.5) ** 2)
-        value += 0.5 * (np.log(hyper.emulator_scale) / EMULATOR_SCALE_SPREAD) ** 2
+        inverse = cho_solve((factor, True), np.eye(len(residual)), check_finite=False)
+        sensitivity = 0.5 * (inverse - np.outer(white, white))
+        gradient = []
+        for t in np.flatnonzero(unknown):
+            here = observations.of(observations.targets[t]) & np.isnan(observations.sd)
+            distance = np.log(hyper.observation_sd[t] / start_sd[t]) / NOISE_SPREAD
+            value += 0.5 * distance**2
+            slope = 2 * hyper.observation_sd[t] ** 2 * np.diag(sensitivity)[here].sum()
+            gradient.append(slope + distance / NOISE_SPREAD)
+        if emulator is not None:
+            distance = np.log(hyper.emulator_scale) / EMULATOR_SCALE_SPREAD
+            value += 0.5 * distance**2
+            slope = 2 * hyper.emulator_scale**2 * np.sum(sensitivity * emulator)
+            gradient.append(slope + distance / EMULATOR_SCALE_SPREAD)
         if model.estimate_discrepancy:
-            value += 0.5 * np.sum((hyper.discrepancy_sd / spread) ** 2)
-            value += 0.5 * (np.log(hyper.discrepancy_days / DISCREPANCY_DAYS) / 0.7) ** 2
-        return float(value)
+            weighted = sensitivity * _discrepancy(observations, hyper)
+            ratio = hyper.discrepancy_sd / spread
+            value += 0.5 * np.sum(ratio**2)
+            for t, target in enumerate(observations.targets):
+                here = observations.of(target)
+                gradient.append(2 * weighted[np.ix_(here, here)].sum() + ratio[t] ** 2)
+            distance = np.log(hyper.discrepancy_days / DISCREPANCY_DAYS) / DAYS_SPREAD
+            value += 0.5 * distance**2
+            slope = np.sum(weighted * lag) / hyper.discrepancy_days
+            gradient.append(slope + distance / DAYS_SPREAD)
+        return float(value), np.array(gradient)
 
-    start_sd = np.array([
-        _day_to_day_sd(observations.value[observations.of(t)], observations.date[observations.of(t)])
-        for t in observations.targets
-    ])  # fmt: skip
     x0, bounds = [], []
     for t in np.flatnonzero(unknown):
         x0.append(np.log(first.observation_sd[t]))
@@ -189,7 +217,8 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
     if not x0:
         return model
     x0 = np.clip(x0, [low for low, _ in bounds], [high for _, high in bounds])
-    result = minimize(negative_log_posterior, x0, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+    options = {"maxiter": 60, "ftol": 1e-7}
+    result = minimize(negative_log_posterior, x0, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return replace(model, hyper=unpack(result.x))
 
 

@@ -188,7 +188,7 @@ def _structured(model: ErrorModel, sample: EmulatorErrorSample | None, query: Ob
     )  # fmt: skip
     total = np.zeros((len(joined), len(joined)))
     if model.emulator is not None and sample is not None:
-        total += model.hyper.emulator_scale**2 * emulator_covariance(sample, joined)
+        total += model.hyper.emulator_scale**2 * emulator_covariance(sample, joined, model.emulator_weight)
     extra = len(targets) - len(observed.targets)
     hyper = replace(model.hyper, discrepancy_sd=np.append(model.hyper.discrepancy_sd, np.zeros(extra)))
     if np.any(hyper.discrepancy_sd > 0):

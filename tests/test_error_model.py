@@ -117,6 +117,29 @@ def test_a_worse_emulator_than_measured_is_noticed():
     assert 1.8 < model.hyper.emulator_scale < 3.5  # truly 3, held back by the prior around 1
 
 
+def test_gradient_of_the_marginal_likelihood(monkeypatch):
+    """The analytic gradient that the optimiser gets equals finite differences of the value."""
+    import error_model
+
+    seen = {}
+
+    def check(function, x0, jac, method, bounds, options):
+        point = np.asarray(x0) + 0.1
+        value, gradient = function(point)
+        steps = 1e-5 * np.eye(len(point))
+        numeric = [(function(point + s)[0] - function(point - s)[0]) / 2e-5 for s in steps]
+        np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-4)
+        seen["size"] = len(point)
+        return type("Result", (), {"x": point})
+
+    monkeypatch.setattr(error_model, "minimize", check)
+    data = observations(60, ("nep", "gpp"), value=0.01 * np.random.default_rng(0).standard_normal(120))
+    model = make_error_model(data, error_sample(), ErrorModelConfig())
+    jacobian = 0.002 * np.random.default_rng(1).standard_normal((120, 3))
+    estimate_hyper(model, data.value, jacobian)
+    assert seen["size"] == 2 + 1 + 2 + 1
+
+
 def test_target_weights_divide_the_variance():
     config = ErrorModelConfig(observation_sd=0.001, discrepancy=False)
     plain = make_error_model(observations(5, ("nep", "gpp")), None, config).covariance()
