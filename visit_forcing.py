@@ -16,6 +16,8 @@ from sites import Site
 
 ZERO_CELSIUS = 273.15
 STEFAN_BOLTZMANN = 5.6703e-8  # W m-2 K-4
+LATENT_HEAT = 695.0  # W h kg-1
+PSYCHROMETRIC = 0.667  # hPa K-1
 SPINUP_YEARS = 2010  # VISIT's spin-up is 201 loops of 10 years
 DAYS_PER_SPINUP_YEAR = 365
 EXPORTS_FROM_YEAR = 101  # DOC and erosion leave the active humus from this spin-up year on
@@ -32,14 +34,16 @@ class Day(NamedTuple):
     shortwave: float  # W m-2, daily mean below the cloud
     longwave: float  # W m-2, net, downward minus upward
     day_length: float  # h
-    noon_height: float  # sine of the sun's height at noon, 0.3-1
+    path: float  # length of a noon sun beam through the canopy over the overhead one, 1-3.3
     light_canopy: float  # umol m-2 s-1, noon PPFD of the canopy integral
     light_leaf: float  # umol m-2 s-1, noon PPFD of the single leaf
     yield_temperature: float  # temperature factor of the quantum yield
     compensation: float  # temperature factor of the CO2 compensation point
     slope: float  # hPa K-1, of the saturation vapour pressure
     dryness: float  # rho VPD / r_a of Penman-Monteith
-    resistance: float  # s m-1, aerodynamic
+    wet_evaporation: float  # day length / 695 / (slope + gamma): energy to evaporation from a wet surface
+    wet_resistance: float  # 695 (slope + gamma)
+    dry_resistance: float  # 695 gamma / (2.24e-5 r_a): part that falls with surface conductance in mmol m-2 s-1
     q10_surface: float  # (T_s - 15) / 10
     q10_acclimation: float  # exponent added by acclimation, surface
     q10_soil: float  # (T_1 - 15) / 10
@@ -162,6 +166,8 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
     )
     resistance = np.clip(np.log(10.0) ** 2 / (0.41**2 * np.maximum(wind, 0.1)), 0.1, 59.5)
 
+    slope = atmosphere.saturation_slope(t_air)
+    day_length = atmosphere.day_length_hours(site.latitude, doy0)
     rain = precipitation * 86400.0
     below_52 = np.maximum(52.0 - t_surface, 0.0)
     t_mean = 0.5 * (t_soil + t_deep)
@@ -173,15 +179,17 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
         rain=rain,
         shortwave=(transmission[:, None] * top).mean(axis=1),
         longwave=longwave,
-        day_length=atmosphere.day_length_hours(site.latitude, doy0),
-        noon_height=np.clip(sine[:, atmosphere.NOON], 0.3, 1.0),
+        day_length=day_length,
+        path=1.0 / np.clip(sine[:, atmosphere.NOON], 0.3, 1.0),
         light_canopy=4.6 * beam + 4.2 * diffuse,
         light_leaf=light_leaf,
         yield_temperature=below_52 / (3.5 + 0.75 * below_52),
         compensation=np.maximum(0.0, 1.0 + 0.0451 * (t_surface - 20.0) + 0.000347 * (t_surface - 20.0) ** 2),
-        slope=atmosphere.saturation_slope(t_air),
+        slope=slope,
         dryness=density * vpd / resistance,
-        resistance=resistance,
+        wet_evaporation=day_length / (LATENT_HEAT * (slope + PSYCHROMETRIC)),
+        wet_resistance=LATENT_HEAT * (slope + PSYCHROMETRIC),
+        dry_resistance=LATENT_HEAT * PSYCHROMETRIC / (2.24e-5 * resistance),
         q10_surface=(t_surface - 15.0) / 10.0,
         q10_acclimation=-0.009 * (t_surface - 15.0) * (t_surface - 15.0) / 10.0,
         q10_soil=(t_soil - 15.0) / 10.0,

@@ -11,7 +11,8 @@ import difflib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,14 @@ import numpy as np
 import pandas as pd
 
 import visit_spinup
-from command_line import UserError, existing_file, make_parser, progress, run, writing
+from command_line import UserError, existing_file, make_parser, run, writing
+from command_line import progress as progress_bar
 from parameters import canonical_name, catalogue
 from sites import DEFAULT_SITE, Site, load_site
 from visit_daily_text import daily_template, write_daily_file
-from visit_forcing import calendar, experiment_forcing, spinup_forcing, whole_years
-from visit_kernel import FLOWS, FLUXES, HUMUS, STATE, ground_row, layer_rows, run_days, soil_rows
+from visit_forcing import Forcing, calendar, experiment_forcing, spinup_forcing, whole_years
+from visit_kernel import LANES, lanes, run_days
+from visit_layout import C3_ROW, FLOWS, FLUXES, HUMUS, STATE, Layer, ground_row, parameter_rows
 from weather import Weather, read_weather
 
 SPINUPS = ("fast", "full")
@@ -32,6 +35,8 @@ SUMMARY_FLUXES = ("GPP", "NPP", "ER", "NEP")
 # Columns a runs file may carry that VISIT's daily scheme at this site does not read, or that are results.
 IGNORED_PREFIXES = ("over_", "under_", "c4_", "mean_", "sd_")
 IGNORED = ("sample_id", "trajectory")
+LAI_PER_CARBON = Layer._fields.index("lai_per_carbon")
+FOLIAGE = [STATE.index("tree_foliage"), STATE.index("c3_foliage")]
 TREE_STEM, C3_STEM = STATE.index("tree_stem"), STATE.index("c3_stem")
 
 
@@ -40,14 +45,14 @@ class SimulationResult:
     """Runs of the process model under one weather. Fluxes in Mg C ha-1 day-1; NEP = NPP - Rh exactly."""
 
     dates: np.ndarray  # (day,) datetime64[D]
-    fluxes: np.ndarray  # (run, day, 5) in the order of visit_kernel.FLUXES: GPP NPP ER NEP Rh
+    fluxes: np.ndarray  # (run, day, 5) in the order of visit_layout.FLUXES: GPP NPP ER NEP Rh
     years: np.ndarray  # (year,) whole calendar years among the dates
-    annual_pools: np.ndarray  # (run, year, state) annual means, units in visit_kernel.STATE
+    annual_pools: np.ndarray  # (run, year, state) annual means, units in visit_layout.STATE
     annual_lai: np.ndarray  # (run, year, 2) annual mean leaf area of trees and C3 floor, m2 m-2
     spinup_state: np.ndarray  # (run, state) at the end of the spin-up, initial factors applied
-    seconds: np.ndarray  # (run,) wall time
+    spinup_loops: np.ndarray  # (run,) loops of the spin-up that were integrated day by day
     pools: np.ndarray | None = None  # (run, day, state) at the end of each day, if asked for
-    flows: np.ndarray | None = None  # (run, day, flow) in the order of visit_kernel.FLOWS, if asked for
+    flows: np.ndarray | None = None  # (run, day, flow) in the order of visit_layout.FLOWS, if asked for
 
     def flux(self, name: str) -> np.ndarray:
         """(run, day) Mg C ha-1 day-1 of "gpp", "npp", "er", "nep" or "rh"."""
@@ -119,57 +124,57 @@ def simulate(
     if spinup not in SPINUPS:
         raise UserError(f"spinup is {spinup!r}, allowed is {' or '.join(SPINUPS)}")
     values = parameter_values(parameters)
-    runs = len(values["tree_sla"])
-    ground = ground_row(site, old_runoff)
-    tree, c3, soil = layer_rows(values, "tree"), layer_rows(values, "c3"), soil_rows(values)
+    rows, ground = parameter_rows(values), ground_row(site, old_runoff)
     experiment = experiment_forcing(weather.dates, weather.values, site)
     loop = visit_spinup.Loop(*spinup_forcing(weather.dates, weather.values, site))
-    spin_up = visit_spinup.fast if spinup == "fast" else visit_spinup.full
-    days, years = experiment.length, whole_years(weather.dates)
-    result = SimulationResult(
+    jobs = max(1, jobs or len(os.sched_getaffinity(0)))
+    with progress_bar(total=len(rows), unit="run", desc="simulate") if progress else nullcontext() as bar:
+        done = bar.update if progress else (lambda count: None)
+        state, loops = visit_spinup.spin_up(rows, ground, loop, spinup, jobs, done)
+    state[:, [TREE_STEM, C3_STEM]] *= values["init_stem_factor"][:, None]
+    state[:, HUMUS : HUMUS + 3] *= values["init_humus_factor"][:, None]
+    years = whole_years(weather.dates)
+    fluxes, annual_pools, pools, flows = _experiment(rows, ground, experiment, state, years, jobs, keep_pools)
+    lai_per_carbon = rows[:, [LAI_PER_CARBON, C3_ROW + LAI_PER_CARBON]]
+    return SimulationResult(
         dates=weather.dates,
-        fluxes=np.empty((runs, days, len(FLUXES))),
+        fluxes=fluxes,
         years=np.array(list(years)),
-        annual_pools=np.empty((runs, len(years), len(STATE))),
-        annual_lai=np.empty((runs, len(years), 2)),
-        spinup_state=np.empty((runs, len(STATE))),
-        seconds=np.empty(runs),
-        pools=np.empty((runs, days, len(STATE))) if keep_pools else None,
-        flows=np.empty((runs, days, len(FLOWS))) if keep_pools else None,
+        annual_pools=annual_pools,
+        annual_lai=annual_pools[:, :, FOLIAGE] * lai_per_carbon[:, None],
+        spinup_state=state,
+        spinup_loops=loops,
+        pools=pools,
+        flows=flows,
     )
 
-    def one_run(i: int) -> None:
-        start = time.perf_counter()
-        rows = (tree[i], c3[i], soil[i], ground)
-        state = spin_up(rows, loop)
-        state[[TREE_STEM, C3_STEM]] *= values["init_stem_factor"][i]
-        state[HUMUS : HUMUS + 3] *= values["init_humus_factor"][i]
-        result.spinup_state[i] = state
-        pools = result.pools[i] if keep_pools else np.empty((days, len(STATE)))
-        flows = result.flows[i] if keep_pools else visit_spinup.NONE
-        run_days(rows, experiment.days, state, 0, False, result.fluxes[i], pools, flows, visit_spinup.NONE)
-        lai_per_carbon = np.array([tree[i, 29], c3[i, 29]])
+
+def _experiment(
+    rows: np.ndarray, ground: np.ndarray, forcing: Forcing, state: np.ndarray, years: Mapping[int, slice], jobs: int,
+    keep: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:  # fmt: skip
+    """Run every day of `forcing` from `state` (run, state): fluxes, annual mean pools, and daily pools and flows."""
+    runs, days = len(rows), forcing.length
+    fluxes = np.empty((runs, days, len(FLUXES)))
+    annual_pools = np.empty((runs, len(years), len(STATE)))
+    daily_pools = np.empty((runs, days, len(STATE))) if keep else None
+    flows = np.empty((runs, days, len(FLOWS))) if keep else None
+
+    def run_batch(first: int) -> None:
+        batch = slice(first, min(first + LANES, runs))
+        count = batch.stop - first
+        pools = daily_pools[batch] if keep else np.empty((count, days, len(STATE)))
+        exports_from = np.zeros(1 if count == 1 else LANES, dtype=np.int64)
+        run_days(
+            lanes(rows[batch]), ground, forcing.days, lanes(state[batch]), exports_from, False, fluxes[batch], pools,
+            visit_spinup.NO_TABLE, flows[batch] if keep else None,
+        )  # fmt: skip
         for k, year in enumerate(years.values()):
-            result.annual_pools[i, k] = pools[year].mean(axis=0)
-            result.annual_lai[i, k] = result.annual_pools[i, k, [0, 4]] * lai_per_carbon
-        result.seconds[i] = time.perf_counter() - start
+            annual_pools[batch, k] = pools[:, year].mean(axis=1)
 
-    _each(one_run, runs, jobs, progress)
-    return result
-
-
-def _each(task, count: int, jobs: int | None, show: bool) -> None:
-    """Call task(0..count-1) in threads, one at a time each, so that a slow one holds up nobody."""
-    jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), count))
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(task, i) for i in range(count)]
-        finished = as_completed(futures)
-        try:
-            for future in progress(finished, total=count, unit="run", desc="simulate") if show else finished:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        list(pool.map(run_batch, range(0, runs, LANES)))
+    return fluxes, annual_pools, daily_pools, flows
 
 
 def parameter_values(parameters: Mapping[str, np.ndarray | float] | pd.DataFrame, source: str = "parameters") -> dict:
@@ -257,7 +262,7 @@ def write_daily_files(
 ) -> None:  # fmt: skip
     """Write every run as `<site>_<stamp>_daily_<NNNN>.txt`, VISIT's daily format."""
     template = daily_template(weather.dates, weather.values)
-    for i, sample in enumerate(progress(list(sample_ids), unit="file", desc="write")):
+    for i, sample in enumerate(progress_bar(list(sample_ids), unit="file", desc="write")):
         path = directory / f"{site.name}_{stamp}_daily_{sample:04d}.txt"
         write_daily_file(
             path, weather.dates, weather.values, result.targets[i], {n: v[i] for n, v in values.items()}, template
