@@ -143,7 +143,7 @@ def choose_windows(
             raise UserError(f"--obs-index {index} is out of range: {path} holds windows 0 to {len(windows) - 1}")
         return np.array([index])
     low = np.datetime64(first) if first is not None else start
-    high = np.datetime64(last) if last is not None else end
+    high = np.datetime64(last) if last is not None else max(end, low)
     if low > high:
         raise UserError(f"--obs-range-start {low} lies after --obs-range-end {high}")
     chosen = np.flatnonzero((windows.window_start >= low) & (windows.window_start <= high))

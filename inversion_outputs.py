@@ -82,20 +82,21 @@ def report_inversion(
             save_snapshot(path, result.names, result.prior, result.optimized, metadata)
     write_text(directory / "inversion_summary.txt", summary_text(sentence, facts, judged, conflict, result, distance))
     write_csv(directory / "skill.csv", main_item.table, index=True)
-    ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
-    save(
-        loss_history(result.history, ylabel, f"{result.config.method}: {endings(result)}"),
-        directory / "loss_history.png",
-    )
     write_history(result, directory / "loss_history.csv")
-    write_comparisons(judged, sentence, directory, {main_item.target: simulator})
-    save_parameter_figure(result, informed or [], sentence, directory / "parameter_changes.png", case.truth)
+    for item in judged:
+        table = series_table(item, simulator if item is main_item else None)
+        write_csv(directory / f"{item.target}_comparison.csv", table)
     if conflict is not None:
         write_csv(directory / "prior_conflict.csv", conflict.table)
-        label = target_label(result.config.targets[0])
-        save(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict.png")
     if posterior is not None:
         write_posterior(directory, result, main_item, draws[main_item.target])
+    if not arguments.no_plots:
+        ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
+        figure = loss_history(result.history, ylabel, f"{result.config.method}: {endings(result)}")
+        save(figure, directory / "loss_history.png")
+        save_comparisons(judged, sentence, directory, {main_item.target: simulator})
+        save_parameter_figure(result, informed or [], sentence, directory / "parameter_changes.png", case.truth)
+        save_posterior_figures(result, conflict, directory)
     print(f"{sentence}\nresults in {directory}")
 
 
@@ -138,15 +139,24 @@ def metadata_of(case: Case, result: InversionResult, sentence: str, arguments) -
 
 
 def write_posterior(directory: Path, result: InversionResult, judged: Judged, draws: np.ndarray) -> None:
-    """posterior_summary.csv, posterior.npz, posterior.nc (ArviZ) and identifiability.png."""
+    """posterior_summary.csv, posterior.npz and posterior.nc (ArviZ)."""
     posterior = result.posterior
     write_csv(directory / "posterior_summary.csv", posterior_table(result))
     extra = {"dates": judged.dates.astype(str), f"{judged.target}_samples": draws.astype(np.float32)}
     save_posterior(directory / "posterior.npz", posterior, **extra)
     save_arviz(directory / "posterior.nc", posterior, draws, judged.dates, judged.observed)
-    names = [result.names[i] for i in posterior.free]
-    figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
-    save(figure, directory / "identifiability.png")
+
+
+def save_posterior_figures(result: InversionResult, conflict: Conflict | None, directory: Path) -> None:
+    """identifiability.png and prior_conflict.png, as far as there is a posterior and a check of the prior."""
+    posterior = result.posterior
+    if conflict is not None:
+        label = target_label(result.config.targets[0])
+        save(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict.png")
+    if posterior is not None:
+        names = [result.names[i] for i in posterior.free]
+        figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
+        save(figure, directory / "identifiability.png")
 
 
 def report_loaded(
@@ -158,6 +168,7 @@ def report_loaded(
     directory: Path,
     facts: dict,
     emulator: Emulator,
+    no_plots: bool = False,
 ) -> None:
     """Judge given parameters on the chosen windows: no inversion, the same tables and figures where they apply."""
     offsets = metadata.get("offsets") or {}
@@ -183,27 +194,25 @@ def report_loaded(
     write_csv(directory / "parameter_values.csv", parameter_values(emulator.parameter_names, prior, optimized))
     save_snapshot(directory / "params_snapshot.json", emulator.parameter_names, prior, optimized, metadata)
     write_csv(directory / "skill.csv", main_item.table, index=True)
-    write_comparisons(judged, sentence, directory, {})
-    unit = inverter.space.physical_to_unit(np.stack([prior, optimized]))
-    save(
-        parameter_changes(
-            emulator.parameter_names, unit[0], unit[1], None, None, [], "position in the trained range (0-1)", sentence
-        ),
-        directory / "parameter_changes.png",
-    )
+    for item in judged:
+        write_csv(directory / f"{item.target}_comparison.csv", series_table(item))
+    if not no_plots:
+        save_comparisons(judged, sentence, directory, {})
+        unit = inverter.space.physical_to_unit(np.stack([prior, optimized]))
+        xlabel = "position in the trained range (0-1)"
+        figure = parameter_changes(emulator.parameter_names, unit[0], unit[1], None, None, [], xlabel, sentence)
+        save(figure, directory / "parameter_changes.png")
     print(f"{sentence}\nresults in {directory}")
 
 
-def write_comparisons(judged: list[Judged], sentence: str, directory: Path, simulator: dict) -> None:
-    """<flux>_comparison.png and .csv for every judged flux."""
+def save_comparisons(judged: list[Judged], sentence: str, directory: Path, simulator: dict) -> None:
+    """<flux>_comparison.png of every judged flux; simulator: target -> (day,) or None."""
     for item in judged:
-        series = simulator.get(item.target)
         figure = nep_comparison(
             item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized, item.band, sentence,
-            item.target, series,
+            item.target, simulator.get(item.target),
         )  # fmt: skip
         save(figure, directory / f"{item.target}_comparison.png")
-        write_csv(directory / f"{item.target}_comparison.csv", series_table(item, series))
 
 
 def save_parameter_figure(result: InversionResult, informed: list[str], sentence: str, path: Path, truth) -> None:

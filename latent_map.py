@@ -124,13 +124,15 @@ def make_latent_map(
     """Choose the estimated parameters (`free`, default all, minus `fix`) and their bounds given the fixed ones.
 
     prior, scale: (parameter,) physical. `clip_prior`: a prior outside the bounds is moved onto them with a warning
-    instead of being an error. UserError on an unknown name, on no free parameter and on bounds that exclude the prior.
+    instead of being an error. A parameter whose range has no width is fixed. UserError on an unknown name, on no free
+    parameter and on bounds that exclude the prior.
     """
     names = tuple(names)
     for name in [*(free or ()), *fix]:
         if name not in names:
             raise UserError(f"unknown parameter '{name}' in --free/--fix; known are {', '.join(names)}")
-    chosen = [name for name in names if (free is None or name in free) and name not in fix]
+    constant = set() if space is None else {n for n, w in zip(space.names, space.width, strict=True) if w == 0}
+    chosen = [n for n in names if (free is None or n in free) and n not in fix and n not in constant]
     if not chosen:
         raise UserError("no parameter is left free: --fix and --free exclude all of them")
     prior = np.asarray(prior, dtype=np.float64).copy()

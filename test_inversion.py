@@ -53,7 +53,7 @@ def main() -> int:
             prior, prior_source = loaded_prior, f"the prior of {arguments.param_load}"
         emulator.check_ranges(optimized)
         facts = facts_of(arguments, case, prior_source)
-        report_loaded(case, inverter, prior, optimized, metadata, results, facts, emulator)
+        report_loaded(case, inverter, prior, optimized, metadata, results, facts, emulator, arguments.no_plots)
     else:
         conflict = None
         if not arguments.unconstrained:
@@ -114,6 +114,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--result-dir", default=str(REPOSITORY / "results" / "inversion"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
+    add("--no-plots", action="store_true", help="tables only")
     group = parser.add_argument_group("simulation mode")
     group.add_argument("--sample-id", type=int, default=0, help="run of the ensemble")
     group.add_argument("--window-index", type=int, default=0, help="window of the test period, 0 = its first day")

@@ -1,0 +1,324 @@
+"""test_inversion.py, evaluate_parameter_recovery.py and plot_param_scatter.py on a tiny trained emulator."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from emulator_examples import NAMES, TINY, script, tiny_ensemble, write_ensemble
+
+import evaluate_parameter_recovery
+import plot_param_scatter
+import test_inversion as inversion_script
+from command_line import UserError
+from emulator import load_emulator
+from inversion_config import load_inversion_config, make_inversion_config
+from observation_windows import Windows
+from units import TARGETS
+
+CONTRACT = {
+    "nep_comparison.png", "loss_history.png", "parameter_changes.png", "parameter_values.csv", "params_snapshot.json",
+    "inversion_summary.txt",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """data/, artifacts/, windows.npz (every 10 days of 2017, run 1 as the tower, two days masked) and a fast config."""
+    folder = tmp_path_factory.mktemp("inversion")
+    ensemble = tiny_ensemble(runs=12)
+    write_ensemble(folder / "data", ensemble)
+    made = script("train.py", "--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts", *TINY)
+    assert made.returncode == 0, made.stderr
+    emulator = load_emulator(folder / "artifacts")
+    scaled = emulator.dynamic_scaler.transform(ensemble.dynamic)
+    first = int(np.searchsorted(ensemble.dates, np.datetime64("2017-01-01")))
+    starts = first + np.arange(0, 300, 10)
+    fluxes = np.full((len(starts), 30, 4), np.nan, dtype=np.float32)
+    fluxes[:, :, 2] = np.stack([ensemble.fluxes[1, s : s + 30, 2] for s in starts])
+    valid = np.stack([~np.isin(np.arange(s, s + 30), [first + 3, first + 12]) for s in starts])
+    y_mask = np.zeros(fluxes.shape, dtype=bool)
+    y_mask[:, :, 2] = valid
+    Windows(
+        np.stack([scaled[s - 180 : s] for s in starts]).astype(np.float32),
+        np.stack([scaled[s : s + 30] for s in starts]).astype(np.float32), fluxes, valid, y_mask,
+        ensemble.dates[starts], emulator.feature_names, TARGETS, emulator.dynamic_scaler.mean,
+        emulator.dynamic_scaler.scale,
+    ).save(folder / "windows.npz")  # fmt: skip
+    (folder / "fast.yaml").write_text(
+        "starts: 2\nsamples: 300\nbounds_file: emulator\ngauss_newton: {max_iterations: 4}\nmax_iters: 20\n"
+    )
+    return folder
+
+
+def run_script(module, *arguments) -> int:
+    """Call a script's main() in this process."""
+    before, sys.argv = sys.argv, [module.__name__, *map(str, arguments)]
+    try:
+        return module.main()
+    finally:
+        sys.argv = before
+
+
+def invert(trained: Path, results: Path, *arguments) -> int:
+    return run_script(
+        inversion_script, "--data-dir", trained / "data", "--artifacts-dir", trained / "artifacts", "--config",
+        trained / "fast.yaml", "--result-dir", results, "--no-plots", *arguments,
+    )  # fmt: skip
+
+
+def observed(trained: Path, results: Path, *arguments) -> int:
+    return invert(trained, results, "--obs-npz", trained / "windows.npz", *arguments)
+
+
+def test_observation_mode_leaves_every_file_of_the_contract(trained, tmp_path):
+    result = script(
+        "test_inversion.py", "--data-dir", trained / "data", "--artifacts-dir", trained / "artifacts", "--config",
+        trained / "fast.yaml", "--result-dir", tmp_path, "--mode", "observation", "--obs-npz", trained / "windows.npz",
+        "--obs-index", 0, "--param-save", tmp_path / "kept.json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert CONTRACT | {"posterior.npz", "posterior.nc", "prior_conflict.csv"} <= {p.name for p in tmp_path.iterdir()}
+    table = pd.read_csv(tmp_path / "parameter_values.csv")
+    assert list(table.columns) == ["param_name", "prior", "optimized", "delta", "delta_pct"]
+    assert table["param_name"].tolist() == list(NAMES)
+    np.testing.assert_allclose(table["delta"], table["optimized"] - table["prior"], atol=1e-12)
+    snapshot = json.loads((tmp_path / "params_snapshot.json").read_text())
+    assert set(snapshot) == {"names", "prior", "optimized", "metadata"}
+    np.testing.assert_allclose(snapshot["optimized"], table["optimized"])
+    assert snapshot == json.loads((tmp_path / "kept.json").read_text())
+    summary = (tmp_path / "inversion_summary.txt").read_text()
+    assert summary.split(":")[0] in ("FITS, INFORMATIVE", "FITS, UNINFORMATIVE", "CONFLICT")
+    for line in ("windows: 1", "NEP valid observations: 28", "NEP RMSE prior", "NEP RMSE optimized", "NEP improvement",
+                 "NEP R2 optimized (against the observed mean)", "climatology", "constant"):  # fmt: skip
+        assert line in summary
+    assert not list(tmp_path.glob(".*")), "temporary files are left"
+
+
+def test_two_stage_use_judges_a_range_with_loaded_parameters(trained, tmp_path):
+    observed(trained, tmp_path / "fit", "--obs-index", 0)
+    snapshot = tmp_path / "fit" / "params_snapshot.json"
+    year = ("--obs-range-start", "2017-01-01", "--obs-range-end", "2017-06-30")
+    observed(trained, tmp_path / "year", "--param-load", snapshot, *year)
+    summary = (tmp_path / "year" / "inversion_summary.txt").read_text()
+    # 19 windows start in the range; 181 days minus the two masked ones, each counted once although windows overlap
+    assert "windows: 19" in summary and "NEP valid observations: 179" in summary
+    assert {"inversion_summary.txt", "parameter_values.csv"} <= {p.name for p in (tmp_path / "year").iterdir()}
+    loaded = json.loads((tmp_path / "year" / "params_snapshot.json").read_text())
+    assert loaded["optimized"] == json.loads(snapshot.read_text())["optimized"]
+    series = pd.read_csv(tmp_path / "year" / "nep_comparison.csv")
+    good = series[series["valid"] == 1]
+    rmse = float(np.sqrt(np.mean((good["optimized"] - good["observed"]) ** 2)))
+    assert f"NEP RMSE optimized: {rmse:.5f}" in summary
+
+
+def test_range_step_and_most_windows(trained, tmp_path):
+    year = ("--obs-range-start", "2017-01-01", "--obs-range-end", "2017-12-31")
+    observed(trained, tmp_path, *year, "--obs-range-step", 3, "--max-obs-windows", 2)
+    summary = (tmp_path / "inversion_summary.txt").read_text()
+    assert "windows: 2" in summary and "observed days 2017-01-01 to 2017-03-01" in summary
+
+
+def test_held_out_days_are_judged_but_not_fitted(trained, tmp_path):
+    observed(
+        trained, tmp_path, "--obs-range-start", "2017-01-01", "--obs-range-end", "2017-04-30", "--holdout-start",
+        "2017-05-01", "--holdout-end", "2017-06-30", "--nuisance", "offset",
+    )  # fmt: skip
+    summary = (tmp_path / "inversion_summary.txt").read_text()
+    assert "NEP valid observations: 118" in summary and "NEP valid observations, held out: 61" in summary
+    assert "constant offset of NEP" in summary
+    skill = pd.read_csv(tmp_path / "skill.csv", index_col=[0, 1])
+    assert set(skill.loc["holdout"].index) == {"prior", "optimized", "constant", "climatology"}
+
+
+def test_posterior_files_are_readable_and_agree(trained, tmp_path):
+    import xarray
+
+    observed(trained, tmp_path, "--obs-index", 2)
+    with np.load(tmp_path / "posterior.npz") as archive:
+        names, samples = list(archive["names"]), archive["samples"]
+        assert archive["nep_samples"].shape[1] == 30
+    table = pd.read_csv(tmp_path / "posterior_summary.csv").set_index("param_name")
+    assert (table["low_90"] <= table["high_90"]).all()
+    np.testing.assert_allclose(table["mean"], samples.mean(axis=0), rtol=1e-6)
+    group = xarray.open_dataset(tmp_path / "posterior.nc", group="posterior", engine="h5netcdf")
+    assert group["tree_pmax"].dims == ("chain", "draw")
+    np.testing.assert_allclose(group["tree_pmax"][0], samples[:, names.index("tree_pmax")])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_arviz_reads_the_posterior(trained, tmp_path):
+    arviz = pytest.importorskip("arviz")
+    observed(trained, tmp_path, "--obs-index", 2)
+    data = arviz.from_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
+    assert {"posterior", "posterior_predictive", "observed_data"} <= set(data.groups())
+    assert "tree_pmax" in arviz.summary(data, var_names=["tree_pmax"]).index
+
+
+def test_simulation_mode_with_the_other_methods(trained, tmp_path):
+    for method in ("adam", "ensemble"):
+        invert(
+            trained,
+            tmp_path / method,
+            "--mode",
+            "simulation",
+            "--sample-id",
+            2,
+            "--window-index",
+            5,
+            "--method",
+            method,
+        )
+        assert {p.name for p in (tmp_path / method).iterdir()} >= {n for n in CONTRACT if not n.endswith(".png")}
+    invert(trained, tmp_path / "free", "--sample-id", 2, "--unconstrained", "--targets", "nep,gpp,er")
+    assert "No posterior" in (tmp_path / "free" / "inversion_summary.txt").read_text()
+    assert {"gpp_comparison.csv", "er_comparison.csv"} <= {p.name for p in (tmp_path / "free").iterdir()}
+
+
+def test_free_and_fix(trained, tmp_path):
+    observed(trained, tmp_path, "--free", "tree_pmax", "tree_lue", "--fix", "tree_lue")
+    table = pd.read_csv(tmp_path / "parameter_values.csv").set_index("param_name")
+    assert table["delta"].drop("tree_pmax").abs().max() == 0 and table["delta"]["tree_pmax"] != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--obs-index", "99"], r"--obs-index 99 is out of range: .*windows.npz holds windows 0 to 29"),
+        (["--obs-range-start", "2019-01-01"], "no window of .* starts between 2019-01-01 and .*start 2017-01-01 to"),
+        (["--obs-range-start", "2017-05-01", "--obs-range-end", "2017-04-01"], "lies after --obs-range-end"),
+        (["--obs-index", "1", "--obs-range-start", "2017-01-01"], "give one of them"),
+        (["--obs-prior-sample", "77"], "has no sample 77; it holds 12 samples, 0 to 11"),
+        (["--holdout-start", "2017-01-01"], "belong together"),
+        (["--obs-npz", "absent.npz"], "absent.npz: no such file"),
+        (["--free", "nothing"], "unknown parameter 'nothing'"),
+        (["--fix", *NAMES], "no parameter is left free"),
+        (["--targets", "nep,gpp"], "no valid observation of gpp"),
+        (["--targets", "nee"], "target_variable is 'nee', allowed is nep, gpp"),
+        (["--param-load", "absent.json"], "absent.json: no such file"),
+        (["--method", "ensemble", "--unconstrained"], "has no prior to draw an ensemble from"),
+        (["--artifacts-dir", "absent"], "config.json: no such file; train an emulator first"),
+    ],
+)
+def test_bad_input_of_the_inversion(trained, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        observed(trained, tmp_path / "results", *arguments)
+    assert not (tmp_path / "results").exists(), "bad input must write nothing"
+
+
+def test_window_index_and_sample_out_of_range(trained, tmp_path):
+    with pytest.raises(UserError, match=r"--window-index 5000 is out of range: .* has windows 0 to \d+"):
+        invert(trained, tmp_path, "--mode", "simulation", "--window-index", 5000)
+    with pytest.raises(UserError, match="has no sample 50; it holds 12 samples, 0 to 11"):
+        invert(trained, tmp_path, "--mode", "simulation", "--sample-id", 50)
+
+
+def test_bad_snapshots(trained, tmp_path):
+    path = tmp_path / "snapshot.json"
+    for content, message in (
+        ({"names": ["a"], "optimized": [1]}, "unknown parameter 'a'"),
+        ({"names": list(NAMES)[1:], "optimized": [1] * 4}, "no value for 'tree_pmax'"),
+        ({"names": list(NAMES), "optimized": [1, 2]}, "'prior' must hold 5 finite numbers"),
+        ({"values": 3}, "holds no 'names' and 'optimized'"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=message):
+            observed(trained, tmp_path / "r", "--param-load", path)
+    path.write_text("{broken")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        observed(trained, tmp_path / "r", "--param-load", path)
+
+
+def test_exit_code_and_one_line(trained, tmp_path):
+    result = script("test_inversion.py", "--artifacts-dir", tmp_path, "--result-dir", tmp_path / "r")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+    assert not (tmp_path / "r").exists()
+
+
+# --- recovery of one case ---------------------------------------------------------------------------------------------
+
+
+def recover(trained: Path, results: Path, *arguments) -> int:
+    return run_script(
+        evaluate_parameter_recovery, "--data-dir", trained / "data", "--artifacts-dir", trained / "artifacts",
+        "--config", trained / "fast.yaml", "--result-dir", results, *arguments,
+    )  # fmt: skip
+
+
+def test_recovery_writes_its_files_and_the_scatter_reads_them(trained, tmp_path):
+    recover(
+        trained, tmp_path, "--sample-id", 3, "--window-index", 2, "--trace-params", "TREE_PMAX", "--trace-stride", 2
+    )
+    kinds = {p.name.split("_", 4)[-1] for p in tmp_path.iterdir()}
+    assert {"params.csv", "summary.json", "overview.png", "param_bars.png", "param_traces.png"} <= kinds
+    path = next(tmp_path.glob("sample003_win0002_mean_*_params.csv"))
+    table = pd.read_csv(path)
+    np.testing.assert_allclose(table["error_estimated"], table["estimated"] - table["true"])
+    ensemble = tiny_ensemble(runs=12)
+    np.testing.assert_allclose(table["true"], ensemble.parameters[3])
+    np.testing.assert_allclose(table["prior"], ensemble.parameters.mean(axis=0))
+    ranges = tmp_path / "ranges.csv"
+    ranges.write_text("".join(f'{i}: "{n}", {0.01 * (i + 1)}, 500\n' for i, n in enumerate(NAMES)))
+    assert run_script(plot_param_scatter, path, "--range-csv", ranges, "--include-prior") == 0
+    assert path.with_name(path.stem + "_norm_scatter.png").is_file()
+    with pytest.raises(UserError, match="has no range for my_parameter"):
+        run_script(plot_param_scatter, path)
+
+
+def test_prior_modes(trained, tmp_path):
+    recover(trained, tmp_path, "--sample-id", 3, "--prior-mode", "true", "--no-plots")
+    summary = json.loads(next(tmp_path.glob("sample003_win0000_true_*_summary.json")).read_text())
+    assert summary["range_error_prior"] == 0
+    assert not list(tmp_path.glob("*.png"))
+    recover(trained, tmp_path, "--prior-mode", "sample", "--prior-sample-id", 5, "--no-plots")
+    table = pd.read_csv(next(tmp_path.glob("sample000_win0000_sample_*_params.csv")))
+    np.testing.assert_allclose(table["prior"], tiny_ensemble(runs=12).parameters[5])
+    with pytest.raises(UserError, match="needs --prior-sample-id"):
+        recover(trained, tmp_path, "--prior-mode", "sample")
+    with pytest.raises(UserError, match="has no parameter 'pmax'"):
+        recover(trained, tmp_path, "--trace-params", "pmax")
+
+
+def test_scatter_refuses_other_tables(tmp_path):
+    path = tmp_path / "x_params.csv"
+    path.write_text("param_name,true\ntree_pmax,1\n")
+    with pytest.raises(UserError, match="has no column 'estimated'"):
+        run_script(plot_param_scatter, path)
+    path.write_text("param_name,true,estimated\ntree_pmax,1,many\n")
+    with pytest.raises(UserError, match="line 2: estimated is 'many', expected a number"):
+        run_script(plot_param_scatter, path)
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def test_shipped_configurations_are_valid():
+    for name in ("inversion_config.yaml", "inversion_config_bounds.yaml"):
+        config = load_inversion_config(Path(inversion_script.__file__).parent / "configs" / name)
+        assert config.method == "gauss_newton" and config.number_of_starts == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"methods": "adam"}, "unknown key 'methods'"),
+        ({"gauss_newton": {"steps": 3}}, r"unknown key 'gauss_newton\.steps'"),
+        ({"method": "newton"}, "method is 'newton', allowed is gauss_newton, adam, ensemble"),
+        ({"lr": "fast"}, "lr is 'fast', expected float"),
+        ({"max_iters": 2.5}, "max_iters is 2.5, expected int"),
+        ({"lambda_prior": -1}, "lambda_prior is -1.0, allowed is null or >= 0"),
+        ({"clip_raw_params": True}, "clip_raw_params must hold 'key: value' lines"),
+        ({"nuisance": "slope"}, "nuisance is 'slope', allowed is none, offset"),
+        ({"target_weights": {"gpp": 2}}, "target_weights is 'gpp', allowed is one of the targets"),
+    ],
+)
+def test_bad_configurations(content, message):
+    with pytest.raises(UserError, match=message):
+        make_inversion_config(content, "here.yaml")
+
+
+def test_numbers_written_as_text_are_numbers():
+    assert make_inversion_config({"lr": "1e-3", "max_iters": "50"}).lr == 1e-3
