@@ -1,0 +1,356 @@
+"""Benchmarks of the inversion, each part in one run on one machine; writes benchmarks/results/inversion*.md.
+
+  --part methods     time to the same cost: gauss_newton, adam, SciPy's L-BFGS-B and least_squares, same emulator
+  --part spans       a whole inversion (8 starts, error model, Laplace posterior): 30 days, a year, five years
+  --part mcmc        Laplace and ensemble posterior against a long reference MCMC (emcee: pip install emcee)
+  --part simulator   the refined emulator against Gauss-Newton on the simulator itself
+
+Example
+  python benchmarks/benchmark_inversion.py --part methods --artifacts-dir artifacts --data-dir data
+"""
+
+import os
+import platform
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from command_line import REPOSITORY, UserError, make_parser, run, writing  # noqa: E402
+from emulator import load_emulator  # noqa: E402
+from error_model import make_error_model  # noqa: E402
+from inverse_estimator import StaticParameterInverter  # noqa: E402
+from inversion_config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
+from inversion_inputs import trained_space  # noqa: E402
+from inversion_methods import gauss_newton, starting_points  # noqa: E402
+from recovery_study import make_case, simulated_truth  # noqa: E402
+from simulator_check import driving_weather, on_stretches, simulate_vectors  # noqa: E402
+from sites import load_site  # noqa: E402
+from units import DYNAMIC_FEATURES, TARGETS  # noqa: E402
+
+NOISE = 0.005  # Mg C ha-1 day-1
+SAME_COST = 0.01  # relative
+
+
+def main() -> int:
+    parser = make_parser(__doc__)
+    parser.add_argument("--part", nargs="+", default=["methods", "spans"], help="methods, spans, mcmc, simulator")
+    parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="trained emulator")
+    parser.add_argument("--data-dir", default=str(REPOSITORY / "data"), help="its ensemble (for the weather)")
+    parser.add_argument("--span", type=int, default=365, help="observed days of methods, mcmc and simulator")
+    parser.add_argument("--seed", type=int, default=7, help="of truth, noise and starts")
+    parser.add_argument("--minutes", type=float, default=10.0, help="longest time a single method may take")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    parts = {"methods": methods, "spans": spans, "mcmc": mcmc, "simulator": simulator}
+    for name in arguments.part:
+        if name not in parts:
+            raise UserError(f"--part {name}: known are {', '.join(parts)}")
+        bench = Bench(arguments)
+        text = parts[name](bench, arguments)
+        path = REPOSITORY / "benchmarks" / "results" / f"inversion_{name}.md"
+        with writing(path) as temporary:
+            temporary.write_text(text + footer(arguments, name), encoding="utf-8")
+        print(text + f"\nwrote {path}")
+    return 0
+
+
+class Bench:
+    """One known truth from the simulator, never trained on, with noise; the emulator and its inverter."""
+
+    def __init__(self, arguments) -> None:
+        self.emulator = load_emulator(arguments.artifacts_dir)
+        config = override(load_inversion_config(), seed=arguments.seed)
+        self.space = trained_space(self.emulator, arguments.data_dir)
+        self.inverter = StaticParameterInverter.from_emulator(self.emulator, config, space=self.space)
+        self.site = load_site()
+        self.weather = driving_weather(None, arguments.data_dir, self.site, self.emulator)
+        self.arguments = arguments
+        self.truth = self.space.unit_to_physical(np.random.default_rng(arguments.seed).random((1, len(self.space))))
+        folder = REPOSITORY / "results" / "benchmark_inversion"
+        self.fluxes = simulated_truth(
+            folder / f"truth_{arguments.seed}_{len(self.weather.dates)}.npz", self.truth, self.emulator, self.weather,
+            self.site, None,
+        )[0]  # fmt: skip
+        self.prior = self.space.unit_to_physical(np.full(len(self.space), 0.5))
+
+    def stretch(self, span: int):
+        """The observed stretch of `span` days (noise 0.005, no gaps)."""
+        options = type("Options", (), {"span": span, "noise": NOISE, "gaps": 0.0, "noise_unknown": False})
+        case = make_case(0, self.fluxes, self.emulator, self.weather, options, self.arguments.seed, ("nep",))
+        return case["observed"]
+
+    def problem(self, span: int):
+        """The cost with a given error model (nothing estimated), the same for all methods."""
+        problem = self.inverter.problem(self.prior, [self.stretch(span)])
+        config = ErrorModelConfig(discrepancy=False)
+        problem.set_error_model(make_error_model(problem.observations, self.inverter.errors, config))
+        return problem
+
+
+class ReachedError(Exception):
+    """The cost goal is reached, or the time is used up."""
+
+
+def methods(bench: Bench, arguments) -> str:
+    """Seconds, emulator runs and cost of each method until it is within 1 percent of the best cost found."""
+    from scipy.optimize import least_squares, minimize
+
+    problem = bench.problem(arguments.span)
+    config = bench.inverter.config
+    starts = starting_points(problem, 8, arguments.seed)
+    problem.costs(starts[:1])  # warm up
+    rows = []
+
+    def finished(name: str, seconds: float, runs: int, cost: float, note: str = "") -> None:
+        rows.append((name, seconds, runs, cost, note))
+        print(f"{name}: {seconds:.2f} s, {runs} runs, cost {cost:.2f} {note}", flush=True)
+
+    for count in (8, 1):
+        problem.evaluations, begin = 0, time.perf_counter()
+        fit = gauss_newton(problem, starts[:count], config)
+        finished(
+            f"gauss_newton, {count} start{'s' * (count > 1)}",
+            time.perf_counter() - begin,
+            problem.evaluations,
+            fit.cost,
+        )
+    best = min(row[3] for row in rows)
+    goal = (1 + SAME_COST) * best
+    budget = 60 * arguments.minutes
+
+    problem.evaluations, begin = 0, time.perf_counter()
+    cost, steps = adam_until(problem, starts[:1], goal, budget, config.lr)
+    finished("adam (lr 0.05)", time.perf_counter() - begin, steps, cost, "" if cost <= goal else "budget used up")
+
+    def value_and_gradient(u):
+        leaf = torch.tensor(u[None], requires_grad=True)
+        data, prior = problem.cost(leaf)
+        total = (data + prior).sum()
+        total.backward()
+        state["cost"] = min(state["cost"], total.item())
+        state["runs"] += 1
+        if state["cost"] <= goal or time.perf_counter() - begin > budget:
+            raise ReachedError
+        return total.item(), leaf.grad.numpy()[0]
+
+    state, begin = {"cost": np.inf, "runs": 0}, time.perf_counter()
+    with suppress(ReachedError):
+        minimize(value_and_gradient, starts[0], jac=True, method="L-BFGS-B", options={"maxiter": 5000})
+    note = "" if state["cost"] <= goal else "stopped above the goal"
+    finished("SciPy L-BFGS-B (gradient)", time.perf_counter() - begin, state["runs"], state["cost"], note)
+
+    def residual(u):
+        with torch.no_grad():
+            row = torch.as_tensor(u[None])
+            data = problem.whiten(problem.value - problem.predict(row))
+            full = torch.cat([data, problem.prior_residual(row)], dim=1)[0].numpy()
+        state["cost"] = min(state["cost"], 0.5 * float(full @ full))
+        state["runs"] += 1
+        if state["cost"] <= goal or time.perf_counter() - begin > budget:
+            raise ReachedError
+        return full
+
+    state, begin = {"cost": np.inf, "runs": 0}, time.perf_counter()
+    with suppress(ReachedError):
+        least_squares(residual, starts[0], diff_step=0.02, max_nfev=200)
+    note = "" if state["cost"] <= goal else "stopped above the goal"
+    finished(
+        "SciPy least_squares (finite differences)", time.perf_counter() - begin, state["runs"], state["cost"], note
+    )
+
+    reference = next(row[1] for row in rows if row[0] == "gauss_newton, 1 start")
+    lines = [
+        f"## Inversion methods to the same cost ({arguments.span} days of NEP, {problem.size} parameters)",
+        "",
+        f"Time until the cost is within {100 * SAME_COST:.0f} percent of the best one found ({best:.2f}); gauss_newton "
+        "is timed until it has converged. Same emulator, error model, start and threads.",
+        "",
+        "| method | s | emulator runs | cost | times gauss_newton (1 start) | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, seconds, runs, cost, note in rows:
+        lines.append(f"| {name} | {seconds:.2f} | {runs} | {cost:.2f} | {seconds / reference:.1f} | {note} |")
+    return "\n".join(lines) + "\n"
+
+
+def adam_until(problem, starts, goal: float, budget: float, lr: float) -> tuple[float, int]:
+    """Adam from one start until the goal or the time budget: best cost, steps (a forward and a backward pass each)."""
+    u = torch.tensor(starts, requires_grad=True)
+    optimizer = torch.optim.Adam([u], lr=lr)
+    best, begin, step = np.inf, time.perf_counter(), 0
+    while best > goal and time.perf_counter() - begin < budget:
+        optimizer.zero_grad()
+        data, prior = problem.cost(u)
+        total = (data + prior).sum()
+        best = min(best, total.item())
+        total.backward()
+        optimizer.step()
+        step += 1
+    return best, step
+
+
+def spans(bench: Bench, arguments) -> str:
+    """Wall time of a whole inversion by span, with the limits of the project."""
+    lines = [
+        "## A whole inversion: 8 starts, error model, Laplace posterior (NEP, 36 parameters)",
+        "",
+        "| span (days) | s | limit (s) | emulator runs | informed parameters |",
+        "|---|---|---|---|---|",
+    ]
+    longest = len(bench.weather.dates) - bench.emulator.configuration.evaluation.context_days
+    bench.inverter.invert_stretches(bench.prior, [bench.stretch(30)])
+    for span, limit in ((30, 2), (365, 10), (1826, 40)):
+        if span > longest:
+            lines.append(f"| {span} | - | {limit} | - | the ensemble's weather is too short |")
+            continue
+        result = bench.inverter.invert_stretches(bench.prior, [bench.stretch(span)])
+        informed = int((result.posterior.sd_ratio < 0.7).sum())
+        lines.append(f"| {span} | {result.seconds:.1f} | {limit} | {result.problem.evaluations} | {informed} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
+
+
+def mcmc(bench: Bench, arguments) -> str:
+    """Means and standard deviations of Laplace, ensemble and emcee for the informed parameters."""
+    try:
+        import emcee
+    except ImportError:
+        raise UserError("--part mcmc needs emcee: pip install emcee") from None
+    problem = bench.problem(arguments.span)
+    from inversion_methods import ensemble_smoother
+    from posterior import laplace_posterior
+
+    fit = gauss_newton(problem, starting_points(problem, 8, arguments.seed), bench.inverter.config)
+    laplace = laplace_posterior(problem, fit, 4000, arguments.seed)
+    smoother = ensemble_smoother(problem, override(bench.inverter.config, method="ensemble"))
+    walkers = 4 * problem.size
+    sampler = emcee.EnsembleSampler(
+        walkers, problem.size, lambda u: -problem.costs(u)[0], vectorize=True,
+        moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)],
+    )  # fmt: skip
+    begin, state = time.perf_counter(), laplace.latent[:walkers]
+    steps = 0
+    while time.perf_counter() - begin < 60 * arguments.minutes:
+        state = sampler.run_mcmc(state, 50)
+        steps += 50
+    chain = sampler.get_chain(discard=steps // 3, flat=True)
+    time_scale = sampler.get_autocorr_time(discard=steps // 3, quiet=True)
+    lines = [
+        f"## Posterior of {arguments.span} days of NEP: Laplace and ensemble against MCMC",
+        "",
+        f"emcee, {walkers} walkers, {steps} steps (first third dropped), autocorrelation time "
+        f"{np.median(time_scale):.0f} steps (median), {len(chain)} states. Latent units (prior sd 1).",
+        "",
+        "| parameter | MCMC mean | sd | Laplace mean | sd | ensemble mean | sd |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = problem.latent.free_names
+    worst = {"Laplace": [0.0, 0.0], "ensemble": [0.0, 0.0]}
+    for i in np.argsort(chain.std(axis=0))[:10]:
+        mean, sd = chain[:, i].mean(), chain[:, i].std()
+        row = f"| {names[i]} | {mean:.2f} | {sd:.2f} |"
+        for name, samples in (("Laplace", laplace.latent), ("ensemble", smoother.members)):
+            row += f" {samples[:, i].mean():.2f} | {samples[:, i].std():.2f} |"
+            if sd < 0.7:
+                shift = abs(samples[:, i].mean() - mean) / sd
+                worst[name][0] = max(worst[name][0], shift)
+                worst[name][1] = max(worst[name][1], abs(samples[:, i].std() / sd - 1))
+        lines.append(row)
+    lines.append("")
+    for name, (shift, spread) in worst.items():
+        lines.append(
+            f"{name}, informed parameters (sd < 0.7): largest shift of the mean {100 * shift:.0f} percent of a "
+            f"posterior sd, largest difference of the sd {100 * spread:.0f} percent."
+        )
+    return "\n".join(lines) + "\n"
+
+
+class SimulatorForward:
+    """The process model in place of the emulator: physical (batch, parameter) -> fluxes of the stretches."""
+
+    def __init__(self, bench: Bench, stretches) -> None:
+        self.bench, self.stretches = bench, stretches
+        self.runs = 0
+        self.scale = torch.as_tensor(bench.inverter.static_scale)
+
+    def __call__(self, physical: torch.Tensor) -> list[torch.Tensor]:
+        """(batch, parameter) -> one (batch, day, 4) Mg C ha-1 day-1 for each stretch."""
+        self.runs += len(physical)
+        bench = self.bench
+        fluxes = simulate_vectors(physical.numpy(), bench.emulator.parameter_names, bench.weather, bench.site)
+        return [torch.as_tensor(on_stretches(fluxes, bench.weather.dates, [s])) for s in self.stretches]
+
+
+def simulator(bench: Bench, arguments) -> str:
+    """Estimates of the plain and of the refined emulator against Gauss-Newton on the simulator."""
+    from inversion_problem import InversionProblem
+    from refine import Refinement
+
+    stretch = bench.stretch(arguments.span)
+    plain = bench.inverter.invert_stretches(bench.prior, [stretch])
+    order = [DYNAMIC_FEATURES.index(name) for name in bench.emulator.feature_names]
+    refinement = Refinement(
+        bench.inverter,
+        lambda values: simulate_vectors(values, plain.names, bench.weather, bench.site),
+        bench.weather, stretch.context, order, np.empty((0, len(plain.names))),
+        np.empty((0, len(bench.weather.dates), len(TARGETS)), dtype=np.float32),
+    )  # fmt: skip
+    begin = time.perf_counter()
+    refined, rounds = refinement.run(plain, [stretch], 50)
+    refine_seconds = time.perf_counter() - begin
+
+    forward = SimulatorForward(bench, [stretch])
+    observations = plain.problem.observations
+    errors = make_error_model(observations, None, ErrorModelConfig(emulator=False, discrepancy=False))
+    problem = InversionProblem(forward, observations, plain.problem.latent, errors)
+    begin = time.perf_counter()
+    gold = gauss_newton(problem, refined.fit.u[None], bench.inverter.config)
+    gold_seconds = time.perf_counter() - begin
+    from posterior import laplace_posterior
+
+    posterior = laplace_posterior(problem, gold, 2000, arguments.seed)
+    names, sd = plain.problem.latent.free_names, posterior.sd_ratio
+    truth = plain.problem.latent.latent(bench.truth[0])
+    lines = [
+        f"## Refined emulator against Gauss-Newton on the simulator ({arguments.span} days of NEP, noise {NOISE})",
+        "",
+        f"Refinement: {len(refinement.parameters)} simulator runs in {len(rounds)} rounds, {refine_seconds:.0f} s; "
+        f"Gauss-Newton on the simulator: {forward.runs} runs, {gold_seconds:.0f} s. Latent units (prior sd 1).",
+        "",
+        "| informed parameter | truth | simulator | sd | plain emulator | sd | refined emulator | sd |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    informed = np.flatnonzero(sd < 0.7)
+    shown = informed if len(informed) else np.argsort(sd)[:5]
+    for i in shown:
+        lines.append(
+            f"| {names[i]} | {truth[i]:.2f} | {gold.u[i]:.2f} | {sd[i]:.2f} | {plain.fit.u[i]:.2f} | "
+            f"{plain.posterior.sd_ratio[i]:.2f} | {refined.fit.u[i]:.2f} | {refined.posterior.sd_ratio[i]:.2f} |"
+        )
+    for name, fit in (("plain", plain.fit), ("refined", refined.fit)):
+        lines.append("")
+        lines.append(
+            f"Largest distance of the {name} emulator's estimate from the simulator's, parameters above: "
+            f"{np.abs(fit.u - gold.u)[shown].max():.3f} prior sd."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def footer(arguments, part: str) -> str:
+    """Command and machine."""
+    return (
+        f"\n`python benchmarks/benchmark_inversion.py --part {part} --span {arguments.span} --seed {arguments.seed}` "
+        f"on {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads, "
+        f"PyTorch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the end.\n"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
