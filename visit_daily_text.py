@@ -112,6 +112,8 @@ def parse_daily_file(
     path: Path, content: bytes, columns: Sequence[str] | None = None, fluxes: bool = True
 ) -> DailyFile:
     """read_daily_file for content already in memory; `path` is only named in errors."""
+    if b"\0" in content:
+        raise UserError(f"{path}: not a text file (it holds zero bytes); run this sample again")
     counts, lines = _tokens_per_line(content)
     if len(counts) == 0:
         raise UserError(f"{path}: the file is empty; run this sample again")

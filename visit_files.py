@@ -143,18 +143,23 @@ def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...
     of a missing or repeated id, a repeated name, a NaN or anything that is no number.
     """
     path = existing_file(path, "run run_perturbations.py first, or give the folder that holds it")
+    options = {"dtype": str, "skipinitialspace": True, "encoding": "utf-8-sig"}
     try:
-        table = pd.read_csv(path, dtype=str, index_col=False, skipinitialspace=True, encoding="utf-8-sig")
+        header = pd.read_csv(path, header=None, nrows=1, keep_default_na=False, **options).iloc[0]
+        table = pd.read_csv(path, index_col=False, **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error})") from None
-    table.columns = [str(column).strip() for column in table.columns]
+        raise UserError(
+            f"{path}: not readable as CSV ({error}); expected sample_id and one column a parameter, one row a run"
+        ) from None
+    table.columns = [column.strip() for column in header]  # pandas would rename the second of two equal names
     if "sample_id" not in table.columns:
         raise UserError(f"{path}: column 'sample_id' is missing; found {', '.join(table.columns[:6])}, ...")
     columns = [column for column in table.columns if column != "sample_id"]
     names = [canonical_name(column) or column for column in columns]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{path}: parameter {name} has {names.count(name)} columns; keep one")
+    for name in ("sample_id", *names):
+        count = max(names.count(name), list(table.columns).count(name))
+        if count > 1:
+            raise UserError(f"{path}: {name} has {count} columns; keep one")
     if table.empty or not names:
         raise UserError(f"{path}: holds no runs or no parameters; it needs sample_id and one column a parameter")
     values = np.empty((len(table), len(names)))
@@ -170,7 +175,8 @@ def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...
             row = int(bad.argmax())
             found = "empty or NaN" if pd.isna(table[column].iloc[row]) else repr(table[column].iloc[row])
             kind = "a whole number from 0" if column == "sample_id" else "a finite number"
-            raise UserError(f"{path}, line {row + 2}: {column} is {found}, expected {kind}; correct or remove the row")
+            what = "fill or remove the column" if bad.all() and len(bad) > 1 else "correct or remove the row"
+            raise UserError(f"{path}, line {row + 2}: {column} is {found}, expected {kind}; {what}")
     ids = ids.astype(np.int64)
     repeated = pd.Series(ids).duplicated().to_numpy()
     if repeated.any():
@@ -196,7 +202,12 @@ def failed_samples(path: str | Path) -> set[int]:
     """Sample ids whose status in an experiment_results.csv is 'failed'; empty when there is no such file."""
     if not Path(path).is_file():
         return set()
-    table = pd.read_csv(path, dtype=str)
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not readable as CSV ({error}); restore it, or remove it (it lists failed runs)"
+        ) from None
     if not {"sample_id", "status"} <= set(table.columns):
         return set()
     failed = table.loc[table["status"].str.strip().str.lower() == "failed", "sample_id"]

@@ -1,4 +1,4 @@
-"""Daily files and ensembles: round trips, users' variants, the binary copy, and every kind of damage with its message."""
+"""Daily files and ensembles: round trips, users' variants, the binary copy, every kind of damage with its message."""
 
 import os
 import shutil
@@ -166,6 +166,13 @@ def test_failed_runs_are_left_out_with_a_notice(ensemble, capsys):
     assert "1 failed runs left out (samples 1;" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"", b"sample_id,status\n1,\xff\n"])
+def test_damaged_results_table_is_named(ensemble, content):
+    (ensemble / "experiment_results.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"experiment_results.csv: not readable as CSV .*; restore it, or remove it"):
+        load_ensemble(ensemble)
+
+
 def test_constant_parameter_stays_with_a_notice(ensemble, capsys):
     table = pd.read_csv(ensemble / "parameter_summary.csv")
     table["tree_pmax"] = 20.0
@@ -304,12 +311,13 @@ DAMAGE = {
     "NaN weather": (set_field(12, 4, "NaN"), r"line 12: tmp_sfc is nan, expected 180 to 350 K"),
     "infinite": (set_field(12, 14, "inf"), r"line 12: gpp is inf"),
     "stars": (set_field(12, 15, "*****"), r"line 12, column 16: '\*\*\*\*\*' is not a number"),
-    "other unit": (set_field(12, 10, "8.4"), r"line 12: prate_sfc is 8.4, expected 0 to 0.02 kg m-2 s-1; check the unit"),
+    "other unit": (set_field(12, 10, "8.4"), r"line 12: prate_sfc is 8.4, expected 0 to 0.02 kg m-2 s-1; check the"),
     "other dates": (shift_dates, r"770 days, 2011-07-01 to .*, the other files have 800"),
     "no date": (set_field(3, 3, "32"), r"line 3: year 2011, doy 153, month 6, day 32 is no date"),
     "doy from 1": (set_field(3, 1, "154"), r"doy 154, month 6, day 3 is no date \(doy counts from 0\)"),
     "other weather": (set_field(9, 5, "301.5"), r"tmp_2m on 2011-06-09 is 301.5, in LHP_.*txt it is .*one weather"),
     "empty": (lambda path: path.write_text(""), r"the file is empty"),
+    "binary": (lambda path: path.write_bytes(bytes(range(256)) * 9), r"not a text file \(it holds zero bytes\)"),
     "header only": (lambda path: path.write_text(" ".join(DAILY_COLUMNS)), r"no rows below the header"),
 }  # fmt: skip
 
@@ -331,11 +339,13 @@ SUMMARY_DAMAGE = {
                             r"sample 10 has no file .*4 missing of 8"),
     "duplicate id": (lambda t: t.assign(sample_id=[0, 1, 1, 3]), r"line 4: sample_id 1 is there twice"),
     "NaN": (lambda t: t.assign(tree_lue=[0.1, np.nan, 0.2, 0.3]), r"line 3: tree_lue is empty or NaN"),
-    "NaN column": (lambda t: t.assign(tree_lue=np.nan), r"line 2: tree_lue is empty or NaN, expected a finite number"),
+    "NaN column": (lambda t: t.assign(tree_lue=np.nan), r"line 2: tree_lue is empty or NaN, .*fill or remove the"),
     "text": (lambda t: t.assign(tree_lue=["a", "b", "c", "d"]), r"line 2: tree_lue is 'a'"),
     "no id": (lambda t: t.drop(columns="sample_id"), r"column 'sample_id' is missing"),
     "fractional id": (lambda t: t.assign(sample_id=[0, 1, 2.5, 3]), r"line 4: sample_id is '2.5', expected a whole"),
     "same parameter twice": (lambda t: t.assign(TREE_LUE=1.0), r"tree_lue has 2 columns"),
+    "same column twice": (lambda t: t.assign(x=1.0).rename(columns={"x": "tree_lue"}), r"tree_lue has 2 columns; keep"),
+    "id twice": (lambda t: t.assign(x=1.0).rename(columns={"x": "sample_id"}), r"sample_id has 2 columns; keep one"),
     "no parameters": (lambda t: t[["sample_id"]], r"holds no runs or no parameters"),
     "no runs": (lambda t: t.iloc[:0], r"holds no runs"),
 }  # fmt: skip
