@@ -7,6 +7,7 @@ An engine is sent to worker processes, returns every run's result or the reason 
 into the ensemble's folder: that is the parent's job, so workers need not share a disk with it.
 """
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -217,6 +218,12 @@ def _execute(command: list[str], workdir: Path, log, timeout: float) -> str:
     if code < 0:
         return f"killed by signal {-code} ({signal.Signals(-code).name})"
     return f"exit code {code}" if code else ""
+
+
+def weather_hash(weather: Weather) -> str:
+    """SHA-256 of days and values: tells whether an ensemble was made with this weather."""
+    days = weather.dates.astype("datetime64[D]").astype(np.int64)
+    return hashlib.sha256(days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()).hexdigest()
 
 
 def end_with_parent(parent: int) -> None:

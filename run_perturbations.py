@@ -38,6 +38,7 @@ from ensemble_engines import (
     as_columns,
     end_with_parent,
     read_slots,
+    weather_hash,
 )
 from ensemble_writer import Design, EnsembleWriter
 from parameters import CATALOGUE_FILE, DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
@@ -202,10 +203,9 @@ def describe(
     dynamic = None
     if weather is not None:
         first = int((period[0] - weather.dates[0]).astype(int))
-        content = weather.dates.astype("datetime64[D]").astype(np.int64).tobytes() + weather.values.tobytes()
         settings["weather"] = {
             "first": str(weather.dates[0]), "last": str(weather.dates[-1]),
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": weather_hash(weather),
         }  # fmt: skip
         dynamic = weather.values[first : first + len(period)] if arguments.engine == "builtin" else None
     if isinstance(engine, CommandEngine):
@@ -219,7 +219,7 @@ def describe(
     settings["ranges"] = ranges
     notes = {
         "ranges_file": str(arguments.ranges), "weather_source": weather.source if weather else "the user's VISIT",
-        "site_file": str(site.path),
+        "weather_generated": weather is not None and not arguments.weather, "site_file": str(site.path),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__,
                      "numba": numba.__version__, "joblib": joblib.__version__},
         "units": "values in the units of configs/visit_parameters.csv",
