@@ -164,28 +164,20 @@ class InversionProblem:
         residual = self.whiten(self.value - self.predict(u))
         return 0.5 * residual.square().sum(dim=1), 0.5 * self.prior_residual(u).square().sum(dim=1)
 
-    def residual_and_jacobian(
-        self, u: np.ndarray, predicted: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """u (start, size) -> prediction f (start, entry), df/du (start, entry, size), physical units.
+    def jacobian(self, u: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """df/du (start, entry, size) at u (start, size), where the prediction is `predicted` (start, entry).
 
-        Forward differences: all directions of all starts in one batch. `predicted` spares the base point.
+        Forward differences: all directions of all starts in one batch. Mg C ha-1 day-1 a latent unit.
         """
         starts, size = u.shape
-        steps = np.repeat(u[:, None, :], size, axis=1)
-        index = np.arange(size)
         # Step towards the middle, so that a value near a bound keeps its step inside.
         direction = np.where(u > 0, -self.step, self.step)
-        steps[:, index, index] += direction
-        rows = steps.reshape(starts * size, size)
-        if predicted is None:
-            rows = np.concatenate([u, rows])
+        rows = np.repeat(u[:, None, :], size, axis=1)
+        rows[:, np.arange(size), np.arange(size)] += direction
         with torch.no_grad():
-            values = self.predict(torch.as_tensor(rows)).numpy()
-        if predicted is None:
-            predicted, values = values[:starts], values[starts:]
-        jacobian = (values.reshape(starts, size, -1) - predicted[:, None, :]) / direction[:, :, None]
-        return predicted, jacobian.transpose(0, 2, 1)
+            values = self.predict(torch.as_tensor(rows.reshape(starts * size, size))).numpy()
+        slopes = (values.reshape(starts, size, -1) - predicted[:, None, :]) / direction[:, :, None]
+        return slopes.transpose(0, 2, 1)
 
     def central_jacobian(self, u: np.ndarray, step: float = 0.1) -> np.ndarray:
         """df/du (entry, size) at u (size,) by central differences over a wide step: for posteriors, where the float32
