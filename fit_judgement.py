@@ -177,10 +177,15 @@ def verdict(
     if abs(offset) > 0:
         rmse += f", with a constant offset of {offset:+.4f}"
     if reasons:
-        return f"CONFLICT: {label} conflicts with the model ({'; '.join(reasons)}); {rmse}: do not read the parameters."
+        return (
+            f"CONFLICTS WITH THE MODEL: {label} cannot be described ({'; '.join(reasons)}); {rmse}: do not read the "
+            "parameters."
+        )
     if informed is None:
         return f"FITS: the model describes {label} ({rmse}); no posterior was computed, so what it tells is unknown."
     if informed:
         names = ", ".join(informed[:6]) + (" and others" if len(informed) > 6 else "")
-        return f"FITS, INFORMATIVE: the model describes {label} ({rmse}) and the data inform {names}."
-    return f"FITS, UNINFORMATIVE: the model describes {label} ({rmse}), but the data inform no parameter by itself."
+        return f"FITS AND IS INFORMATIVE: the model describes {label} ({rmse}) and the data inform {names}."
+    return (
+        f"FITS BUT IS UNINFORMATIVE: the model describes {label} ({rmse}), but the data inform no parameter by itself."
+    )

@@ -44,8 +44,8 @@ def gauss_newton(problem: InversionProblem, starts: np.ndarray, config: Inversio
     """Levenberg-Marquardt (Marquardt 1963) on the stacked residual, all starts (start, size) in one batch.
 
     An iteration costs one batch of `size` runs a start for the Jacobian (forward differences) and one of five damping
-    values. (Broyden updates between Jacobians were tried: no fewer runs in total.) A start ends when its cost falls by less than `tolerance`, when no damping lowers it any more,
-    or when the budget of iterations is used up.
+    values. (Broyden updates between Jacobians were tried: no fewer runs in total.) A start ends when its cost falls by
+    less than `tolerance`, when no damping lowers it any more, or when the budget of iterations is used up.
     """
     u = np.array(starts, dtype=np.float64)
     cost, predicted = problem.costs(u)

@@ -202,11 +202,11 @@ def _table(r2: float) -> pd.DataFrame:
 
 def test_verdict_has_three_outcomes():
     none = Conflict(pd.DataFrame({"month": [], "conflict": []}), 0.04, 0.5)
-    assert verdict(_table(0.8), none, ["tree_pmax"], [], 0.0).startswith("FITS, INFORMATIVE")
+    assert verdict(_table(0.8), none, ["tree_pmax"], [], 0.0).startswith("FITS AND IS INFORMATIVE")
     assert "tree_pmax" in verdict(_table(0.8), none, ["tree_pmax"], [], 0.0)
-    assert verdict(_table(0.8), none, [], [], 0.0).startswith("FITS, UNINFORMATIVE")
-    assert verdict(_table(-0.2), none, ["a"], [], 0.0).startswith("CONFLICT")
+    assert verdict(_table(0.8), none, [], [], 0.0).startswith("FITS BUT IS UNINFORMATIVE")
+    assert verdict(_table(-0.2), none, ["a"], [], 0.0).startswith("CONFLICTS WITH THE MODEL")
     far = Conflict(pd.DataFrame({"month": [], "conflict": []}), 0.6, 11.0)
-    assert verdict(_table(0.8), far, ["a"], [], 0.0).startswith("CONFLICT")
-    assert verdict(_table(0.8), none, ["a"], ["p", "q", "r"], 0.0).startswith("CONFLICT")
-    assert verdict(_table(0.8), none, ["a"], [], 0.8).startswith("CONFLICT")
+    assert verdict(_table(0.8), far, ["a"], [], 0.0).startswith("CONFLICTS WITH THE MODEL")
+    assert verdict(_table(0.8), none, ["a"], ["p", "q", "r"], 0.0).startswith("CONFLICTS WITH THE MODEL")
+    assert verdict(_table(0.8), none, ["a"], [], 0.8).startswith("CONFLICTS WITH THE MODEL")

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,10 @@ import test_inversion as inversion_script
 from command_line import UserError
 from emulator import load_emulator
 from inversion_config import load_inversion_config, make_inversion_config
+from inversion_inputs import load_matching_ensemble
 from observation_windows import Windows
-from units import TARGETS
+from units import DAILY_COLUMNS, TARGETS
+from visit_files import write_daily_file
 
 CONTRACT = {
     "nep_comparison.png", "loss_history.png", "parameter_changes.png", "parameter_values.csv", "params_snapshot.json",
@@ -90,7 +93,11 @@ def test_observation_mode_leaves_every_file_of_the_contract(trained, tmp_path):
     np.testing.assert_allclose(snapshot["optimized"], table["optimized"])
     assert snapshot == json.loads((tmp_path / "kept.json").read_text())
     summary = (tmp_path / "inversion_summary.txt").read_text()
-    assert summary.split(":")[0] in ("FITS, INFORMATIVE", "FITS, UNINFORMATIVE", "CONFLICT")
+    assert summary.split(":")[0] in (
+        "FITS AND IS INFORMATIVE",
+        "FITS BUT IS UNINFORMATIVE",
+        "CONFLICTS WITH THE MODEL",
+    )
     for line in ("windows: 1", "NEP valid observations: 28", "NEP RMSE prior", "NEP RMSE optimized", "NEP improvement",
                  "NEP R2 optimized (against the observed mean)", "climatology", "constant"):  # fmt: skip
         assert line in summary
@@ -216,6 +223,26 @@ def test_window_index_and_sample_out_of_range(trained, tmp_path):
         invert(trained, tmp_path, "--mode", "simulation", "--sample-id", 50)
 
 
+def test_files_with_another_column_order_are_read_as_in_training(tmp_path):
+    ensemble = tiny_ensemble(runs=2, end="2015-03-31")
+    order = (*DAILY_COLUMNS[:4], *DAILY_COLUMNS[:3:-1])
+    for sample, fluxes in enumerate(ensemble.fluxes):
+        path = tmp_path / f"LHP_1_daily_{sample:04d}.txt"
+        write_daily_file(path, ensemble.dates, ensemble.dynamic, fluxes)
+        rows = [line.split() for line in path.read_text().splitlines()]
+        at = [DAILY_COLUMNS.index(name) for name in order]
+        path.write_text("".join(" ".join(row[i] for i in at) + "\n" for row in rows))
+    table = pd.DataFrame(ensemble.parameters, columns=list(NAMES))
+    table.insert(0, "sample_id", ensemble.sample_ids)
+    table.to_csv(tmp_path / "parameter_summary.csv", index=False)
+    data = SimpleNamespace(column_order=list(order))
+    emulator = SimpleNamespace(configuration=SimpleNamespace(data=data), parameter_names=NAMES, directory=tmp_path)
+    np.testing.assert_allclose(load_matching_ensemble(emulator, tmp_path).fluxes, ensemble.fluxes, atol=1e-7)
+    data.column_order = None
+    with pytest.raises(UserError, match="check the unit and the column order"):
+        load_matching_ensemble(emulator, tmp_path)
+
+
 def test_bad_snapshots(trained, tmp_path):
     path = tmp_path / "snapshot.json"
     for content, message in (
@@ -223,6 +250,8 @@ def test_bad_snapshots(trained, tmp_path):
         ({"names": list(NAMES)[1:], "optimized": [1] * 4}, "no value for 'tree_pmax'"),
         ({"names": list(NAMES), "optimized": [1, 2]}, "'prior' must hold 5 finite numbers"),
         ({"values": 3}, "holds no 'names' and 'optimized'"),
+        ({"names": 3, "optimized": [1]}, "holds no 'names' and 'optimized'"),
+        ({"names": list(NAMES), "optimized": [1] * 5, "metadata": [1]}, "give a params_snapshot.json of"),
     ):
         path.write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):
