@@ -4,8 +4,8 @@
 
 Each ensemble comes from run_perturbations.py (or is a nested subset, `DIR:90` = its first 90 runs). 10 percent of its
 runs are never trained on; they are the unseen ones. Test year, free running over the whole year after 180 days of
-context. The Gaussian process predicts each flux's mean over the test year from the parameters; its R2 is that of run means,
-where the emulator's is given too. Writes a table (.md, .csv) and a figure (.png).
+context. The Gaussian process predicts each flux's mean over the test year from the parameters; its R2 is that of run
+means, where the emulator's is given too. Writes a table (.md, .csv) and a figure (.png).
 """
 
 import platform

@@ -84,6 +84,16 @@ def test_forward_equals_simulate_over_the_same_days(options):
     assert torch.allclose(model(both[:, :90], static, both[:, 90:]), model.simulate(static, dynamic, 90), atol=1e-6)
 
 
+def test_known_weather_is_recognised_and_other_weather_is_not():
+    model, dynamic, static = fitted(RECOMMENDED)
+    first = model.simulate(static, dynamic, 30)
+    other = dynamic.clone()
+    other[40, 6] += 3.0  # rain
+    changed = model.simulate(static, other, 30)
+    assert not torch.equal(changed, first) and torch.equal(model.simulate(static, dynamic, 30), first)
+    assert torch.allclose(model.double().simulate(static.double(), dynamic.double(), 30).float(), first, atol=1e-3)
+
+
 def test_one_pass_equals_day_by_day():
     model, dynamic, static = fitted(RECOMMENDED)
     state_of, prepared = model.encode_static(static), model.prepare_days(dynamic[:40].expand(5, -1, -1))
