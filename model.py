@@ -223,8 +223,8 @@ class StaticConditionedLSTM(nn.Module):
     def extra_columns(self, dynamic: torch.Tensor) -> torch.Tensor:
         """Season and soil water (B, T, EXTRA) of scaled weather (B, T, 10), which depend on no parameter.
 
-        An inversion asks for the same weather again and again, and the water balance goes day by day: the last answer is
-        kept.
+        An inversion asks for the same weather again and again, and the water balance goes day by day: the last answer
+        is kept.
         """
         known = self._known_weather
         if known is not None:
