@@ -16,7 +16,7 @@ LAGS = (1, 7, 30)
 
 
 def scores(observed: np.ndarray, predicted: np.ndarray, reference: float | None = None) -> dict[str, float]:
-    """RMSE, bias (predicted - observed), sd of the observed (Mg C ha-1 day-1), R2 against the observed mean, correlation.
+    """RMSE, bias (predicted - observed), sd of the observed (Mg C ha-1 day-1), R2 against their mean, correlation.
 
     observed, predicted: (day,). R2 is the Nash-Sutcliffe efficiency 1 - MSE / variance around `reference` (default:
     the mean of these days). NaN where it is undefined (fewer than two days, no variance).
