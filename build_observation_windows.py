@@ -38,12 +38,14 @@ def build_windows(
     stride: int = 1,
     min_valid: int = 1,
     max_gap: int | None = None,
+    source: str = "the observations",
 ) -> Windows:
     """Windows whose target days all lie in start..end and whose context the weather covers.
 
     observed: from read_observations (days that it lacks are masked); scaler: .names (emulator's features), .mean,
     .scale; stride: days between starts (1: daily, horizon: tiling); min_valid: valid NEP days a window needs;
-    max_gap: longest run of days without a valid one that a window may hold (None: any). UserError when none is left.
+    max_gap: longest run of days without a valid one that a window may hold (None: any); source: the observations' file,
+    for messages. UserError when none is left.
     """
     missing = [name for name in scaler.names if name not in DYNAMIC_FEATURES]
     if missing:
@@ -78,7 +80,7 @@ def build_windows(
     if not keep.any():
         rule = f"at least {min_valid} valid days" + ("" if max_gap is None else f" and no gap above {max_gap} days")
         raise UserError(
-            f"no window with {rule} among {len(starts)} starts from {starts[0]} to {starts[-1]} "
+            f"{source}: no window with {rule} among {len(starts)} starts from {starts[0]} to {starts[-1]} "
             f"(best has {int(valid.sum(axis=1).max())} valid days); lower --min-valid, or check the observations' dates"
         )
     starts, index, valid = starts[keep], index[keep], valid[keep]
@@ -174,6 +176,12 @@ def main() -> None:
 
     artifacts = Path(arguments.artifacts_dir)
     scaler = load_scaler(arguments.scaler or default_scaler(artifacts), names=DYNAMIC_FEATURES)
+    unknown = [name for name in scaler.names if name not in DYNAMIC_FEATURES]
+    if unknown:
+        raise UserError(
+            f"{arguments.scaler or default_scaler(artifacts)}: scales {unknown[0]}, which is no weather variable "
+            f"({', '.join(DYNAMIC_FEATURES)}); give the emulator's scaler_dynamic"
+        )
     weather = read_weather(arguments.daily, load_site(arguments.site), arguments.first_day)
     observed = read_observations(arguments.obs)
     if not observed["obs_mask"].any():
@@ -184,7 +192,7 @@ def main() -> None:
     start, end = arguments.start or observed["date"].iloc[0], arguments.end or observed["date"].iloc[-1]
     windows = build_windows(
         weather, observed, scaler, pd.Timestamp(start).date(), pd.Timestamp(end).date(), arguments.context_len,
-        arguments.prediction_len, arguments.stride, min_valid, arguments.max_gap,
+        arguments.prediction_len, arguments.stride, min_valid, arguments.max_gap, arguments.obs,
     )  # fmt: skip
     used = (weather.dates >= windows.window_start[0] - DAY * windows.context) & (weather.dates <= windows.dates[-1, -1])
     low, high, meaning = trained_range(artifacts, scaler)

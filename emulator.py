@@ -129,6 +129,7 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
     """
     directory = Path(directory)
     content = read_json(existing_file(directory / CONFIG, "train an emulator first: python train.py"))
+    device = usable_device(device)
     needed = ("configuration", "feature_names", "target_names", "parameter_names", "parameter_space")
     for key in needed:
         if not isinstance(content, dict) or key not in content:
@@ -167,6 +168,13 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
                 f"{directory / f'scaler_{kind}.json'}: its columns are not those of {CONFIG}; the folder mixes "
                 "two models"
             )
+        inside = model.dynamic_mean if kind == "dynamic" else model.static_features.parameter_mean
+        scale = model.dynamic_scale if kind == "dynamic" else model.static_features.parameter_scale
+        if not (_same(inside, scaler.mean, scaler.scale) and _same(scale, scaler.scale, scaler.scale)):
+            raise UserError(
+                f"{directory / f'scaler_{kind}.json'}: is not the scaler that {BEST} was trained with; the folder "
+                "mixes two models, train again"
+            )
         scalers[kind] = scaler
     return Emulator(
         directory=directory, model=model, config=content,
@@ -178,15 +186,29 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
     )  # fmt: skip
 
 
+def _same(inside: torch.Tensor, numbers: np.ndarray, scale: np.ndarray) -> bool:
+    """Whether a model's own float32 numbers are those of a scaler (same unit as `scale`)."""
+    tolerance = 1e-4 * scale + 1e-6 * np.abs(numbers)  # float32 has 7 digits, CO2 some 400 +- 1
+    return bool(np.all(np.abs(inside.cpu().double().numpy() - numbers) <= tolerance))
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The torch device of a name such as cpu, cuda or cuda:1; UserError when it does not exist here."""
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not usable here ({reason}); use --device cpu") from None
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of train.py on the CPU, read with weights_only=True. UserError when missing, damaged or foreign."""
     path = existing_file(path, "train an emulator first: python train.py")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: not readable as a checkpoint ({str(error).splitlines()[0][:100]}); train again"
-        ) from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or ["cut short"])[0][:100]
+        raise UserError(f"{path}: not readable as a checkpoint ({reason}); train again") from None
     if (
         not isinstance(checkpoint, dict)
         or "model_state_dict" not in checkpoint

@@ -8,6 +8,7 @@ within a run. train.py writes emulator_error.json (numbers, with their meaning) 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -164,5 +165,5 @@ def load_errors(directory: str | Path) -> EmulatorErrors | None:
                 archive["dates"].astype("datetime64[D]"), archive["error"], archive["parameters"], archive["distance"],
                 read_json(directory / ERROR_JSON),
             )  # fmt: skip
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"{directory / ERROR_NPZ}: not readable ({error}); run train.py again") from None

@@ -25,7 +25,8 @@ def trained_space(emulator: Emulator, data_dir: str | Path) -> ParameterSpace:
     path = Path(data_dir) / "parameter_log.json"
     if any(reference >= 0 for reference in emulator.space.tied_to) or not path.is_file():
         return emulator.space
-    ranges = (read_json(path).get("settings") or {}).get("ranges") or {}
+    log = read_json(path)
+    ranges = (log.get("settings") or {}).get("ranges") or {} if isinstance(log, dict) else {}
     if not set(emulator.parameter_names) <= set(ranges):
         return emulator.space
     entries = [(name, ranges[name]["min"], ranges[name].get("max_from", ranges[name].get("max"))) for name in ranges]
@@ -74,7 +75,7 @@ def in_order(emulator: Emulator, names, values: np.ndarray, path: Path) -> np.nd
 
 def load_matching_ensemble(emulator: Emulator, data_dir: str | Path) -> Ensemble:
     """The ensemble with its columns in the emulator's order."""
-    ensemble = load_ensemble(data_dir)
+    ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
     values = in_order(emulator, ensemble.parameter_names, ensemble.parameters, Path(data_dir) / "parameter_summary.csv")
     return Ensemble(
         ensemble.directory, ensemble.sample_ids, ensemble.dates, ensemble.dynamic, ensemble.fluxes, values,

@@ -134,7 +134,8 @@ def save_snapshot(path: str | Path, names: Sequence[str], prior, optimized, meta
 def load_snapshot(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """prior, optimized (parameter,) in the order of `names`, metadata. UserError on unknown or missing parameters."""
     content = read_json(path)
-    if not isinstance(content, dict) or not {"names", "optimized"} <= set(content):
+    shaped = isinstance(content, dict) and isinstance(content.get("names"), list) and "optimized" in content
+    if not shaped or not isinstance(content.get("metadata") or {}, dict):
         raise UserError(f"{path}: holds no 'names' and 'optimized'; give a params_snapshot.json of test_inversion.py")
     own = [str(name) for name in content["names"]]
     unknown, missing = [n for n in own if n not in names], [n for n in names if n not in own]

@@ -7,7 +7,7 @@ The file carries feature names, target names and the scaler's numbers, so that a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -148,6 +148,10 @@ def load_windows(
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     existing_file(path, "make it with build_observation_windows.py")
+    if not is_zipfile(path):
+        raise UserError(
+            f"{path}: not readable as .npz (no such archive, or cut short); build it with build_observation_windows.py"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -185,7 +185,10 @@ def make_space(entries: Sequence[tuple[str, float, float | str]], source: str | 
     tied = []
     for name, _, high in entries:
         if isinstance(high, str) and high not in names:
-            raise UserError(f"{source}: the maximum of {name} refers to '{high}', which has no range in this file")
+            raise UserError(
+                f"{source}: the maximum of {name} refers to '{high}', which has no range in this file; "
+                "add its line or give a number"
+            )
         tied.append(names.index(high) if isinstance(high, str) else -1)
     try:
         order = _resolution_order(names, tied)
@@ -224,7 +227,7 @@ def _number(value: object, path: Path, place: str, what: str) -> float:
             raise ValueError
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise UserError(f"{path}, {place}: {what} is {value!r}, expected a number") from None
+        raise UserError(f"{path}, {place}: {what} is {value!r}, expected a number; correct it") from None
 
 
 def _csv_entries(path: Path) -> list[tuple[str, float, float | str]]:

@@ -61,7 +61,7 @@ def read_recovery(path: Path, with_prior: bool) -> pd.DataFrame:
         values = pd.to_numeric(table[name], errors="coerce")
         if values.isna().any():
             line = int(np.flatnonzero(values.isna())[0])
-            raise UserError(f"{path}, line {line + 2}: {name} is {table[name][line]!r}, expected a number")
+            raise UserError(f"{path}, line {line + 2}: {name} is {str(table[name][line])!r}, expected a number")
         table[name] = values
     if table.empty:
         raise UserError(f"{path}: holds no parameter; make it again with evaluate_parameter_recovery.py")

@@ -2,6 +2,8 @@
 contract.
 """
 
+import pickle
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,12 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from command_line import UserError, read_json, warn, write_json, writing
+
+# What unpickling a damaged or foreign file raises.
+UNREADABLE = (
+    pickle.UnpicklingError, zlib.error, AttributeError, EOFError, ImportError, LookupError, OSError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,11 @@ def _load_pickle(path: Path, names: Sequence[str] | None) -> Scaler:
         f"{path}: read as a pickle, which can run code and depends on library versions; trust its origin or "
         "use the JSON twin"
     )
-    scaler = joblib.load(path)
+    try:
+        scaler = joblib.load(path)
+    except UNREADABLE as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise UserError(f"{path}: not readable as a pickle ({reason}); run train.py again, or give the JSON") from None
     if not isinstance(scaler, StandardScaler):
         raise UserError(f"{path}: holds a {type(scaler).__name__}, expected scikit-learn's StandardScaler")
     names = names if names is not None else getattr(scaler, "feature_names_in_", None)

@@ -38,7 +38,7 @@ def driving_weather(
     if weather_path:
         weather = read_weather(weather_path, site)
     elif (Path(data_dir) / "parameter_summary.csv").is_file():
-        ensemble = load_ensemble(data_dir)
+        ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
         weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
     else:
         raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")

@@ -30,7 +30,17 @@ import torch.distributed as distributed
 from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json, writing
 from configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
 from dataset import TrainingData, describe, load_data
-from emulator import BEST, CONFIG, FORMAT, HISTORY, LATEST, load_checkpoint, load_emulator, space_entries
+from emulator import (
+    BEST,
+    CONFIG,
+    FORMAT,
+    HISTORY,
+    LATEST,
+    load_checkpoint,
+    load_emulator,
+    space_entries,
+    usable_device,
+)  # fmt: skip
 from emulator_error import estimate_errors, save_errors
 from emulator_figures import loss_figure, save_figure
 from model import StaticConditionedLSTM, count_parameters, create_model
@@ -113,11 +123,7 @@ def choose_device(name: str, local_rank: int) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{local_rank}"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: not usable here ({reason}); use --device cpu") from None
+    return usable_device(name)
 
 
 def build_model(
@@ -138,9 +144,14 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
     """Content of config.json: everything that load_emulator() and a reader need."""
     ensemble = data.ensemble
     log = ensemble.directory / "parameter_log.json"
+    weather = ensemble.dynamic[data.periods["train"]]  # (day, 10), units.UNITS
     return {
         "format": FORMAT, "configuration": config.as_dict(), "feature_names": list(DYNAMIC_FEATURES),
         "target_names": list(TARGETS), "parameter_names": list(ensemble.parameter_names),
+        "feature_ranges": {  # of the training days, physical: beyond it the emulator extrapolates
+            name: [float(low), float(high)]
+            for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)
+        },
         "parameter_space": space_entries(
             ensemble.parameter_names, ensemble.parameters, read_json(log) if log.is_file() else None
         ),
@@ -224,6 +235,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     torch.manual_seed(config.training.seed)
     generator = torch.Generator().manual_seed(config.training.seed)
     model = build_model(config, data, device, load_site(arguments.site).latitude)
+    record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
     if arguments.resume:
@@ -240,7 +252,6 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         f"{options.batch_size} stretches "
         f"of {options.warmup_days} + {options.scored_days} days"
     )
-    record = describe_training(config, data)
     training_parameters = torch.as_tensor(data.ensemble.parameters[data.seen])
     if rank == 0:
         write_json(directory / CONFIG, record)

@@ -92,6 +92,11 @@ def test_scaler_twins_agree_and_a_lone_pickle_warns(tmp_path, capsys):
     assert np.allclose(scaler.inverse(scaler.transform(values)), values)
     with pytest.raises(UserError, match="no such scaler"):
         load_scaler(tmp_path / "other.json")
+    whole = (tmp_path / "scaler.pkl").read_bytes()
+    for content in (b"", b"abc", whole[:100], b"\x80\x04cno_such_module\nThing\n."):
+        (tmp_path / "scaler.pkl").write_bytes(content)
+        with pytest.raises(UserError, match="scaler.pkl: not readable as a pickle .*; run train.py again"):
+            load_scaler(tmp_path / "scaler.pkl")
 
 
 def test_script_describes_the_ensemble_or_says_how_to_make_one(tmp_path, ensemble):

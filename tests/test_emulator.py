@@ -108,6 +108,10 @@ def spoil(folder, tmp_path, change):
     return copy
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def edit_json(name, **values):
     def change(copy):
         content = json.loads((copy / name).read_text()) | values
@@ -130,8 +134,24 @@ def edit_json(name, **values):
         (lambda copy: torch.save({"weights": 1}, copy / "checkpoint_best.pt"), "belongs to another program"),
         (edit_json("scaler_static.json", names=["a", "b", "c", "d", "e"]), "mixes two models"),
         (edit_json("scaler_dynamic.json", scale=[0.0] * 10), "scales above 0"),
+        (
+            edit_json("scaler_dynamic.json", mean=[1.0] * 10),
+            "is not the scaler that checkpoint_best.pt",
+        ),
+        (
+            edit_json("scaler_static.json", scale=[9.0] * 5),
+            "is not the scaler that checkpoint_best.pt",
+        ),
+        (lambda copy: (copy / "checkpoint_best.pt").write_bytes(b""), r"not readable as a checkpoint \(cut short\)"),
+        (lambda copy: cut(copy / "checkpoint_best.pt"), "not readable as a checkpoint"),
+        (lambda copy: cut(copy / "emulator_error.npz"), "emulator_error.npz: not readable"),
     ],
 )
 def test_a_folder_that_does_not_fit_together_is_refused(folder, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         load_emulator(spoil(folder, tmp_path, change))
+
+
+def test_a_device_that_does_not_exist_is_refused(folder):
+    with pytest.raises(UserError, match="--device cuda:77: not usable here .*; use --device cpu"):
+        load_emulator(folder, "cuda:77")

@@ -168,6 +168,12 @@ def test_scaler_may_be_given_and_its_order_rules(folder):
     )
 
 
+def test_a_scaler_of_something_else_is_named(folder, capsys):
+    Scaler(("tree_sla", "tree_lue"), np.zeros(2), np.ones(2)).save(folder / "static.json")
+    error = refused(folder, capsys, "--scaler", folder / "static.json")
+    assert "static.json: scales tree_sla, which is no weather variable" in error and "scaler_dynamic" in error
+
+
 # ---- windows of other emulators, or of nobody knows whom
 
 
@@ -260,9 +266,10 @@ def test_damaged_window_files(folder, arrays):
     for changed, message in cases:
         with pytest.raises(UserError, match=message):
             load_changed(folder, changed)
-    (folder / "windows.npz").write_bytes((folder / "windows.npz").read_bytes()[:1000])
-    with pytest.raises(UserError, match="not readable as .npz"):
-        load_windows(folder / "windows.npz", DYNAMIC_FEATURES, SCALER)
+    for content in ((folder / "windows.npz").read_bytes()[:1000], b"hello"):
+        (folder / "windows.npz").write_bytes(content)
+        with pytest.raises(UserError, match="not readable as .npz .no such archive, or cut short"):
+            load_windows(folder / "windows.npz", DYNAMIC_FEATURES, SCALER)
     with pytest.raises(UserError, match="no such file; make it with build_observation_windows.py"):
         load_windows(folder / "no.npz", DYNAMIC_FEATURES, SCALER)
 
@@ -309,7 +316,7 @@ def test_bad_observations(folder, capsys, edit, message):
 
 BAD_FLAGS = [
     (("--min-valid", "31"), "--min-valid 31 is more than the 30 days of a window"),
-    (("--min-valid", "30"), "no window with at least 30 valid days among 91 starts from 2012-01-01 to 2012-03-31"),
+    (("--min-valid", "30"), "nep.csv: no window with at least 30 valid days among 91 starts from 2012-01-01 to"),
     (("--min-valid", "2.5"), "--min-valid is 2.5, allowed are whole days, or a share of the window below 1"),
     (("--min-valid", "inf"), "--min-valid inf is more than the 30 days of a window"),
     (("--min-valid", "nan"), "--min-valid is nan, allowed is 0 or more"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,8 @@ from training_loop import (
     validate,
     validation_set,
 )
+from units import DYNAMIC_FEATURES
+from visit_files import load_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +78,26 @@ def test_script_trains_and_leaves_a_loadable_emulator(preset, directory, tmp_pat
         assert not math.isclose(history["train_one_step_loss"][0], history["train_rollout_loss"][0], rel_tol=1e-4)
         loss = 0.7 * history["train_one_step_loss"][0] + 0.3 * history["train_rollout_loss"][0]
         assert history["train_loss"][0] == pytest.approx(loss, rel=1e-5)
-    config = json.loads((out / "config.json").read_text())["configuration"]
+    record = json.loads((out / "config.json").read_text())
+    config, ranges = record["configuration"], record["feature_ranges"]
+    ensemble = load_ensemble(directory)
+    first, last = (np.datetime64(day) for day in config["splits"]["train"])
+    weather = ensemble.dynamic[(ensemble.dates >= first) & (ensemble.dates <= last)]
+    assert list(ranges) == list(DYNAMIC_FEATURES) and 0 < len(weather) < len(ensemble.dates)
+    np.testing.assert_array_equal(list(ranges.values()), np.column_stack([weather.min(axis=0), weather.max(axis=0)]))
     assert config["preset"] == preset and config["model"]["hidden_size"] == 8 and config["training"]["epochs"] == 2
     assert load_emulator(out).model.flux_feedback is (preset == "specification")
+
+
+def test_a_refused_ensemble_costs_no_earlier_emulator(directory, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(directory, data)
+    (data / "parameter_log.json").write_text("{")
+    out.mkdir()
+    (out / "checkpoint_best.pt").write_bytes(b"earlier")
+    done = script("train.py", "--data-dir", data, "--artifacts-dir", out, *TINY)
+    assert done.returncode == 2 and "parameter_log.json: not readable as JSON" in done.stderr.splitlines()[-1]
+    assert [(path.name, path.read_bytes()) for path in out.iterdir()] == [("checkpoint_best.pt", b"earlier")]
 
 
 def test_no_ensemble_says_what_to_do_and_writes_nothing(tmp_path):
