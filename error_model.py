@@ -10,35 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky
 from scipy.optimize import minimize
 
-from inversion_config import TARGET_COMBINATIONS, ErrorModelConfig
-from inversion_data import DAY, Observations
+from emulator_covariance import EmulatorErrorSample, empirical_weight, emulator_covariance
+from inversion_config import ErrorModelConfig
+from inversion_data import Observations
 
 # Estimating the hyper-parameters costs a Cholesky factor a try; blocks of days up to this many entries are enough.
 ENTRIES_FOR_ESTIMATION = 450
-ENTRIES_FOR_WEIGHT = 300
-WEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95])
-BLOCK_DAYS = 60
 EMULATOR_SCALE_SPREAD = 0.35  # sd of log(emulator error here / on average), prior; heavy tails of unseen runs
 DISCREPANCY_DAYS = 30.0  # prior median of the discrepancy's correlation time
 NOISE_SPREAD = 1.5  # sd of log(observation error / day-to-day scatter), prior
 DAYS_SPREAD = 0.7  # sd of log(discrepancy's correlation time), prior
 FLOOR = 1e-12  # (Mg C ha-1 day-1)^2, keeps the covariance positive definite
-
-
-@dataclass(frozen=True)
-class EmulatorErrorSample:
-    """The emulator's errors on runs it never saw: error (run, day, 4) Mg C ha-1 day-1, dates (day,) datetime64[D]."""
-
-    error: np.ndarray
-    dates: np.ndarray
-
-    @property
-    def runs(self) -> int:
-        """Number of unseen runs."""
-        return len(self.error)
 
 
 @dataclass(frozen=True)
@@ -71,7 +56,7 @@ class ErrorModel:
     @property
     def discrepancy(self) -> np.ndarray:
         """(entry, entry) covariance of the model discrepancy."""
-        return _discrepancy(self.observations, self.hyper)
+        return discrepancy_covariance(self.observations, self.hyper)
 
     def covariance(self) -> np.ndarray:
         """(entry, entry), (Mg C ha-1 day-1)^2, target weights included."""
@@ -140,8 +125,8 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
     jacobian: (entry, latent) df/du, Mg C ha-1 day-1 a prior sd. Maximises the marginal likelihood
     N(residual; 0, covariance + J J') (Laplace, type II) with weak priors; at most 60 L-BFGS-B iterations.
     """
-    keep = _blocks(model.observations)
-    observations = _subset(model.observations, keep)
+    keep = model.observations.blocks(ENTRIES_FOR_ESTIMATION)
+    observations = model.observations.subset(keep)
     emulator = None if model.emulator is None else model.emulator[np.ix_(keep, keep)]
     residual, jacobian = residual[keep], jacobian[keep]
     explained = jacobian @ jacobian.T
@@ -158,7 +143,7 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
             return Hyper(sd, scale, np.zeros(targets), first.discrepancy_days)
         return Hyper(sd, scale, np.exp(np.array(x[:targets])), float(np.exp(x[targets])))
 
-    day = _day_numbers(observations)
+    day = observations.day_number
     lag = np.abs(day[:, None] - day[None, :])
     start_sd = np.array([
         _day_to_day_sd(observations.value[observations.of(t)], observations.date[observations.of(t)])
@@ -190,7 +175,7 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
             slope = 2 * hyper.emulator_scale**2 * np.sum(sensitivity * emulator)
             gradient.append(slope + distance / EMULATOR_SCALE_SPREAD)
         if model.estimate_discrepancy:
-            weighted = sensitivity * _discrepancy(observations, hyper)
+            weighted = sensitivity * discrepancy_covariance(observations, hyper)
             ratio = hyper.discrepancy_sd / spread
             value += 0.5 * np.sum(ratio**2)
             for t, target in enumerate(observations.targets):
@@ -222,102 +207,9 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
     return replace(model, hyper=unpack(result.x))
 
 
-def emulator_covariance(
-    sample: EmulatorErrorSample, observations: Observations, weight: float | None = None
-) -> np.ndarray:
-    """(entry, entry) second moment of the emulator's error over the observed entries, Mg2 C ha-2 day-2.
-
-    Mean of the empirical one on the same dates (share `weight`, default empirical_weight) and the stationary one of
-    the same runs; entirely stationary where an entry lies outside the sample's dates.
-    """
-    error = np.stack([_combine(sample.error, t) for t in observations.targets], axis=-1)  # (run, day, target)
-    position = _positions(sample, observations)
-    known = position >= 0
-    if not known.all():
-        return _stationary_covariance(error, observations)
-    if weight is None:
-        weight = empirical_weight(sample, observations)
-    return _mixed_covariance(error, position, observations, weight)
-
-
-def empirical_weight(sample: EmulatorErrorSample, observations: Observations) -> float:
-    """Share of the empirical covariance that predicts left-out runs best, by four-fold cross-validation.
-
-    The empirical covariance knows on which days the emulator errs, but from few runs its small eigenvalues are far
-    too small: the likelihood of runs that it has not seen decides (Ledoit and Wolf 2004 for the idea of shrinkage).
-    """
-    keep = _blocks(observations, ENTRIES_FOR_WEIGHT)
-    observations = _subset(observations, keep)
-    position = _positions(sample, observations)
-    folds = min(4, sample.runs)
-    if folds < 2 or (position < 0).any():
-        return 0.0
-    error = np.stack([_combine(sample.error, t) for t in observations.targets], axis=-1)
-    nugget = 0.01 * np.mean(error**2) * np.eye(len(observations))  # ER = GPP - NEP makes the matrix singular
-    likelihood = np.zeros(len(WEIGHTS))
-    for fold in range(folds):
-        left_out = np.arange(sample.runs) % folds == fold
-        test = error[left_out][:, position, observations.target]
-        stationary = _mixed_covariance(error[~left_out], position, observations, 0.0) + nugget
-        empirical = _mixed_covariance(error[~left_out], position, observations, 1.0) + nugget
-        for k, weight in enumerate(WEIGHTS):
-            factor = cholesky((1 - weight) * stationary + weight * empirical, lower=True)
-            white = solve_triangular(factor, test.T, lower=True)
-            # The scale is estimated with every fit, so only the shape of the covariance is judged.
-            count = white.size
-            likelihood[k] -= 0.5 * count * np.log(np.mean(white**2)) + left_out.sum() * np.log(np.diag(factor)).sum()
-    return float(WEIGHTS[int(np.argmax(likelihood))])
-
-
-def _positions(sample: EmulatorErrorSample, observations: Observations) -> np.ndarray:
-    """(entry,) index into the sample's days, -1 where the date is unknown or outside."""
-    dated = ~np.isnat(observations.date)
-    offset = np.where(dated, observations.date, sample.dates[0]) - sample.dates[0]
-    position = (offset / DAY).astype(int)
-    return np.where(dated & (position >= 0) & (position < len(sample.dates)), position, -1)
-
-
-def _mixed_covariance(error, position, observations, weight: float) -> np.ndarray:
-    covariance = np.zeros((len(observations), len(observations)))
-    if weight < 1:
-        covariance += (1 - weight) * _stationary_covariance(error, observations)
-    if weight > 0:
-        columns = error[:, position, observations.target]  # (run, entry)
-        covariance += weight * (columns.T @ columns) / len(columns)
-    return covariance
-
-
-def _combine(fluxes: np.ndarray, target: str) -> np.ndarray:
-    return fluxes.astype(np.float64) @ np.asarray(TARGET_COMBINATIONS[target])
-
-
-def _stationary_covariance(error: np.ndarray, observations: Observations) -> np.ndarray:
-    """Autocovariance by lag, averaged over runs and days (divided by all days, so that it is positive definite)."""
-    days = error.shape[1]
-    spectrum = np.fft.rfft(error, n=2 * days, axis=1)
-    cross = np.einsum("rfa,rfb->fab", spectrum, spectrum.conj()) / (len(error) * days)
-    lagged = np.fft.irfft(cross, n=2 * days, axis=0)  # (lag modulo 2 days, target, target)
-    day = _day_numbers(observations)
-    lag = day[:, None] - day[None, :]
-    same = (observations.stretch[:, None] == observations.stretch[None, :]) | np.isfinite(
-        observations.date.astype("datetime64[D]").astype(float)
-    )[:, None]
-    inside = (np.abs(lag) < days) & same
-    values = lagged[
-        np.where(inside, lag, 0).astype(int) % (2 * days),
-        observations.target[:, None], observations.target[None, :],
-    ]  # fmt: skip
-    return np.where(inside, values, 0.0)
-
-
-def _day_numbers(observations: Observations) -> np.ndarray:
-    """(entry,) days since 1970, or the day inside its stretch where the date is unknown."""
-    known = ~np.isnat(observations.date)
-    return np.where(known, observations.date.astype("datetime64[D]").astype(np.int64), observations.day)
-
-
-def _discrepancy(observations: Observations, hyper: Hyper) -> np.ndarray:
-    day = _day_numbers(observations)
+def discrepancy_covariance(observations: Observations, hyper: Hyper) -> np.ndarray:
+    """(entry, entry): sd^2 exp(-lag / days) between entries of one target."""
+    day = observations.day_number
     lag = np.abs(day[:, None] - day[None, :])
     dated = ~np.isnat(observations.date)
     together = (observations.target[:, None] == observations.target[None, :]) & (
@@ -334,7 +226,7 @@ def _covariance(observations: Observations, emulator: np.ndarray | None, hyper: 
     if emulator is not None:
         covariance += hyper.emulator_scale**2 * emulator
     if np.any(hyper.discrepancy_sd > 0):
-        covariance += _discrepancy(observations, hyper)
+        covariance += discrepancy_covariance(observations, hyper)
     return covariance
 
 
@@ -343,22 +235,3 @@ def _day_to_day_sd(value: np.ndarray, date: np.ndarray) -> float:
     if len(value) < 3:
         return max(float(np.abs(value).mean()), 1e-3)
     return max(float(np.diff(value).std() / np.sqrt(2)), 1e-5)
-
-
-def _blocks(observations: Observations, most: int = ENTRIES_FOR_ESTIMATION) -> np.ndarray:
-    """Indices of entries in evenly spaced blocks of days, `most` at most (about)."""
-    total = len(observations)
-    if total <= most:
-        return np.arange(total)
-    block = _day_numbers(observations) // BLOCK_DAYS + 10**6 * observations.stretch
-    names = np.unique(block)
-    wanted = max(1, int(len(names) * most / total))
-    chosen = names[np.linspace(0, len(names) - 1, wanted).round().astype(int)]
-    return np.flatnonzero(np.isin(block, chosen))
-
-
-def _subset(observations: Observations, keep: np.ndarray) -> Observations:
-    return replace(
-        observations,
-        **{name: getattr(observations, name)[keep] for name in ("value", "sd", "stretch", "day", "target", "date")},
-    )

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from command_line import UserError, warn
-from error_model import EmulatorErrorSample, ErrorModel, estimate_hyper, make_error_model
+from emulator_covariance import EmulatorErrorSample
+from error_model import ErrorModel, estimate_hyper, make_error_model
 from inversion_config import InversionConfig, make_inversion_config
 from inversion_data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
 from inversion_methods import Fit, adam, ensemble_smoother, gauss_newton, starting_points

@@ -18,6 +18,7 @@ OBSERVABLE = (*TARGETS, "er")  # columns of observed fluxes: a tower's ER has it
 DAY = np.timedelta64(1, "D")
 # Scaled weather of two windows on one day may differ by float32 rounding and printed digits, not by more.
 WEATHER_TOLERANCE = 5e-3
+BLOCK_DAYS = 60
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,27 @@ class Observations:
     def of(self, target: str) -> np.ndarray:
         """(entry,) bool: which entries belong to `target`."""
         return self.target == self.targets.index(target)
+
+    @property
+    def day_number(self) -> np.ndarray:
+        """(entry,) days since 1970, or the day inside its stretch where the date is unknown."""
+        known = ~np.isnat(self.date)
+        return np.where(known, self.date.astype("datetime64[D]").astype(np.int64), self.day)
+
+    def subset(self, keep: np.ndarray) -> "Observations":
+        """The entries of an index array or mask."""
+        names = ("value", "sd", "stretch", "day", "target", "date")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
+
+    def blocks(self, most: int) -> np.ndarray:
+        """Indices of entries in evenly spaced blocks of 60 days, about `most` entries at most."""
+        if len(self) <= most:
+            return np.arange(len(self))
+        block = self.day_number // BLOCK_DAYS + 10**6 * self.stretch
+        names = np.unique(block)
+        wanted = max(1, int(len(names) * most / len(self)))
+        chosen = names[np.linspace(0, len(names) - 1, wanted).round().astype(int)]
+        return np.flatnonzero(np.isin(block, chosen))
 
 
 def combine_fluxes(fluxes, target: str):

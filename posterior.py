@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from command_line import writing
-from error_model import EmulatorErrorSample, ErrorModel, _discrepancy, emulator_covariance
+from emulator_covariance import EmulatorErrorSample, emulator_covariance
+from error_model import ErrorModel, discrepancy_covariance
 from inversion_data import Observations, Stretch, combine_fluxes
 from inversion_methods import Fit
 from inversion_problem import InversionProblem
@@ -192,7 +193,7 @@ def _structured(model: ErrorModel, sample: EmulatorErrorSample | None, query: Ob
     extra = len(targets) - len(observed.targets)
     hyper = replace(model.hyper, discrepancy_sd=np.append(model.hyper.discrepancy_sd, np.zeros(extra)))
     if np.any(hyper.discrepancy_sd > 0):
-        total += _discrepancy(joined, hyper)
+        total += discrepancy_covariance(joined, hyper)
     n = len(observed)
     return total[n:, :n], total[n:, n:]
 

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 
 from command_line import UserError, warn, writing
 from emulator import Emulator
-from error_model import EmulatorErrorSample
+from emulator_covariance import EmulatorErrorSample
 from inverse_estimator import InversionResult, StaticParameterInverter
 from inversion_data import Stretch, combine_fluxes, stretch_from_arrays
 from inversion_problem import Forward

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from error_model import EmulatorErrorSample, emulator_covariance, estimate_hyper, make_error_model
+from emulator_covariance import EmulatorErrorSample, emulator_covariance
+from error_model import estimate_hyper, make_error_model
 from fit_judgement import (
     Conflict,
     climatology_baseline,

@@ -297,3 +297,36 @@ def test_a_cost_that_cannot_fall_says_why():
     assert info["reasons"] == ["iteration budget used up"]
     _, info = inverter(model, UNBOUNDED).invert(static.mean, context, future, y, mask)
     assert set(info["reasons"]) <= {"converged", "no damping lowers the cost any more", "joined another start"}
+
+
+def test_the_true_flux_between_observed_days_is_predicted_from_the_correlated_error():
+    """Predictive draws of days in a gap follow the conditional normal of a correlated emulator error."""
+    from dataclasses import replace
+
+    from emulator_covariance import EmulatorErrorSample
+    from posterior import predictive_samples
+
+    model = LinearEmulator()
+    context, future, y, mask = problem(model, days=60, noise=0.0)
+    static, _ = scalers()
+    rng = np.random.default_rng(0)
+    runs = 400  # errors that are constant in time: what is wrong on observed days is as wrong in the gap
+    error = np.zeros((runs, 400, 4), dtype=np.float32)
+    error[:, :, 2] = 0.01 * rng.standard_normal((runs, 1))
+    sample = EmulatorErrorSample(error, np.datetime64("2012-01-01") + np.arange(400))
+    y[0, :, 2] += 0.015  # the emulator is wrong by a constant
+    mask[0, 20:40] = 0
+    config = {"clip_raw_params": {"enabled": False}, "error_model": {"observation_sd": 0.001, "discrepancy": False}}
+    _, info = inverter(model, config, errors=sample).invert(
+        static.mean, context, future, y, mask, window_start=["2012-01-01"]
+    )
+    result = info["result"]
+    latent = np.repeat(result.fit.u[None], 400, axis=0)
+    draws = predictive_samples(result.problem, sample, latent, "nep", 1)
+    gap = draws[:, 20:40]
+    np.testing.assert_allclose(gap.mean(axis=0), y[0, 20:40, 2], atol=0.001)
+    assert gap.std(axis=0).max() < 0.002, "the observed days pin the constant down"
+    nothing = replace(result.problem.error_model, emulator=None)
+    result.problem.set_error_model(nothing)
+    plain = predictive_samples(result.problem, None, latent, "nep", 1)
+    assert np.abs(plain[0, 20:40] - y[0, 20:40, 2]).mean() > 0.01

@@ -13,7 +13,7 @@ from linear_emulator import CONTEXT, FEATURES, PARAMETERS, LinearEmulator, scale
 import recovery_study
 import simulator_check
 from command_line import UserError
-from error_model import EmulatorErrorSample
+from emulator_covariance import EmulatorErrorSample
 from inverse_estimator import StaticParameterInverter
 from inversion_data import stretch_from_arrays
 from parameters import make_space
