@@ -82,7 +82,7 @@ def test_methods_reach_the_same_cost_on_a_bounded_nonlinear_problem():
 
 
 def test_the_contracts_loss_is_minimised_and_reported_at_the_best_iterate():
-    """lambda_prior as a number: masked MSE + lambda x mean squared scaled distance, solved by hand for a linear model."""
+    """lambda_prior as a number: masked MSE + lambda x mean squared scaled distance, solved by hand."""
     model = LinearEmulator()
     context, future, y, mask = problem(model)
     mask[0, 40:] = 0
