@@ -108,11 +108,11 @@ def target_lai(layer, leaf, day, light, t_stem):
 def live_part(pool, size):
     """Sapwood of a stem, or fine roots of a root: the share of live tissue falls as the pool grows.
 
-    Up to 1 Mg C ha-1 the power exceeds the pool, and all of it is alive.
+    Below 1 Mg C ha-1 it exceeds the pool, and dead wood counts negative. Real VISIT runs of small plants answer to
+    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool they could not.
     """
-    grown = _high(pool, 1.0)
-    power = exp(log(grown) * (1.0 - 0.33334 * grown / (size + grown)))
-    return _low(power, pool) if pool > 1.0 else _high(pool, 0.0)
+    held = _high(pool, 1e-12)
+    return exp(log(held) * (1.0 - 0.33334 * held / (size + held))) if pool > 0.0 else 0.0
 
 
 # ---- water -------------------------------------------------------------------------------------------------------

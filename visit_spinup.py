@@ -135,7 +135,7 @@ class _Fast:
         self.state = lanes(start_state(ground)[None])
         self.drive = np.empty((loop.forcing.length, 3 * LANES))
         # exports must be on in every remembered loop, since the soil's map is taken from them
-        self.first_remembered = next(n for n in range(loop.loops + 1) if loop.exports_from(n) == 0)
+        self.first_remembered = -(-(EXPORTS_FROM_YEAR - 1) // loop.forcing.years)
 
     def work(self) -> None:
         days = self.loop.forcing.days
