@@ -78,11 +78,15 @@ def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
 def writing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it only if the block succeeds: no half-written results.
 
-    The temporary name keeps the suffix (NumPy and matplotlib look at it). Parent folders are made.
+    The temporary name keeps the suffix (NumPy and matplotlib look at it). Parent folders are made. UserError when
+    nothing can be written there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:  # a file where the folder should be, no permission, a full disk
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another place for the output") from None
     os.close(handle)
     temporary = Path(name)
     try:

@@ -21,7 +21,7 @@ from scalers import Scaler
 from season import rate_amplitude, season
 from shared_dropout import SharedDropout, shared_random
 from soil_water import DENSE, OPEN, soil_water
-from static_features import StaticFeatures, logarithmic_parameters
+from static_features import LHP_DAY, StaticFeatures, logarithmic_parameters
 from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 
 CO2_COLUMN = DYNAMIC_FEATURES.index("a_co2")
@@ -403,6 +403,7 @@ def describe(preset: str, config: Any, names: Sequence[str], values: np.ndarray)
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
         logarithmic=logarithmic_parameters(names, values),
     )  # fmt: skip
+    model.dynamic_mean.copy_(LHP_DAY[0])  # a possible day: 0 K is none
     days, features, width = config.evaluation, len(DYNAMIC_FEATURES), len(names)
     context, future = (torch.zeros(2, length, features) for length in (days.context_days, days.horizon_days))
     output = model(context, torch.zeros(2, width), future)

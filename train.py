@@ -222,6 +222,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
             print(text)
 
     directory = Path(arguments.artifacts_dir)
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"--artifacts-dir {directory}: is a file; give a folder")
     config, splits_given = resolve_configuration(arguments)
     data_directory = (
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
@@ -302,11 +304,8 @@ def save_scalers(directory: Path, data: TrainingData) -> None:
         scaler.save(directory / f"{name}.json")
         try:
             scaler.save(data.ensemble.directory / f"{name}.json")
-        except OSError as error:
-            warn(
-                f"{data.ensemble.directory}/{name}.pkl not written ({error.strerror}); the one in {directory} "
-                "is what counts"
-            )
+        except (OSError, UserError) as error:  # a read-only ensemble
+            warn(f"{name} is not written beside the data ({error}); the one in {directory} is what counts")
 
 
 def make_board(directory: str):

@@ -36,7 +36,10 @@ def test_prediction_is_the_model_on_scaled_inputs_in_any_batch_size(emulator):
     assert np.allclose(result, emulator.predict(ensemble.parameters, weather, batch=3), atol=1e-7)
     static = torch.as_tensor(emulator.static_scaler.transform(ensemble.parameters), dtype=torch.float32)
     dynamic = torch.as_tensor(emulator.dynamic_scaler.transform(weather), dtype=torch.float32)[None].expand(8, -1, -1)
-    assert np.allclose(result[:, :30], emulator.model(dynamic[:, :180], static, dynamic[:, 180:210]).numpy(), atol=1e-6)
+    window = emulator.model(dynamic[:, :180], static, dynamic[:, 180:210]).numpy()
+    assert np.allclose(emulator.predict(ensemble.parameters, weather[:210]), window, atol=1e-6)
+    # The season is read from the CO2 of the days around a day (season.py): later days reach back 12 days, no further.
+    assert np.allclose(result[:, :18], window[:, :18], atol=1e-6)
     assert np.array_equal(result[..., 2], result[..., 1] - result[..., 3])
 
 
@@ -80,12 +83,11 @@ def test_weights_load_by_hand_as_the_contract_promises(folder, emulator):
 def test_ranges_come_from_the_log_where_it_knows_them():
     values = np.column_stack([np.linspace(0.2, 0.3, 5), np.linspace(0.5, 0.8, 5), np.linspace(1, 2, 5)])
     names = ["tree_alloc_ass", "tree_alloc_abg", "odd"]
-    log = {
-        "ranges": {
-            "tree_alloc_ass": {"min": 0.05, "max_from": "tree_alloc_abg"},
-            "tree_alloc_abg": {"min": 0.275, "max": 0.825},
-        }
+    ranges = {
+        "tree_alloc_ass": {"min": 0.05, "max_from": "tree_alloc_abg"},
+        "tree_alloc_abg": {"min": 0.275, "max": 0.825},
     }
+    log = {"settings": {"ranges": ranges}}  # as run_perturbations.py writes parameter_log.json
     space = make_space([tuple(entry) for entry in space_entries(names, values, log)], "here")
     assert (
         space.tied_to == (1, -1, -1)
@@ -97,7 +99,7 @@ def test_ranges_come_from_the_log_where_it_knows_them():
         ["tree_alloc_abg", 0.5, 0.8],
         ["odd", 1.0, 2.0],
     ]
-    narrow = {"ranges": {"odd": {"min": 1.5, "max": 1.6}}}  # a log of another ensemble
+    narrow = {"settings": {"ranges": {"odd": {"min": 1.5, "max": 1.6}}}}  # a log of another ensemble
     assert space_entries(names, values, narrow)[2] == ["odd", 1.0, 2.0]
 
 

@@ -34,6 +34,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "results").write_text("a file where a folder is wanted")
+    with pytest.raises(UserError, match=r"results/a.json: cannot be written \(.*\); give another place for the output"):
+        write_json(tmp_path / "results" / "a.json", {})
+
+
 def test_json_round_trip_refuses_nan_and_broken_files(tmp_path: Path):
     path = tmp_path / "a" / "b.json"
     write_json(path, {"x": [1, 2.5]})

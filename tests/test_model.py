@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from emulator_examples import script
 
 from atmosphere import background_co2, day_length_hours, sine_of_height, top_of_atmosphere
 from canopy_equilibrium import REST, at_rest, first_guess, read_days, sun
@@ -296,3 +297,9 @@ def test_first_guess_is_near_the_process_model():
         water = (extra[0, 200:, 3] * (1 - share) + extra[0, 200:, 5] * share).numpy()
         assert np.corrcoef(water, lower[run])[0, 1] > 0.95 and abs(water.mean() - lower[run].mean()) < 0.02
     assert np.abs(guess[..., 0].mean(axis=1) / truth.gpp.mean(axis=1) - 1).max() < 0.2
+
+
+def test_script_describes_both_presets_without_a_warning():
+    done = script("model.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "preset specification: LSTM 2 x 256, flux feedback on" in done.stdout and "preset recommended" in done.stdout

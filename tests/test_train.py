@@ -112,6 +112,7 @@ def test_no_ensemble_says_what_to_do_and_writes_nothing(tmp_path):
         (["--preset", "best"], "no preset 'best'"),
         (["--train-period", "2015", "2016", "--validation-period", "2016", "2016"], "must follow each other"),
         (["--epochs", "0"], "training.epochs is 0"),
+        (["--artifacts-dir", __file__], "is a file; give a folder"),
         (["--max-minutes", "-1"], "--max-minutes is -1"),
         (["--device", "cuda:77"], "use --device cpu"),
         (["--mixed-precision", "--device", "cpu"], "needs a GPU"),
