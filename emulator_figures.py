@@ -66,7 +66,7 @@ def series_figure(dates: np.ndarray, predicted: np.ndarray, truth: np.ndarray, l
         axes.plot(dates, y, color="C1", lw=0.8, label="emulator")
         axes.set_ylabel(f"NEP\n({FLUX_UNIT})")
         axes.set_title(label, fontsize=9, loc="left")
-    figure.axes[0].legend(loc="upper right", ncols=2)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
