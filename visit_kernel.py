@@ -5,9 +5,16 @@ eight samples, and its body (visit_physics.py) is written so that the compiler c
 processor without them it runs the same way, slower, with the same bits in the result.
 """
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 from numba import njit
 
+import vector_math
+import visit_forcing
+import visit_layout
+import visit_physics
 from visit_forcing import Day
 from visit_layout import C3_ROW, FLOWS, SOIL_ROW, STATE, Ground, Layer, Soil, State
 from visit_physics import _inline, ecosystem_day
@@ -15,6 +22,20 @@ from visit_physics import _inline, ecosystem_day
 LANES = 8
 NEVER = np.iinfo(np.int64).max
 _compile = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def _version() -> int:
+    """Number that changes with the source of everything that is inlined below.
+
+    Numba's cache on disk looks only at the file of the cached function, and would keep running code compiled from an
+    older visit_physics.py. The default of an argument belongs to the function's type, and so to the cache's key.
+    """
+    files = (module.__file__ for module in (vector_math, visit_forcing, visit_layout, visit_physics))
+    digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).digest()
+    return int.from_bytes(digest[:6], "little")
+
+
+VERSION = _version()
 
 
 def lanes(rows: np.ndarray) -> np.ndarray:
@@ -65,7 +86,26 @@ def _day(d):
 
 
 @_compile
-def run_days(parameters, ground_values, days, state, exports_from, water_only, fluxes, pools, drive, flows):
+def _record(happened, k, tree, c3, carbon, water):
+    row = 0
+    for j in range(len(tree)):
+        happened[row * LANES + k] = tree[j]
+        row += 1
+    for j in range(len(c3)):
+        happened[row * LANES + k] = c3[j]
+        row += 1
+    for j in range(len(carbon)):
+        happened[row * LANES + k] = carbon[j]
+        row += 1
+    for j in range(len(water)):
+        happened[row * LANES + k] = water[j]
+        row += 1
+
+
+@_compile
+def run_days(
+    parameters, ground_values, days, state, exports_from, water_only, fluxes, pools, drive, flows, version=VERSION
+):
     """Run up to LANES samples over `days`, updating `state` in place.
 
     parameters, state: from lanes(); ground_values: visit_layout.ground_row; days: (day, forcing) of Forcing.days;
@@ -73,7 +113,7 @@ def run_days(parameters, ground_values, days, state, exports_from, water_only, f
     the number of samples, LANES or 1 (others are slow); water_only: hold all carbon and DOC.
     Filled unless empty: fluxes (sample, day, 5) in the order of FLUXES, pools (sample, day, len(STATE)) at the end of
     each day, drive (day, 3 * LANES) decay factors of litter and humus, and the active humus (Mg C ha-1).
-    Filled unless None: flows (sample, day, len(FLOWS)).
+    Filled unless None: flows (sample, day, len(FLOWS)). version: leave out.
     """
     ground = Ground(ground_values[0], ground_values[1], ground_values[2], ground_values[3], ground_values[4])
     count = len(exports_from)
@@ -131,20 +171,3 @@ def run_days(parameters, ground_values, days, state, exports_from, water_only, f
             for k in range(flows.shape[0]):
                 for j in range(len(FLOWS)):
                     flows[k, d, j] = happened[j * LANES + k]
-
-
-@_compile
-def _record(happened, k, tree, c3, carbon, water):
-    row = 0
-    for j in range(len(tree)):
-        happened[row * LANES + k] = tree[j]
-        row += 1
-    for j in range(len(c3)):
-        happened[row * LANES + k] = c3[j]
-        row += 1
-    for j in range(len(carbon)):
-        happened[row * LANES + k] = carbon[j]
-        row += 1
-    for j in range(len(water)):
-        happened[row * LANES + k] = water[j]
-        row += 1
