@@ -279,7 +279,8 @@ def test_static_features_computed_once_equal_those_computed_each_time():
 
 def test_training_reduces_the_error():
     config, data, model = made("recommended")
-    config = config.override("training", steps_per_epoch=25, batch_size=24, warmup_steps=5)
+    schedule = {"epochs": 12, "steps_per_epoch": 25, "batch_size": 24, "warmup_steps": 5, "learning_rate": 6e-3}
+    config = config.override("training", **schedule)
     windows = validation_set(data, config.override("evaluation", validation_windows=32))
     before = validate(model, data, config, *windows)
     state, generator = TrainingState(), torch.Generator().manual_seed(0)
