@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from command_line import progress
 from parameters import catalogue
 from sites import TEXTURES, Site
 from units import DAYS_PER_YEAR
@@ -21,10 +22,13 @@ from weather import Weather
 FLUXES = ("gpp", "npp", "rh")
 FLOOR = 0.3  # Mg C ha-1 year-1: differences below it count as small, also where the flux is zero
 ROWS_AT_ONCE = 256  # simulated together: bounds the memory
+SCREENED = 3  # runs on which candidates are screened
 FINALISTS = 8  # candidates that screening leaves
+NEAR = 1.5  # a site constant is fitted when its trial value leaves less than this times the least misfit
 BETTER = 0.8  # a step is taken when it leaves less than this share of the misfit
 TIE = 1.01  # hypotheses within 1 percent explain equally well: the simpler one wins
 UPPER_CAPACITY = 143.0  # mm; null in a site's YAML means computed from sand and clay, which gives this at LHP
+FITTED = 0.005  # misfit at which a fitted site constant is near enough
 EXACT = 1e-5  # misfit below which nothing is left to explain
 
 
@@ -85,7 +89,7 @@ def simulated(evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | 
 
 def misfits(
     evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    done: Callable[[int], object] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """(hypothesis,) root mean square of the relative differences between simulated and found fluxes.
 
@@ -103,8 +107,8 @@ def misfits(
             part = group[start : start + size]
             found = simulated(evidence, [hypotheses[i] for i in part], jobs)
             result[part] = np.sqrt((differences(found, evidence.fluxes) ** 2).mean(axis=(1, 2)))
-            if progress:
-                progress(len(part))
+            if done:
+                done(len(part))
     return result
 
 
@@ -180,15 +184,15 @@ def returned(evidence: Evidence, base: Hypothesis) -> list[Hypothesis]:
 
 
 def other_sites(evidence: Evidence, base: Hypothesis) -> list[Hypothesis]:
-    """One site constant changed at a time, over the values it may plausibly have."""
+    """One site constant changed at a time, a good step up and down; the best of them is fitted later."""
     site = replace(evidence.site, **base.constants)
     upper = site.upper_capacity or UPPER_CAPACITY
     trials: dict[str, Sequence[float | str]] = {
-        "lower_capacity": [site.lower_capacity * f for f in (0.4, 0.6, 0.8, 1.25, 1.7, 2.5)],
-        "upper_capacity": [upper * f for f in (0.5, 0.75, 1.33, 2.0)],
-        "altitude": [site.altitude + dz for dz in (-150.0, 150.0, 500.0, 1500.0)],
-        "latitude": [site.latitude + d for d in (-20.0, -8.0, 8.0, 20.0)],
-        "spinup_co2_year": [site.spinup_co2_year + d for d in (-100, -40, -15, 10)],
+        "lower_capacity": [site.lower_capacity * 0.6, site.lower_capacity * 1.7],
+        "upper_capacity": [upper * 0.6, upper * 1.6],
+        "altitude": [site.altitude - 150.0, site.altitude + 600.0],
+        "latitude": [site.latitude - 10.0, site.latitude + 10.0],
+        "spinup_co2_year": [site.spinup_co2_year - 30, site.spinup_co2_year + 10],
         "texture": [texture for texture in TEXTURES if texture != site.texture],
     }
     return [
@@ -238,6 +242,8 @@ def search(evidence: Evidence, jobs: int | None = None, say: Callable[[str], obj
     steps = [(current, float(misfits(evidence, [current], jobs)[0]))]
     while steps[-1][1] > EXACT:
         current, misfit = steps[-1]
+        if current.constants and misfit < FITTED:
+            break
         few = evidence.subset(_worst(evidence, current, jobs))
         near = [*shifted(evidence, current, (-1, 1)), *swapped(evidence, current), *returned(evidence, current)]
         pools = ([*near, *other_sites(evidence, current)], shifted(evidence, current, (-2, 2)))
@@ -259,11 +265,13 @@ def _best_of(
     """The best of `candidates` by the misfit over all runs, of those that screening on `few` runs leaves."""
     if not candidates:
         return None
-    order = np.argsort(misfits(few, candidates, jobs))
+    with progress(total=len(candidates), desc="hypotheses", leave=False) as bar:
+        screened = misfits(few, candidates, jobs, bar.update)
+    order = np.argsort(screened)
     finalists = [candidates[i] for i in order[:FINALISTS]]
-    places = [i for i, hypothesis in enumerate(finalists) if hypothesis.constants != before.constants]
-    if places:  # the best site constant among them is fitted
-        finalists[places[0]] = _refined(few, finalists[places[0]], before, jobs)
+    place = next((i for i, hypothesis in enumerate(finalists) if hypothesis.constants != before.constants), None)
+    if place is not None and screened[order[place]] < NEAR * screened[order[0]]:
+        finalists[place] = _refined(few, finalists[place], before, jobs)
     decided = misfits(evidence, finalists, jobs)
     good = [i for i in range(len(finalists)) if decided[i] <= TIE * decided.min() + EXACT]
     chosen = min(good, key=lambda i: finalists[i].complexity)
@@ -283,9 +291,9 @@ def describe_step(before: Hypothesis, after: Hypothesis) -> str:
 
 
 def _worst(evidence: Evidence, hypothesis: Hypothesis, jobs: int | None) -> list[int]:
-    """The three runs that a hypothesis explains worst: they say most about its rivals."""
+    """The few runs that a hypothesis explains worst: they say most about its rivals."""
     size = (differences(simulated(evidence, [hypothesis], jobs)[0], evidence.fluxes) ** 2).mean(axis=-1)
-    return np.argsort(size)[::-1][:3].tolist()
+    return np.argsort(size)[::-1][:SCREENED].tolist()
 
 
 def _unique(candidates: list[Hypothesis], current: Hypothesis) -> list[Hypothesis]:

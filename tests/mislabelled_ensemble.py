@@ -16,15 +16,18 @@ WRONG_LABELS = {
 WITHOUT_EFFECT = ("tree_lr0", "c3_lr0")  # shedding of deciduous trees: there are none
 
 
-def write_ensemble(directory, weather, site, runs, seed=11, slots=None, file_weather=None):
+def write_ensemble(directory, weather, site, runs, seed=11, slots=None, file_weather=None, names=None):
     """Write `runs` runs in `directory` whose columns went into `slots` (label -> slot name; others into their own).
 
-    weather: what the runs are made with; file_weather: what the files say (default: the same). The parameter columns
-    at the end of the daily files carry the labels too, as in files whose columns are staged by the generator.
+    weather: what the runs are made with; file_weather: what the files say (default: the same). names: the columns
+    (default: all 36, over the plausible ranges). The daily files' parameter columns carry the labels too.
     """
     space = read_ranges()
+    space = space.subset(names) if names else space
     values = draw(space, 4 * runs, seed)
-    values = values[values[:, 0] < 0.55][:runs]  # legal as an albedo too
+    if "tree_alloc_ass" in space.names:  # legal as an albedo too
+        values = values[values[:, space.names.index("tree_alloc_ass")] < 0.55]
+    values = values[:runs]
     slots = slots or {}
     parameters = {slots.get(name, name): values[:, i] for i, name in enumerate(space.names)}
     result = simulate(parameters, weather, site)
