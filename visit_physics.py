@@ -43,7 +43,8 @@ def _clip(x, low, high):
 def _leaf_pass(layer, day, ci, gamma, stomatal_slope, p_water, yield_top, a):
     """One pass of the leaf's CO2: -> (P_sat, quantum yield, new intercellular CO2 in ppm).
 
-    The three quotients share one division, and so do leaf rate over conductance.
+    The three quotients share one division, and so do leaf rate and conductance. Neither the CO2 response nor the new
+    CO2 needs an upper limit: ci - gamma is below kmci + ci, and nothing is added to the CO2 of the air.
     """
     off = day.surface_temperature - (layer.topt + 0.01 * ci)
     below = a - off * off
@@ -51,12 +52,12 @@ def _leaf_pass(layer, day, ci, gamma, stomatal_slope, p_water, yield_top, a):
     inverse = 1.0 / (for_yield * for_temperature * for_co2)
     quantum_yield = yield_top * ci * (inverse * for_temperature * for_co2)
     f_temperature = _clip(a * (inverse * for_yield * for_co2), 0.0, 1.0) if below != 0.0 else 1.0
-    f_co2 = _clip(0.30 + 0.70 * (ci - gamma) * (inverse * for_yield * for_temperature), 0.0, 1.0)
+    f_co2 = _high(0.30 + 0.70 * (ci - gamma) * (inverse * for_yield * for_temperature), 0.0)
     p_sat = p_water * f_temperature * f_co2
     light = quantum_yield * day.light_leaf
     both = p_sat * light  # the leaf's rate is both / (p_sat + light)
     conducted = _high(layer.gs_b0 * (p_sat + light) + stomatal_slope * both, 1e-300)
-    return p_sat, quantum_yield, _clip(day.co2 - 1560.0 * both / conducted, 0.0, day.co2)
+    return p_sat, quantum_yield, _high(day.co2 - 1560.0 * both / conducted, 0.0)
 
 
 @_inline

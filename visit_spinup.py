@@ -25,7 +25,8 @@ from visit_layout import DOC, LITTER, SOIL_ROW, STATE, start_state
 
 NO_SERIES, NO_TABLE = np.zeros((0, 0, 0)), np.zeros((0, 0))
 # A state counts as come back when vegetation, water and DOC agree to this share twice running, without drifting apart.
-RETURN_TOLERANCE = 1e-6
+# At 1e-6 two of 500 forests left their cycle again later (day-to-day decisions are all or nothing); at 1e-8 none.
+RETURN_TOLERANCE = 1e-8
 SMALLEST = 1e-6  # Mg C ha-1, mm: pools below are compared absolutely
 HISTORY = 128  # loops that a sample remembers
 LIVING = np.array([i for i in range(len(STATE)) if not LITTER <= i < DOC])
@@ -154,8 +155,9 @@ class _Fast:
             run_days(
                 self.parameters, self.ground, days, self.state, exports, False, NO_SERIES, NO_SERIES, self.drive, None
             )
+            least_active = _smallest(self.drive)
             for lane in active:
-                self._after_loop(lane)
+                self._after_loop(lane, least_active[lane])
 
     def _fill(self, lane: int) -> None:
         try:
@@ -181,7 +183,7 @@ class _Fast:
             table[to] = table[lane]
         self.sample[to], self.sample[lane] = self.sample[lane], -1
 
-    def _after_loop(self, lane: int) -> None:
+    def _after_loop(self, lane: int, least_active: float) -> None:
         """Remember the lane's state; finish its sample if the spin-up is over or its future is known."""
         number, state = self.number[lane], samples(self.state)[lane].copy()
         self.number[lane] += 1
@@ -192,7 +194,7 @@ class _Fast:
         if remembered < 0:
             return
         self.history[lane, remembered % HISTORY] = state
-        self.least_active[lane, remembered % HISTORY] = self.drive[:, 2 * LANES + lane].min()
+        self.least_active[lane, remembered % HISTORY] = least_active
         period, distance = _nearest(self.history[lane], remembered, LIVING, SMALLEST)
         before_period, before_distance = self.match[lane]
         self.match[lane] = (period, distance) if distance < RETURN_TOLERANCE else 0
@@ -208,7 +210,7 @@ class _Fast:
         remaining = self.loop.loops - self.number[lane]
         state = cycle[remaining % period or period].copy()
         pools = cycle[:, LITTER:DOC]
-        if (np.abs(pools[-1] - pools[0]) <= RETURN_TOLERANCE * 1e-2 * pools[-1] + 1e-12).all():
+        if (np.abs(pools[-1] - pools[0]) <= RETURN_TOLERANCE * pools[-1] + 1e-12).all():
             return state
         soil = samples(self.parameters)[lane, SOIL_ROW:]
         matrix = soil_map(soil, self.drive[:, lane], self.drive[:, LANES + lane])
@@ -247,6 +249,16 @@ def _nearest(history, newest, living, smallest):
             if best < 1e-12:
                 break
     return best_period, best
+
+
+@_compile
+def _smallest(drive):
+    """(LANES,) smallest active humus of each lane in a loop; drive: see run_days."""
+    least = np.full(LANES, np.inf)
+    for d in range(drive.shape[0]):
+        for k in range(LANES):
+            least[k] = min(least[k], drive[d, 2 * LANES + k])
+    return least
 
 
 @_compile
