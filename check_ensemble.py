@@ -166,7 +166,7 @@ def explain(
         hidden = sum(not seen for seen in visible(evidence, Hypothesis(), evidence.labels, jobs).values())
         doubt = f", which no relabelling explains; real VISIT leaves about as much (misfit {misfit:.2%})"
         return [
-            "the outputs follow from the labels, the weather and the site"
+            "the labels agree: the outputs follow from them, the weather and the site"
             + (doubt if found else f" (misfit {misfit:.3%})")
             + (f"; {hidden} columns have no visible effect on the fluxes and cannot be checked" if hidden else "")
         ], suspects
