@@ -49,12 +49,14 @@ def main() -> int:
         verdict = "other weather"
     elif misfit <= SAME:
         verdict = "agrees"
-    elif not agreement >= DAILY:
+    elif agreement < DAILY:  # not a number when the labels leave no forest alive: then the search decides
         verdict = "other weather"
     else:
         print("looking for an explanation ...")
         found = search(evidence, arguments.jobs, say=lambda line: print(f"  {line}"))
         verdict = judge(found)
+        if verdict == "unexplained" and daily_agreement(evidence, found.best, arguments.jobs) < DAILY:
+            verdict = "other weather"
     lines, suspects = explain(verdict, found, evidence, misfit, weather_note, arguments.jobs)
     print("\n".join([f"verdict: {verdict}", *lines]))
     if arguments.report:
