@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,6 +197,15 @@ class CommandEngine:
         return run.fluxes, content, "", record
 
 
+_running: set[int] = set()  # programs of this process that have not ended
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a program started by _execute together with everything that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 def _execute(command: list[str], workdir: Path, log, timeout: float) -> str:
     """Run a command in `workdir`, output into `log`; '' on success, else why it failed. Kills what it started."""
     try:
@@ -204,17 +214,17 @@ def _execute(command: list[str], workdir: Path, log, timeout: float) -> str:
         )
     except OSError as error:
         return f"cannot start {command[0]}: {error.strerror}"
+    _running.add(process.pid)
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
         return f"timeout: still running after {timeout:g} s"
     finally:
         # the whole group: a wrapper script's children too, also when this process is interrupted
-        with_group = getattr(os, "killpg", None)
-        if with_group and process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+        if process.poll() is None:
+            _kill_group(process.pid)
         process.wait()
+        _running.discard(process.pid)
     if code < 0:
         return f"killed by signal {-code} ({signal.Signals(-code).name})"
     return f"exit code {code}" if code else ""
@@ -227,11 +237,13 @@ def weather_hash(weather: Weather) -> str:
 
 
 def end_with_parent(parent: int) -> None:
-    """Start a thread that ends this worker process when process `parent` is gone, even by kill -9."""
+    """Start a thread that ends this worker, and the program it waits for, when process `parent` is gone by kill -9."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        for pid in list(_running):
+            _kill_group(pid)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -92,10 +92,15 @@ def load_ensemble(
     if paths:
         missing = [sample for sample in sample_ids.tolist() if sample not in paths]
         if missing:
+            ours = (directory / LOG).is_file()
+            what = "the run_perturbations.py command that began it continues it" if ours else "run it or remove its row"
             raise UserError(
                 f"{directory / SUMMARY}: sample {missing[0]} has no file *_daily_{missing[0]:04d}.txt in {directory} "
-                f"({len(missing)} missing of {len(sample_ids)}); run the sample or remove its row"
+                f"({len(missing)} missing of {len(sample_ids)}); {what}"
             )
+        extra = set(paths) - set(sample_ids.tolist()) - failed
+        if extra:
+            notice(f"{directory}: {len(extra)} daily files without a row in {SUMMARY} left out (sample {min(extra)})")
         wanted = [paths[sample] for sample in sample_ids.tolist()]
         key = ensemble_store.key(sample_ids, columns)
         content = ensemble_store.read(copy, wanted, key) if cache else None
@@ -103,7 +108,10 @@ def load_ensemble(
             signatures = ensemble_store.signatures(wanted)
             dates, dynamic, fluxes, digests = _parse_all(wanted, columns, jobs)
             if cache and os.access(directory, os.W_OK):
-                ensemble_store.write(copy, key, dates, dynamic, fluxes, signatures, digests)
+                try:
+                    ensemble_store.write(copy, key, dates, dynamic, fluxes, signatures, digests)
+                except OSError as error:  # a full disk must not stop the work
+                    notice(f"{copy}: no binary copy left ({error.strerror}); the next loading is slow again")
         else:
             dates, dynamic, fluxes = content
     elif copy.is_file():

@@ -210,11 +210,7 @@ def test_a_hanging_program_is_killed_with_its_children(visit, monkeypatch):
     result = engine.run([1], as_columns(NAMES, values_of(1)))[0]
     assert result.message == "timeout: still running after 1.5 s" and time.monotonic() - begin < 15
     for pid in (visit / "pids").read_text().split():
-        for _ in range(50):
-            if not alive(int(pid)):
-                break
-            time.sleep(0.1)
-        assert not alive(int(pid))
+        assert waited(lambda pid=pid: not alive(int(pid)), 5)
 
 
 def alive(pid):
@@ -257,14 +253,18 @@ def test_a_fixed_parameter_file_name_and_linked_inputs(visit, monkeypatch):
 # ---- through run_perturbations.py
 
 
-def run_ensemble(visit, *arguments, **environment):
-    command = [
+def command_for(visit, *arguments):
+    (visit / "ranges.csv").write_text('0: "tree_lue", 0.03, 0.07\n1: "tree_lc0", 5e-5, 1e-4\n')
+    return [
         sys.executable, str(REPOSITORY / "run_perturbations.py"), "--engine", "command", "--n-samples", "6", "--jobs",
         "2", "--command-template", "./visit {parameters} {sample_id}", "--parameter-template", "lhp.par", "--start",
         "2011-01-01", "--end", "2011-12-31", "--ranges", "ranges.csv", "--timeout", "4", "--output-dir", "ensemble",
         *arguments,
     ]  # fmt: skip
-    (visit / "ranges.csv").write_text('0: "tree_lue", 0.03, 0.07\n1: "tree_lc0", 5e-5, 1e-4\n')
+
+
+def run_ensemble(visit, *arguments, **environment):
+    command = command_for(visit, *arguments)
     return subprocess.run(command, cwd=visit, env=os.environ | environment, capture_output=True, text=True)
 
 
@@ -281,13 +281,34 @@ def test_ensemble_of_a_misbehaving_program_goes_on_and_is_completed_later(visit)
     np.testing.assert_allclose(loaded.fluxes[:, 0, 0], loaded.parameters[:, 0] * 2, rtol=1e-6)
 
     kept = {path.name: path.stat().st_mtime_ns for path in (visit / "ensemble").glob("*_daily_*.txt")}
-    second = run_ensemble(visit)
+    second = run_ensemble(visit, "--jobs", "1")
     assert "6 of 6 runs succeeded, 0 failed (3 were there already)" in second.stdout
     assert load_ensemble(visit / "ensemble").sample_ids.tolist() == list(range(6))
     for name, written in kept.items():
         assert (visit / "ensemble" / name).stat().st_mtime_ns == written
     collected = read_daily_file(next((visit / "ensemble").glob("*_daily_0001.txt")))
     assert collected.width == 19  # the program's own file, as it wrote it
+
+
+def test_kill_9_leaves_no_program_behind(visit):
+    template = "bash -c 'echo $$ >> {cwd}/pids; exec {cwd}/visit {parameters} {sample_id}'"
+    hang = os.environ | {"MISBEHAVE": ",".join(f"{i}:hang" for i in range(6))}
+    command = command_for(visit, "--command-template", template, "--timeout", "600")
+    process = subprocess.Popen(command, cwd=visit, env=hang, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pids = visit / "pids"
+    assert waited(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)
+    process.kill()
+    process.wait()
+    assert waited(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 10)
+
+
+def waited(condition, seconds):
+    """Whether `condition` came true in time."""
+    for _ in range(int(seconds / 0.1)):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_exit_code_1_when_nothing_succeeds(visit):

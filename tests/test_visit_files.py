@@ -361,6 +361,29 @@ def test_bad_parameter_summary(ensemble, kind):
     assert "parameter_summary.csv" in str(error.value)
 
 
+def test_files_without_a_row_are_left_out_with_a_notice(ensemble, capsys):
+    path = ensemble / "parameter_summary.csv"
+    pd.read_csv(path).iloc[:2].to_csv(path, index=False)
+    assert load_ensemble(ensemble).sample_ids.tolist() == [0, 1]
+    assert "2 daily files without a row in parameter_summary.csv left out (sample 2)" in capsys.readouterr().err
+
+
+def test_an_unfinished_ensemble_says_how_to_go_on(ensemble):
+    file_of(ensemble, 2).unlink()
+    (ensemble / "parameter_log.json").write_text("{}")
+    with pytest.raises(UserError, match="sample 2 has no file .* the run_perturbations.py command that began it"):
+        load_ensemble(ensemble)
+
+
+def test_a_full_disk_costs_only_the_copy(ensemble, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ensemble_store, "write", full)
+    assert load_ensemble(ensemble).fluxes.shape == (4, DAYS, 4)
+    assert "no binary copy left (No space left on device)" in capsys.readouterr().err
+
+
 def test_two_files_of_one_sample(ensemble):
     shutil.copy(file_of(ensemble, 3), ensemble / "LHP_20260101_daily_0003.txt")
     with pytest.raises(UserError, match="sample 3 is in LHP_20250101_daily_0003.txt too"):
