@@ -6,6 +6,7 @@ Light comes from cloud cover, not from the short-wave column: that is how VISIT 
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -136,7 +137,7 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
     t_surface, t_air, t_soil, t_deep, _, cloud_percent, precipitation, q, wind = values[:, :9].T.astype(np.float64)
     t_surface, t_air, t_soil, t_deep = (t - ZERO_CELSIUS for t in (t_surface, t_air, t_soil, t_deep))
     if t_air.min() < -2.0:
-        warn(f"air temperature falls to {t_air.min():.1f} deg C; snow is not simulated, all precipitation is rain")
+        _warn_of_snow(round(float(t_air.min()), 1))
     cloud = cloud_percent / 100.0
     kelvin = t_air + ZERO_CELSIUS
 
@@ -203,6 +204,12 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
     )
     days = np.ascontiguousarray(np.stack([np.broadcast_to(c, rain.shape) for c in columns], axis=1), dtype=np.float64)
     return Forcing(days, len(np.unique(year)))
+
+
+@cache
+def _warn_of_snow(coldest: float) -> None:
+    """Once a process and weather: the forcing is computed more than once."""
+    warn(f"air temperature falls to {coldest} deg C; snow is not simulated, all precipitation is rain")
 
 
 def _lloyd_taylor(t: np.ndarray) -> np.ndarray:

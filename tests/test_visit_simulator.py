@@ -10,10 +10,11 @@ from visit_runs import plausible_values, site, weather
 
 from command_line import REPOSITORY, UserError
 from parameters import catalogue
+from visit_budget import water_residuals
 from visit_files import read_daily_file
 from visit_layout import RAW_LAYER, STATE, Soil, parameter_rows
 from visit_simulator import parameter_values, read_runs, simulate
-from weather import write_weather_csv
+from weather import Weather, write_weather_csv
 
 # Read by VISIT, but without effect on carbon and water here (visit_carbon_core 9.3); phenology and type have one value.
 INERT = [
@@ -101,6 +102,25 @@ def test_fast_and_full_agree_in_every_mean_flux_and_pool(forests):
     assert np.abs(fast.fluxes.mean(axis=1) / slow.fluxes.mean(axis=1) - 1).max() < 1e-3
     assert np.abs(fast.annual_pools / slow.annual_pools - 1).max() < 1e-3
     assert (slow.spinup_loops == 1005).all()
+
+
+def test_runoff_before_2014_keeps_more_water_and_balances(forests):
+    values, result = forests
+    old = simulate(values, weather(), site(), jobs=1, keep_pools=True, old_runoff=True)
+    assert max(np.abs(residual).max() for residual in water_residuals(old).values()) < 1e-9
+    upper = STATE.index("water_upper")
+    assert (old.annual_pools[:, :, upper] > result.annual_pools[:, :, upper]).all()
+
+
+def test_cold_weather_warns_once_that_there_is_no_snow(capsys):
+    made = weather()
+    values = made.values.copy()
+    values[:, :4] -= 30.0
+    values[:, 7] *= 0.1
+    cold = Weather(made.dates, values, "cold")
+    result = simulate({}, cold, site(), jobs=1)
+    assert np.isfinite(result.fluxes).all() and result.pools is None
+    assert capsys.readouterr().err.count("snow is not simulated") == 1
 
 
 def test_names_in_any_case_scalars_and_defaults():
