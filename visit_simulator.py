@@ -187,7 +187,7 @@ def parameter_values(parameters: Mapping[str, np.ndarray | float] | pd.DataFrame
     ids = columns.get("sample_id")
     given: dict[str, str] = {}
     for name in columns:
-        if name in IGNORED or name.startswith(IGNORED_PREFIXES):
+        if name.lower() in IGNORED or name.lower().startswith(IGNORED_PREFIXES):
             continue
         known = canonical_name(name)
         if known is None:
@@ -200,6 +200,8 @@ def parameter_values(parameters: Mapping[str, np.ndarray | float] | pd.DataFrame
     if len(lengths) > 1:
         raise UserError(f"{source}: the parameters have different numbers of runs: {sorted(lengths)}")
     runs = len(ids) if ids is not None else (lengths.pop() if lengths else 1)
+    if runs == 0:
+        raise UserError(f"{source}: holds no runs; give at least one value of each parameter")
     for known, values in arrays.items():
         legal = catalogue()[known]
         bad = ~((values >= legal.minimum) & (values <= legal.maximum))  # NaN is bad too

@@ -138,6 +138,7 @@ def test_names_in_any_case_scalars_and_defaults():
         ({"tree_qTf0": 2.0, "tree_qtf0": 2.0}, "same parameter"),
         ({"tree_lue": [0.05, 0.06], "tree_sla": [100, 120, 140]}, r"different numbers of runs: \[2, 3\]"),
         ({"tree_lue": ["0.05", "bright"]}, "holds 'bright', expected numbers"),
+        ({"tree_lue": []}, "holds no runs"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):
