@@ -236,8 +236,12 @@ def weather_hash(weather: Weather) -> str:
     return hashlib.sha256(days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()).hexdigest()
 
 
-def end_with_parent(parent: int) -> None:
-    """Start a thread that ends this worker, and the program it waits for, when process `parent` is gone by kill -9."""
+def prepare_worker(parent: int) -> None:
+    """Make this worker process leave Ctrl-C to process `parent`, and end when that is gone, even by kill -9.
+
+    The program that the worker waits for ends with it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

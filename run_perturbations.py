@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -37,7 +38,7 @@ from ensemble_engines import (
     CommandEngine,
     RunResult,
     as_columns,
-    end_with_parent,
+    prepare_worker,
     read_slots,
     weather_hash,
 )
@@ -237,11 +238,12 @@ def run_all(
     Survives killed worker processes: what they had is run again, alone.
     """
     pending = list(samples)
+    warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")  # after Ctrl-C: known
     for attempt in range(CRASHES):
         workers = sum(client.nthreads().values()) if client else jobs
         size = 1 if attempt else max(1, min(engine.batch, -(-len(pending) // (2 * workers))))
         batches = [pending[i : i + size] for i in range(0, len(pending), size)]
-        local = {"inner_max_num_threads": 1, "initializer": end_with_parent, "initargs": (os.getpid(),)}
+        local = {"inner_max_num_threads": 1, "initializer": prepare_worker, "initargs": (os.getpid(),)}
         backend = {"backend": "dask"} if client else {"backend": "loky"} | local
         with joblib.parallel_config(n_jobs=-1 if client else jobs, **backend):
             parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")

@@ -175,7 +175,7 @@ def test_killed_and_taken_up_again(uninterrupted, tmp_path, weather_file):
 
 def test_ctrl_c_says_how_to_go_on(uninterrupted, tmp_path, weather_file, monkeypatch, capsys):
     directory = tmp_path / "data"
-    process = start(arguments_for(directory, weather_file, "--no-text"), start_new_session=True)
+    process = start(arguments_for(directory, weather_file, "--no-text", jobs=2), start_new_session=True)
     wait_for_files(process, directory, "parts/*.npy", 1)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate()
