@@ -21,7 +21,7 @@ from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 
 OPEN_AREA, DENSE_AREA = OPEN.leaf_area[0], DENSE.leaf_area[0]
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
-PRESSURE = 996.0  # hPa
+LHP_PRESSURE = 996.0  # hPa
 LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
 LEAF_AREAS = torch.logspace(
     math.log10(0.12), math.log10(12.0), 24
@@ -77,14 +77,17 @@ def sun(season: torch.Tensor, latitude: torch.Tensor) -> tuple[torch.Tensor, tor
     return 24 / math.pi * half_day, height, 1367 * distance * height
 
 
-def read_days(weather: torch.Tensor, extra: torch.Tensor, latitude: torch.Tensor) -> Days:
+def read_days(
+    weather: torch.Tensor, extra: torch.Tensor, latitude: torch.Tensor, pressure: float | torch.Tensor = LHP_PRESSURE
+) -> Days:
     """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; extra (..., 6): season (see sun()), then the filling of
-    upper and lower bucket under the open and the dense forest (soil_water.py) -> Days of shape (...)."""
+    upper and lower bucket under the open and the dense forest (soil_water.py); air pressure in hPa -> Days of shape
+    (...)."""
     season, water = extra[..., :2], extra[..., 2:].unflatten(-1, (2, 2))
     column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
     surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
     humidity = column["spfh_2m"]
-    vapour = PRESSURE * humidity / (0.622 + 0.378 * humidity)
+    vapour = pressure * humidity / (0.622 + 0.378 * humidity)
     vpd = (6.1078 * 10 ** (7.5 * air / (237.3 + air)) - vapour).clamp(min=0.0)
     cloud = (column["tcdc_clm"] / 100).clamp(0.0, 1.0)
     transmission = (0.803 - 0.34 * cloud - 0.458 * cloud**2).clamp(0.0, 1.0)

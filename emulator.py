@@ -22,7 +22,7 @@ from scalers import Scaler, load_scaler
 from units import TARGETS
 
 CONFIG, BEST, LATEST, HISTORY = "config.json", "checkpoint_best.pt", "checkpoint_latest.pt", "training_history.json"
-FORMAT = 1
+FORMAT = 2  # of the folder's content; another one cannot be read
 
 
 @dataclass
@@ -136,6 +136,11 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
             raise UserError(
                 f"{directory / CONFIG}: no '{key}' in it, so it is not a config.json of train.py; train again"
             )
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{directory / CONFIG}: format {content.get('format')}, this version reads {FORMAT}: the emulator was made "
+            "by another version of train.py; train again"
+        )
     names, features = tuple(content["parameter_names"]), tuple(content["feature_names"])
     if tuple(content["target_names"]) != TARGETS:
         raise UserError(
@@ -168,8 +173,8 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
                 f"{directory / f'scaler_{kind}.json'}: its columns are not those of {CONFIG}; the folder mixes "
                 "two models"
             )
-        inside = model.dynamic_mean if kind == "dynamic" else model.static_features.parameter_mean
-        scale = model.dynamic_scale if kind == "dynamic" else model.static_features.parameter_scale
+        inside = model.dynamic_mean if kind == "dynamic" else model.static.features.parameter_mean
+        scale = model.dynamic_scale if kind == "dynamic" else model.static.features.parameter_scale
         if not (_same(inside, scaler.mean, scaler.scale) and _same(scale, scaler.scale, scaler.scale)):
             raise UserError(
                 f"{directory / f'scaler_{kind}.json'}: is not the scaler that {BEST} was trained with; the folder "

@@ -1,14 +1,13 @@
 """The emulator's network: an LSTM over daily weather, conditioned on VISIT's static parameters.
 
-  parameters -> static side -> the LSTM's first state (init_state), an embedding that joins every day's input
-                               (concat_input) and, by choice, a gain and offset on the outputs (output_affine)
+  parameters -> static side (static_side.py) -> the LSTM's first state, an embedding, a gain and offset
   weather    -> LSTM -> read-out -> three fluxes; the fourth follows from NEP = NPP - Rh
 
 `python model.py` prints a short description of both presets.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ from command_line import make_parser, run, warn
 from scalers import Scaler
 from season import rate_amplitude, season
 from shared_dropout import SharedDropout, shared_random
-from soil_water import DENSE, OPEN, soil_water
-from static_features import LHP_DAY, StaticFeatures, logarithmic_parameters
+from sites import Site
+from soil_water import DENSE, LHP_ALTITUDE, LHP_CAPACITY, OPEN, soil_water
+from static_features import LHP_DAY, logarithmic_parameters
+from static_side import StaticSide, StaticState
 from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
+from visit_forcing import upper_capacity
 
 CO2_COLUMN = DYNAMIC_FEATURES.index("a_co2")
 EXTRA = 6  # columns that prepare_days() adds: season (2), soil water under two reference forests (4)
@@ -31,28 +33,6 @@ DERIVED = {
     "nep": ("npp", "rh", -1.0),
     "npp": ("nep", "rh", 1.0),
 }  # name: (a, b, sign): a + sign b
-
-
-@dataclass
-class StaticState:
-    """What the static side hands to the recurrent one, for B parameter vectors."""
-
-    hidden: torch.Tensor  # (layer, B, hidden)
-    cell: torch.Tensor  # (layer, B, hidden)
-    embedding: torch.Tensor | None  # (B, embedding)
-    gain: torch.Tensor | None  # (B, 3)
-    offset: torch.Tensor | None  # (B, 3), scaled fluxes
-    trust: torch.Tensor | None  # (B, 3) weight of the first guess, about 1
-    rest: torch.Tensor  # (B, n) pools and parameters behind the first guess
-
-    def repeat(self, times: int) -> "StaticState":
-        """The same vectors `times` times along the batch: order (time, B)."""
-
-        def tile(x, dim):
-            return None if x is None else torch.cat([x] * times, dim=dim)
-
-        return StaticState(tile(self.hidden, 1), tile(self.cell, 1), tile(self.embedding, 0), tile(self.gain, 0),
-                           tile(self.offset, 0), tile(self.trust, 0), tile(self.rest, 0))  # fmt: skip
 
 
 class StaticConditionedLSTM(nn.Module):
@@ -91,32 +71,16 @@ class StaticConditionedLSTM(nn.Module):
         self.register_buffer("dynamic_mean", torch.zeros(dynamic_dim))
         self.register_buffer("dynamic_scale", torch.ones(dynamic_dim))
         self.register_buffer("co2_amplitude", torch.tensor(torch.inf))  # scaled CO2 day-1, see season.py
-
+        self.register_buffer("altitude", torch.tensor(LHP_ALTITUDE))  # m
+        self.register_buffer("capacity", torch.tensor(LHP_CAPACITY))  # mm, upper and lower bucket of the soil
         self._known_weather: tuple[torch.Tensor, torch.Tensor] | None = None
 
-        self.static_features = StaticFeatures(names, logarithmic, static_features)
-        width = len(self.static_features)
-        layers: list[nn.Module] = []
-        for size in static_trunk:
-            layers += [nn.Linear(width, size), nn.SiLU(), SharedDropout(static_dropout)]
-            width = size
-        self.static_trunk = nn.Sequential(*layers)
-        state_size = 2 * num_layers * hidden_size
-        if init_state and static_trunk:
-            self.init_state = nn.Linear(width, state_size)
-        elif init_state:
-            self.init_state = nn.Sequential(nn.Linear(width, init_width), nn.ReLU(), nn.Linear(init_width, state_size))
-        else:
-            self.init_state = None
-        self.embed = nn.Linear(width, embedding_size) if concat_input else None
-        self.affine = nn.Linear(width, 2 * len(predicted)) if output_affine else None
-        self.affine_features = nn.Linear(len(self.static_features), len(predicted)) if output_affine else None
-        self.trust = nn.Linear(width, len(predicted)) if first_guess else None
-        for layer in (self.affine, self.affine_features, self.trust):  # training starts from the first guess itself
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-
+        self.static = StaticSide(
+            names, logarithmic, hidden_size, num_layers, init_state=init_state, concat_input=concat_input,
+            init_width=init_width, embedding_size=embedding_size, static_features=static_features,
+            static_trunk=static_trunk, static_dropout=static_dropout, output_affine=output_affine,
+            first_guess=first_guess,
+        )  # fmt: skip
         inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback
         # With a first guess CO2 is not an input of the LSTM: its effect is in the guess, and as a trend with a yearly
         # cycle it is a clock, by which the network would learn the training weather by heart.
@@ -176,48 +140,31 @@ class StaticConditionedLSTM(nn.Module):
     @torch.no_grad()
     def set_scaling(
         self, targets: Scaler, dynamic: Scaler, static: Scaler, parameters: np.ndarray,
-        weather: np.ndarray | None = None, latitude: float | None = None,
+        weather: np.ndarray | None = None, site: Site | None = None,
     ) -> None:  # fmt: skip
         """Take over the data's scalers, training parameters (run, P) physical, training weather (consecutive day, 10)
-        in units.UNITS and the site's latitude (degrees); None keeps LHP's."""
+        in units.UNITS and the site's latitude, altitude and soil; None keeps LHP's."""
         self.target_mean.copy_(torch.as_tensor(targets.mean))
         self.target_scale.copy_(torch.as_tensor(targets.scale))
         self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
         self.dynamic_scale.copy_(torch.as_tensor(dynamic.scale))
         extra = None
         self._known_weather = None
-        if latitude is not None:
-            self.static_features.latitude.fill_(latitude)
+        if site is not None:
+            self.static.features.set_place(site.latitude, site.altitude)
+            self.altitude.fill_(site.altitude)
+            self.capacity.copy_(torch.tensor([upper_capacity(site), site.lower_capacity]))
         if weather is not None:
             scaled = torch.as_tensor(dynamic.transform(weather), dtype=torch.float32, device=self.target_mean.device)
             self.co2_amplitude.fill_(rate_amplitude(scaled[:, CO2_COLUMN]))
             extra = self.extra_columns(scaled[None])[0].cpu().numpy()
-        self.static_features.fit(static.mean, static.scale, parameters, weather, extra)
-
-    def static_side(self) -> list[nn.Module]:
-        """The modules that see the parameters alone (they have their own weight decay)."""
-        side = (self.static_trunk, self.init_state, self.embed, self.affine, self.affine_features, self.trust)
-        return [module for module in side if module is not None]
+        self.static.features.fit(static.mean, static.scale, parameters, weather, extra)
 
     # ---- pieces ------------------------------------------------------------------------------------------------------
 
     def encode_static(self, static_x: torch.Tensor, prepared: tuple | None = None) -> StaticState:
-        """static_x (B, P) scaled -> StaticState. `prepared`: rows of static_features(static_x), where known already."""
-        features, rest = self.static_features(static_x) if prepared is None else prepared
-        trunk = self.static_trunk(features)
-        shape = (self.num_layers, len(static_x), self.hidden_size)
-        if self.init_state is not None:
-            hidden, cell = self.init_state(trunk).view(len(static_x), 2, *shape[::2]).permute(1, 2, 0, 3).unbind(0)
-        else:
-            hidden = cell = static_x.new_zeros(shape)
-        gain = offset = None
-        if self.affine is not None:
-            log_gain, offset = self.affine(trunk).chunk(2, dim=-1)
-            gain = torch.exp(log_gain.clamp(-3.0, 3.0))
-            offset = offset + self.affine_features(features)
-        embedding = self.embed(trunk) if self.embed is not None else None
-        trust = 1.0 + self.trust(trunk) if self.trust is not None else None
-        return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
+        """static_x (B, P) scaled -> StaticState. `prepared`: rows of static.features(static_x), where known already."""
+        return self.static(static_x, prepared)
 
     @torch.no_grad()
     def extra_columns(self, dynamic: torch.Tensor) -> torch.Tensor:
@@ -232,10 +179,11 @@ class StaticConditionedLSTM(nn.Module):
             same = (before.shape, before.dtype, before.device) == (dynamic.shape, dynamic.dtype, dynamic.device)
             if same and torch.equal(before, dynamic):
                 return known[1]
-        when = season(dynamic[..., CO2_COLUMN], self.co2_amplitude)
+        latitude, capacity = self.static.features.latitude, tuple(self.capacity.tolist())
+        when = season(dynamic[..., CO2_COLUMN], self.co2_amplitude, southern=bool(latitude < 0))
         weather = dynamic * self.dynamic_scale + self.dynamic_mean
-        length, _, above = sun(when, self.static_features.latitude)
-        water = [soil_water(weather, length, above, canopy) for canopy in (OPEN, DENSE)]
+        length, _, above = sun(when, latitude)
+        water = [soil_water(weather, length, above, canopy, capacity, self.altitude.item()) for canopy in (OPEN, DENSE)]
         extra = torch.cat([when, *water], dim=-1)
         self._known_weather = (dynamic.clone(), extra)
         return extra
@@ -244,9 +192,9 @@ class StaticConditionedLSTM(nn.Module):
         """Scaled weather (B, T, 10) of consecutive days -> what advance() takes: with EXTRA columns where they are
         used.
 
-        They depend on the days around and before a day, so a stretch is prepared before it is cut into pieces.
+        They depend on a day and the days before it, so a stretch is prepared before it is cut into pieces.
         """
-        if self.trust is None:
+        if not self.options["first_guess"]:
             return dynamic
         if len(dynamic) > 1 and dynamic.stride(0) == 0:  # one weather for all
             return self.prepare_days(dynamic[:1]).expand(len(dynamic), -1, -1)
@@ -257,7 +205,7 @@ class StaticConditionedLSTM(nn.Module):
         if days.stride(0) == 0:
             days = days[:1]
         weather = days[..., :-EXTRA] * self.dynamic_scale + self.dynamic_mean
-        guess = self.static_features.guess(static.rest, weather, days[..., -EXTRA:])
+        guess = self.static.features.guess(static.rest, weather, days[..., -EXTRA:])
         extra = guess[..., len(TARGETS) :] / self.target_scale[0]
         return torch.cat([self.to_scaled(guess[..., : len(TARGETS)]), extra], dim=-1).clamp(-20.0, 20.0)
 
@@ -269,7 +217,7 @@ class StaticConditionedLSTM(nn.Module):
         flux (B, T, 4): scaled fluxes of the day before each day; None = unknown (a tower knows none), then 0.
         Returns scaled fluxes (B, T - skip, 4) without the first `skip` days, and the new state.
         """
-        guess = self.first_guess(dynamic, static) if self.trust is not None else None
+        guess = self.first_guess(dynamic, static) if self.options["first_guess"] else None
         parts = [dynamic]
         if guess is not None:
             weather, extra = dynamic[..., :CO2_COLUMN], dynamic[..., -EXTRA:]  # CO2 is the last of the features
@@ -407,14 +355,14 @@ def describe(preset: str, config: Any, names: Sequence[str], values: np.ndarray)
     days, features, width = config.evaluation, len(DYNAMIC_FEATURES), len(names)
     context, future = (torch.zeros(2, length, features) for length in (days.context_days, days.horizon_days))
     output = model(context, torch.zeros(2, width), future)
-    static_weights = sum(count_parameters(module) for module in model.static_side())
+    static_weights = count_parameters(model.static)
     return (
         f"preset {preset}: LSTM {model.num_layers} x {model.hidden_size}, flux feedback "
         f"{'on' if model.flux_feedback else 'off'}\n"
         f"  context_x (B, {days.context_days}, {features}), static_x (B, {width}), future_known "
         f"(B, {days.horizon_days}, {features}) -> (B, {', '.join(map(str, output.shape[1:]))}) "
         f"{' '.join(TARGETS)} in {FLUX_UNIT}\n"
-        f"  {len(model.static_features)} static features ({config.model.static_features}); {count_parameters(model):,} "
+        f"  {len(model.static.features)} static features ({config.model.static_features}); {count_parameters(model):,} "
         f"weights: static side {static_weights:,}, LSTM {count_parameters(model.lstm):,}, "
         f"read-out {count_parameters(model.head):,}"
     )

@@ -3,7 +3,8 @@ matter.
 
 VISIT's CO2 at a site is a level per calendar year plus a sine of the day of year (atmosphere.background_co2), so its
 change from day to day is a cosine with the amplitude known from the training weather. Where the CO2 of an ensemble does
-not look like that (measured values, a constant), the season is unknown and everything that uses it sees zeros.
+not look like that (measured values, a constant), the season is unknown and everything that uses it sees zeros. Only a
+day and the days before it count: weather that is appended later changes nothing.
 """
 
 import math
@@ -11,24 +12,19 @@ import math
 import torch
 
 YEAR = 2 * math.pi / 365  # rad day-1
-HALF_SPAN = 10  # days on each side behind the sine
+SPAN = 40  # days, up to and with today, behind today's season
 SHORTEST = 5  # days below which nothing can be told
-
-
-def _rate(co2: torch.Tensor) -> torch.Tensor:
-    """Change of co2 (B, T) from day to day, without the single steps at New Year, smoothed over 5 days."""
-    change = torch.diff(co2, dim=-1)
-    change = torch.cat([change[:, :1], change], dim=-1)
-    wide = torch.cat([change[:, :1], change, change[:, -1:]], dim=-1)
-    median = torch.stack([wide[:, :-2], wide[:, 1:-1], wide[:, 2:]]).median(dim=0).values
-    return torch.nn.functional.avg_pool1d(median[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+STEP = 1.3  # times the amplitude: a larger change is the step between two years
+SOUTHERN_SHIFT = 180  # days, of the CO2 of southern sites (atmosphere.background_co2)
 
 
 def rate_amplitude(co2: torch.Tensor) -> float:
     """Largest daily change of the yearly cycle of co2 (T,), any unit; infinity when it has no such cycle."""
     if len(co2) < 365:
         return math.inf
-    rate = _rate(co2[None].double())[0]
+    change = torch.diff(co2.double())
+    median = change.unfold(0, 3, 1).median(dim=-1).values  # without the single steps at New Year
+    rate = torch.nn.functional.avg_pool1d(median[None, None], 5, 1)[0, 0]
     amplitude = math.sqrt(2) * rate.square().mean().sqrt().item()
     if amplitude == 0:
         return math.inf
@@ -37,18 +33,30 @@ def rate_amplitude(co2: torch.Tensor) -> float:
     return amplitude if opposite < -0.8 else math.inf
 
 
-def season(co2: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
-    """Sine and cosine of 2 pi doy / 365 (B, T, 2) from co2 (B, T) of consecutive days; zeros where unknown."""
+def season(co2: torch.Tensor, amplitude: torch.Tensor, southern: bool = False) -> torch.Tensor:
+    """Sine and cosine of 2 pi doy / 365 (B, T, 2) from co2 (B, T) of consecutive days; zeros where unknown.
+
+    The changes r of the last SPAN days obey r(t - k) / amplitude = cos(g) cos(k w) + sin(g) sin(k w), with today's
+    angle g and w = 2 pi / 365: least squares give cos(g) and sin(g). `amplitude` as rate_amplitude(); `southern`: the
+    site lies south of the equator, where VISIT's CO2 is half a year late.
+    """
     days = co2.shape[-1]
     if days < SHORTEST or torch.isinf(amplitude):
         return co2.new_zeros(*co2.shape, 2)
-    cosine = (_rate(co2) / amplitude).clamp(-1.2, 1.2)
-    day = torch.arange(days, device=co2.device)
-    later, earlier = (day + HALF_SPAN).clamp(max=days - 1), (day - HALF_SPAN).clamp(min=0)
-    # cos(g + a) - cos(g - a) = -2 sin(g) sin(a)
-    sine = (cosine[:, earlier] - cosine[:, later]) / (2 * torch.sin(YEAR * (later - earlier) / 2))
-    # At the ends of a stretch the two days are not centred on today: turn by the difference.
-    turn = YEAR * (day - (later + earlier) / 2)
-    sine = (sine * torch.cos(turn) + cosine * torch.sin(turn)).clamp(-1.2, 1.2)
-    both = torch.stack([sine, cosine], dim=-1)
-    return both / both.norm(dim=-1, keepdim=True).clamp(min=0.3)
+    rate = torch.nn.functional.pad(torch.diff(co2.double()) / amplitude.double(), (SPAN, 0))  # nothing before day 1
+    known = torch.nn.functional.pad((rate[:, SPAN:].abs() < STEP).double(), (SPAN, 0))
+    rate, known = ((x * known).unfold(-1, SPAN, 1) for x in (rate, torch.ones_like(rate)))  # (B, T, SPAN)
+    # Backwards in time; a change from one day to the next belongs to the midnight between them.
+    back = YEAR * (torch.arange(SPAN - 1, -1, -1, device=co2.device).double() + 0.5)
+    c, s = torch.cos(back), torch.sin(back)
+    cc, ss, cs = known @ (c * c) + 1e-4, known @ (s * s) + 1e-4, known @ (c * s)
+    rc, rs = rate @ c, rate @ s
+    both = torch.stack([cc * rs - cs * rc, ss * rc - cs * rs], dim=-1) / (cc * ss - cs * cs)[..., None]
+    both = both / both.norm(dim=-1, keepdim=True).clamp(min=0.3)
+    both = both * (known.sum(dim=-1, keepdim=True) >= SHORTEST - 1)
+    if southern:  # from the angle of the shifted day back to that of the day
+        turn = YEAR * SOUTHERN_SHIFT
+        sine, cosine = both.unbind(dim=-1)
+        both = torch.stack([sine * math.cos(turn) - cosine * math.sin(turn),
+                            cosine * math.cos(turn) + sine * math.sin(turn)], dim=-1)  # fmt: skip
+    return both.to(co2.dtype)

@@ -17,8 +17,8 @@ import torch
 from atmosphere import air_pressure, saturation_slope, saturation_vapour_pressure, vapour_pressure_from_q
 from units import DYNAMIC_FEATURES, SECONDS_PER_DAY, ZERO_CELSIUS
 
-CAPACITY = (143.09, 477.0)  # mm, upper and lower bucket at LHP
-ALTITUDE = 150.0  # m
+LHP_CAPACITY = (143.09, 477.0)  # mm, upper and lower bucket
+LHP_ALTITUDE = 150.0  # m
 STEFAN_BOLTZMANN = 5.6703e-8
 
 
@@ -54,17 +54,18 @@ def _overflow(inflow, room):
 
 
 def soil_water(
-    weather: torch.Tensor, day_length: torch.Tensor, above: torch.Tensor, canopy: Canopy = OPEN
-) -> torch.Tensor:
+    weather: torch.Tensor, day_length: torch.Tensor, above: torch.Tensor, canopy: Canopy = OPEN,
+    capacity: tuple[float, float] = LHP_CAPACITY, altitude: float = LHP_ALTITUDE,
+) -> torch.Tensor:  # fmt: skip
     """Filling (0-1) of the upper and lower bucket at the end of each day, (B, T, 2).
 
     weather (B, T, 10): consecutive days, units.DYNAMIC_FEATURES in units.UNITS; day_length (B, T) h; above (B, T):
-    radiation at noon above the air, W m-2.
+    radiation at noon above the air, W m-2; capacity (mm) of the two buckets and altitude (m): the site's.
     """
     column = dict(zip(DYNAMIC_FEATURES, np.moveaxis(weather.detach().double().cpu().numpy(), -1, 0), strict=True))
     length, noon = (x.detach().double().cpu().numpy() for x in (day_length, above))
     air, surface = column["tmp_2m"] - ZERO_CELSIUS, column["tmp_sfc"]
-    pressure = air_pressure(ALTITUDE, air)
+    pressure = air_pressure(altitude, air)
     vapour = vapour_pressure_from_q(np.maximum(column["spfh_2m"], 1e-6), pressure)
     vpd = np.maximum(saturation_vapour_pressure(air) - vapour, 0.0)
     cloud = np.clip(column["tcdc_clm"] / 100, 0.0, 1.0)
@@ -92,7 +93,7 @@ def soil_water(
         demand = _demand(length, slope, net[i], 0.2813 * dryness, 1.0 / (2.24e-5 * conductance) / resistance)
         use.append(np.where(net[i] > 0, demand, 0.0))
 
-    full_upper, full_lower = CAPACITY
+    full_upper, full_lower = capacity
     upper, lower = np.full(len(rain), full_upper), np.full(len(rain), full_lower)
     ratio, result = full_upper / full_lower, np.empty((*rain.shape, 2))
     for day in range(rain.shape[1]):

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from canopy_equilibrium import LAYERS, PARAMETERS, Days, at_rest, first_guess, read_days
+from atmosphere import air_pressure
+from canopy_equilibrium import LAYERS, LHP_PRESSURE, PARAMETERS, Days, at_rest, first_guess, read_days
 from parameters import canonical_name, catalogue
 from units import DYNAMIC_FEATURES, ZERO_CELSIUS
 
@@ -52,6 +53,7 @@ class StaticFeatures(nn.Module):
         wet = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
         self.register_buffer("typical_extra", wet.repeat(TYPICAL_DAYS, 1))  # season and soil water, see read_days()
         self.register_buffer("latitude", torch.tensor(4.2))  # degrees
+        self.register_buffer("pressure", torch.tensor(LHP_PRESSURE))  # hPa, of the air
         self.names = list(self.parameter_names)
         if kind != "none":
             derived, _ = self._derived(torch.zeros(1, width))
@@ -63,16 +65,21 @@ class StaticFeatures(nn.Module):
         return len(self.names)
 
     @torch.no_grad()
+    def set_place(self, latitude: float, altitude: float) -> None:
+        """Latitude in degrees and altitude in m of the site."""
+        self.latitude.fill_(latitude)
+        self.pressure.fill_(float(air_pressure(altitude, 27.0)))
+
+    @torch.no_grad()
     def fit(
         self, mean: np.ndarray, scale: np.ndarray, values: np.ndarray, weather: np.ndarray | None = None,
-        extra: np.ndarray | None = None, latitude: float | None = None,
+        extra: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """Take over the parameters' scaler (P,), typical weather and the features' spread.
 
         values (run, P): physical parameters of the training runs; weather (day, 10) of the training period in
         units.UNITS, from which days from clear to overcast are picked, with their extra columns
-        (day, 6; see read_days()); latitude in degrees.
-        None keeps what is there.
+        (day, 6; see read_days()). None keeps what is there.
         """
         self.parameter_mean.copy_(torch.as_tensor(mean))
         self.parameter_scale.copy_(torch.as_tensor(scale))
@@ -82,8 +89,6 @@ class StaticFeatures(nn.Module):
             self.typical.copy_(torch.as_tensor(np.asarray(weather)[order[strata]]))
             if extra is not None:
                 self.typical_extra.copy_(torch.as_tensor(np.asarray(extra)[order[strata]]))
-        if latitude is not None:
-            self.latitude.fill_(latitude)
         if self.kind == "none":
             return
         scaled = torch.as_tensor(values, dtype=torch.float32, device=self.typical.device) - self.parameter_mean
@@ -106,11 +111,11 @@ class StaticFeatures(nn.Module):
 
     def typical_days(self) -> Days:
         """The typical days (1, TYPICAL_DAYS)."""
-        return read_days(self.typical[None], self.typical_extra[None], self.latitude)
+        return read_days(self.typical[None], self.typical_extra[None], self.latitude, self.pressure)
 
     def guess(self, packed: torch.Tensor, weather: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
         """First guess (B, T, 6), Mg C ha-1 day-1; weather (B or 1, T, 10) in units.UNITS, extra (B or 1, T, 6)."""
-        return first_guess(packed, read_days(weather, extra, self.latitude), self.typical_days())
+        return first_guess(packed, read_days(weather, extra, self.latitude, self.pressure), self.typical_days())
 
     def _derived(self, static_x: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         physical = static_x * self.parameter_scale + self.parameter_mean

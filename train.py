@@ -45,7 +45,7 @@ from emulator_error import estimate_errors, save_errors
 from emulator_figures import loss_figure, save_figure
 from model import StaticConditionedLSTM, count_parameters, create_model
 from shared_dropout import SharedDropout
-from sites import DEFAULT_SITE, load_site
+from sites import DEFAULT_SITE, Site, load_site
 from static_features import logarithmic_parameters
 from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
 from units import DYNAMIC_FEATURES, FLUX_LABELS, TARGETS
@@ -64,7 +64,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
     )
-    parser.add_argument("--site", default=str(DEFAULT_SITE), help="the site's YAML; only its latitude counts here")
+    parser.add_argument(
+        "--site", default=str(DEFAULT_SITE), help="the site's YAML; its latitude, altitude and soil count here"
+    )
     parser.add_argument(
         "--train-period", nargs=2, metavar=("FIRST", "LAST"), help="years or dates, inclusive (default: YAML)"
     )
@@ -127,16 +129,16 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 
 def build_model(
-    config: Configuration, data: TrainingData, device: torch.device, latitude: float | None = None
+    config: Configuration, data: TrainingData, device: torch.device, site: Site | None = None
 ) -> StaticConditionedLSTM:
-    """A fresh network with the data's scalings inside; latitude in degrees (None: LHP's)."""
+    """A fresh network with the data's scalings and the site's latitude, altitude and soil inside (None: LHP's)."""
     names, values = data.ensemble.parameter_names, data.ensemble.parameters[data.seen]
     model = create_model(
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
         logarithmic=logarithmic_parameters(names, values), device=device,
     )  # fmt: skip
     weather = data.ensemble.dynamic[data.periods["train"]]
-    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, latitude)
+    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site)
     return model
 
 
@@ -236,7 +238,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
 
     torch.manual_seed(config.training.seed)
     generator = torch.Generator().manual_seed(config.training.seed)
-    model = build_model(config, data, device, load_site(arguments.site).latitude)
+    model = build_model(config, data, device, load_site(arguments.site))
     record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()

@@ -60,7 +60,7 @@ def weighted_mse(prediction: torch.Tensor, truth: torch.Tensor, weights: torch.T
 def prepare_inputs(model: StaticConditionedLSTM, data: TrainingData) -> tuple[torch.Tensor, ...]:
     """Prepared days (day, n) and static features of all runs: they have no weights, so once is enough."""
     days = model.prepare_days(data.dynamic[None])[0]
-    parts = [model.static_features(part) for part in data.static.split(256)]
+    parts = [model.static.features(part) for part in data.static.split(256)]
     return (days, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -104,14 +104,9 @@ def stretch_losses(
     return weighted_mse(one_step, truth, weights), weighted_mse(free, truth, weights)
 
 
-def group_lasso(model: StaticConditionedLSTM) -> torch.Tensor:
-    """Sum of the column norms of the static trunk's first layer (Yuan & Lin 2006): whole features are dropped."""
-    return model.static_trunk[0].weight.norm(dim=0).sum() if len(model.static_trunk) else torch.zeros(())
-
-
 def make_optimizer(model: StaticConditionedLSTM, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW with a weight decay of its own for the static side (Loshchilov & Hutter 2019)."""
-    static = [weight for module in model.static_side() for weight in module.parameters()]
+    static = list(model.static.parameters())
     known = {id(weight) for weight in static}
     rest = [weight for weight in model.parameters() if id(weight) not in known]
     groups = [
@@ -225,7 +220,7 @@ def train(
             loss = options.rollout_weight * free
             if one_step is not None:
                 loss = loss + options.one_step_weight * one_step
-            objective = loss + options.group_lasso * group_lasso(model) if options.group_lasso else loss
+            objective = loss + options.group_lasso * model.static.group_lasso() if options.group_lasso else loss
             optimizer.zero_grad(set_to_none=True)
             objective.backward()
             if world > 1:

@@ -38,8 +38,8 @@ def test_prediction_is_the_model_on_scaled_inputs_in_any_batch_size(emulator):
     dynamic = torch.as_tensor(emulator.dynamic_scaler.transform(weather), dtype=torch.float32)[None].expand(8, -1, -1)
     window = emulator.model(dynamic[:, :180], static, dynamic[:, 180:210]).numpy()
     assert np.allclose(emulator.predict(ensemble.parameters, weather[:210]), window, atol=1e-6)
-    # The season is read from the CO2 of the days around a day (season.py): later days reach back 12 days, no further.
-    assert np.allclose(result[:, :18], window[:, :18], atol=1e-6)
+    # Weather that is appended later changes no earlier day, season and soil water included.
+    assert np.allclose(result[:, :30], window, atol=1e-6)
     assert np.array_equal(result[..., 2], result[..., 1] - result[..., 3])
 
 

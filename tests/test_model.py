@@ -1,5 +1,7 @@
 """The network: contract, identities, equality of its ways of running, gradients, and its static side."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from parameters import catalogue, read_ranges
 from scalers import Scaler
 from season import rate_amplitude, season
 from shared_dropout import SharedDropout
+from sites import Site, load_site
 from soil_water import DENSE, OPEN, soil_water
 from static_features import StaticFeatures, logarithmic_parameters
 from units import DYNAMIC_FEATURES, TARGETS
@@ -34,16 +37,18 @@ def weather_days(count: int, seed: int = 0) -> np.ndarray:
     return middle + spread * rng.uniform(-1.5, 1.5, (count, 10))
 
 
-def fitted(options: dict, seed: int = 0) -> tuple[StaticConditionedLSTM, torch.Tensor, torch.Tensor]:
+def fitted(
+    options: dict, seed: int = 0, weather: np.ndarray | None = None, site: Site | None = None
+) -> tuple[StaticConditionedLSTM, torch.Tensor, torch.Tensor]:
     """A model with scalings of plausible data and random read-outs, weather (120, 10), parameters (5, 36), scaled."""
     torch.manual_seed(seed)
-    weather = weather_days(120)
+    weather = weather_days(120) if weather is None else weather
     parameters = SPACE.unit_to_physical(np.random.default_rng(1).random((40, len(SPACE))))
     logarithmic = logarithmic_parameters(SPACE.names, parameters)
     model = create_model(static_dim=len(SPACE), parameter_names=SPACE.names, logarithmic=logarithmic, **options)
     dynamic, static = Scaler.fit(DYNAMIC_FEATURES, weather), Scaler.fit(SPACE.names, parameters)
     targets = Scaler(TARGETS, np.array([0.12, 0.044, 0.001, 0.043]), np.array([0.035, 0.019, 0.013, 0.013]))
-    model.set_scaling(targets, dynamic, static, parameters, weather, 4.2)
+    model.set_scaling(targets, dynamic, static, parameters, weather, site or load_site())
     with torch.no_grad():
         for weight in model.parameters():
             if not weight.any():
@@ -223,12 +228,52 @@ def test_season_is_read_from_co2():
     amplitude = torch.tensor(rate_amplitude(scaled))
     angle = torch.as_tensor(2 * np.pi * doy / 365)
     expected = torch.stack([angle.sin(), angle.cos()], dim=-1)
-    assert (season(scaled[None], amplitude)[0] - expected).abs().max() < 0.05
+    whole = season(scaled[None], amplitude)[0]
+    assert (whole - expected)[30:].abs().max() < 0.02  # the 366th day of a leap year is one too many
     piece = slice(1000, 1210)  # a context and a horizon, over New Year or not
-    assert (season(scaled[None, piece], amplitude)[0] - expected[piece]).abs().max() < 0.1
+    part = season(scaled[None, piece], amplitude)[0]
+    assert not part[:4].any() and (part - expected[piece])[15:].abs().max() < 0.05
+    assert (part - expected[piece])[30:].abs().max() < 0.02
+    for last in (1100, 1128, 1150):  # days that follow change nothing, at New Year or elsewhere
+        assert torch.allclose(season(scaled[None, 1000:last], amplitude)[0], part[: last - 1000], atol=1e-6)
     unknown = torch.tensor(rate_amplitude(torch.randn(1000)))
     assert torch.isinf(unknown) and not season(scaled[None], unknown).any()
     assert np.isinf(rate_amplitude(torch.ones(1000))) and not season(scaled[None, :3], amplitude).any()
+
+
+def test_southern_season_is_that_of_the_calendar():
+    doy = np.arange(365)
+    co2 = torch.as_tensor(background_co2(-35.0, 2015, doy))
+    co2 = torch.cat([co2, co2 + 2.0, co2 + 4.0])
+    angle = torch.as_tensor(2 * np.pi * doy / 365).repeat(3)
+    amplitude = torch.tensor(rate_amplitude(co2))
+    when = season(co2[None], amplitude, southern=True)[0]
+    assert (when - torch.stack([angle.sin(), angle.cos()], dim=-1))[30:].abs().max() < 0.01
+
+
+@BOTH
+def test_later_weather_changes_no_earlier_day(options):
+    dates = np.arange("2015-01-01", "2017-01-01", dtype="datetime64[D]")
+    doy = (dates - dates.astype("datetime64[Y]")).astype(int)
+    weather = weather_days(len(dates))
+    weather[:, -1] = background_co2(4.2, dates.astype("datetime64[Y]").astype(int) + 1970, doy)
+    model, _, static = fitted(options, weather=weather)
+    assert torch.isfinite(model.co2_amplitude)  # the season is known here
+    dynamic = (torch.as_tensor(weather, dtype=torch.float32) - model.dynamic_mean) / model.dynamic_scale
+    whole = model.simulate(static, dynamic, 180)
+    for days in (300, 370):
+        assert torch.allclose(model.simulate(static, dynamic[:days], 180), whole[:, : days - 180], atol=1e-6)
+
+
+def test_site_sets_sun_air_and_soil():
+    model, dynamic, _ = fitted(RECOMMENDED)
+    days = dynamic[None].expand(1, -1, -1)
+    before = model.extra_columns(days)
+    empty = {"upper_capacity": 60.0, "lower_capacity": 90.0, "altitude": 1500.0}
+    model, dynamic, _ = fitted(RECOMMENDED, site=replace(load_site(), **empty))
+    assert model.capacity.tolist() == [60.0, 90.0] and model.altitude.item() == 1500.0
+    assert 830 < model.static.features.pressure.item() < 870  # hPa
+    assert (model.extra_columns(days)[0, 60:, 3] < before[0, 60:, 3]).all()  # small buckets run dry
 
 
 def test_sun_is_that_of_the_process_model():
@@ -267,7 +312,7 @@ def test_carbon_cycle_at_rest_obeys_its_balances():
 
 
 def test_first_guess_is_near_the_process_model():
-    from sites import load_site
+
     from visit_kernel import STATE
     from visit_simulator import simulate
     from weather import generate_weather

@@ -18,7 +18,6 @@ from emulator import load_emulator
 from training_loop import (
     TrainingState,
     draw_stretches,
-    group_lasso,
     learning_rate,
     make_optimizer,
     prepare_inputs,
@@ -320,5 +319,5 @@ def test_weight_decay_and_lasso_reach_the_static_side_only():
     lstm = {id(weight) for weight in model.lstm.parameters()}
     assert lstm <= {id(weight) for weight in rest["params"]} and not lstm & {id(weight) for weight in static["params"]}
     assert len(static["params"]) + len(rest["params"]) == len(list(model.parameters()))
-    first = model.static_trunk[0].weight
-    assert group_lasso(model).item() == pytest.approx(first.norm(dim=0).sum().item())
+    first = model.static.trunk[0].weight
+    assert model.static.group_lasso().item() == pytest.approx(first.norm(dim=0).sum().item())
