@@ -23,9 +23,9 @@ OPEN_AREA, DENSE_AREA = OPEN.leaf_area[0], DENSE.leaf_area[0]
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
 LHP_PRESSURE = 996.0  # hPa
 LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
-LEAF_AREAS = torch.logspace(
-    math.log10(0.12), math.log10(12.0), 24
-)  # m2 m-2, grid of the search for the leaf area at rest
+LEAF_AREAS = torch.logspace(math.log10(0.03), math.log10(12.0), 27)  # m2 m-2, grid of the search for leaf area at rest
+REFINEMENTS = (8, 4)  # parts into which the cell of the grid that holds the leaf area at rest is cut, again and again
+LOWEST_AREA = 0.118  # m2 m-2, of a layer that cannot live (VISIT keeps seedlings)
 LITTER = ("lf", "lc", "lr")
 LAYERS = ("tree", "c3")
 LAYER_PARAMETERS = (
@@ -222,32 +222,53 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
 def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, target, warmth: Parameters) -> torch.Tensor:
     """Leaf area (B, 1), m2 m-2, at which a run of days (B, n) gains as much foliage as it loses.
 
-    Leaves get LEAF_SHARE of the surplus on days whose target is above the leaf area, lose lf0 every day, and pay for
-    themselves on days without surplus. The gain is computed on a grid; the highest zero is where a forest settles that
-    was lusher before its wood had grown. No zero: the layer is dead, at the lowest value.
+    The gain is computed on a grid; the highest zero is where a forest settles that was lusher before its wood had
+    grown. The cell that holds it is cut into finer grids, as the gain is far from straight in it: an interpolation
+    would bend at every grid point, and with it all that the emulator makes of it. No zero: the layer is dead.
     """
     k, length = _extinction(p, days)[..., None], days.length[..., None]
     p = {name: value[..., None] for name, value in p.items()}  # (B, 1, 1): parameter vector, day, leaf area
-    area = LEAF_AREAS.to(light.device)
-    foliage = area / (p["sla"] * 2.2 / 200)
-    gpp = _photosynthesis(k, length, saturated[..., None], yield_[..., None], light[..., None], area)
+    saturated, yield_, light, target = (x[..., None] for x in (saturated, yield_, light, target))
     warm = {organ: value[..., None] for organ, value in warmth.items()}
-    leaf_upkeep = foliage * p["rmf0"] / 1000 * warm["f"]
     mean = {organ: value.mean(dim=1, keepdim=True) for organ, value in warm.items()}
-    surplus, share = _surplus(
-        p, gpp.mean(dim=1, keepdim=True), leaf_upkeep.mean(dim=1, keepdim=True), foliage, mean["c"], mean["r"]
-    )
-    _, _, stem_upkeep, root_upkeep = _wood(p, surplus, share)
-    daily = gpp - leaf_upkeep - stem_upkeep * warm["c"] - root_upkeep * warm["r"]
-    wanted = torch.sigmoid((target[..., None] - area) / (0.02 + 0.02 * area))
-    growth = LEAF_SHARE * (1 - p["rgf"]) * daily.clamp(min=0.0) * wanted
-    hunger = torch.where(daily < 0, p["alloc_ass"] * gpp - leaf_upkeep, 0.0)
-    gain = ((growth + hunger).mean(dim=1) - (p["lf0"] * foliage)[:, 0]) / foliage[:, 0]  # (B, area), per day
-    step = torch.arange(len(area), device=area.device)
-    last = torch.where(gain > 0, step, 0).amax(dim=1, keepdim=True).clamp(max=len(area) - 2)
-    before, after = gain.gather(1, last), gain.gather(1, last + 1)
-    position = (before / (before - after).clamp(min=1e-9)).clamp(0.0, 1.0)
-    return torch.exp(torch.log(area[last]) * (1 - position) + torch.log(area[last + 1]) * position)
+
+    def gain(area: torch.Tensor) -> torch.Tensor:
+        """Growth per foliage and day (B, area) at leaf areas (B or 1, area), m2 m-2.
+
+        Leaves get LEAF_SHARE of the surplus on days whose target is above the leaf area, lose lf0 every day, and pay
+        for themselves on days without surplus.
+        """
+        area = area[:, None, :]
+        foliage = area / (p["sla"] * 2.2 / 200)
+        gpp = _photosynthesis(k, length, saturated, yield_, light, area)
+        leaf_upkeep = foliage * p["rmf0"] / 1000 * warm["f"]
+        surplus, share = _surplus(
+            p, gpp.mean(dim=1, keepdim=True), leaf_upkeep.mean(dim=1, keepdim=True), foliage, mean["c"], mean["r"]
+        )
+        _, _, stem_upkeep, root_upkeep = _wood(p, surplus, share)
+        daily = gpp - leaf_upkeep - stem_upkeep * warm["c"] - root_upkeep * warm["r"]
+        wanted = torch.sigmoid((target - area) / (0.02 + 0.02 * area))
+        growth = LEAF_SHARE * (1 - p["rgf"]) * daily.clamp(min=0.0) * wanted
+        hunger = torch.where(daily < 0, p["alloc_ass"] * gpp - leaf_upkeep, 0.0)
+        return ((growth + hunger).mean(dim=1) - (p["lf0"] * foliage)[:, 0]) / foliage[:, 0]
+
+    def highest_zero(logarithm: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Cell (B, 1) each: log area and gain on both sides of the highest change from gain to loss."""
+        step = torch.arange(values.shape[1], device=values.device)
+        last = torch.where(values > 0, step, 0).amax(dim=1, keepdim=True).clamp(max=len(step) - 2)
+        logarithm = logarithm.expand_as(values)
+        return tuple(x.gather(1, last + i) for x in (logarithm, values) for i in (0, 1))
+
+    grid = torch.log(LEAF_AREAS.to(light.device))[None]
+    low, high, before, after = highest_zero(grid, gain(torch.exp(grid)))
+    for parts in REFINEMENTS:
+        inner = torch.arange(1, parts, device=light.device) / parts
+        finer = torch.cat([low, low + (high - low) * inner, high], dim=1)
+        values = torch.cat([before, gain(torch.exp(finer[:, 1:-1])), after], dim=1)
+        low, high, before, after = highest_zero(finer, values)
+    position = (before / (before - after).clamp(min=1e-12)).clamp(0.0, 1.0)
+    area = torch.exp(low + (high - low) * position)
+    return (area**4 + LOWEST_AREA**4) ** 0.25  # a rounded corner where the layer dies
 
 
 def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
