@@ -22,11 +22,12 @@ from weather import Weather
 FLUXES = ("gpp", "npp", "rh")
 FLOOR = 0.3  # Mg C ha-1 year-1: differences below it count as small, also where the flux is zero
 ROWS_AT_ONCE = 256  # simulated together: bounds the memory
-SCREENED = 3  # runs on which candidates are screened
+SCREENED = 4  # runs on which candidates are screened
 FINALISTS = 8  # candidates that screening leaves
 NEAR = 1.5  # a site constant is fitted when its trial value leaves less than this times the least misfit
-BETTER = 0.8  # a step is taken when it leaves less than this share of the misfit
+BETTER = 0.8  # a step is taken when it leaves less than this share of the typical misfit
 TIE = 1.01  # hypotheses within 1 percent explain equally well: the simpler one wins
+PERFECT = 0.03  # share of the present misfit below which a run counts as explained: less says no more
 UPPER_CAPACITY = 143.0  # mm; null in a site's YAML means computed from sand and clay, which gives this at LHP
 FITTED = 0.005  # misfit at which a fitted site constant is near enough
 EXACT = 1e-5  # misfit below which nothing is left to explain
@@ -87,17 +88,17 @@ def simulated(evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | 
     return found.reshape(len(hypotheses), runs, days, 3)
 
 
-def misfits(
+def misfits_by_run(
     evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | None = None,
     done: Callable[[int], object] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """(hypothesis,) root mean square of the relative differences between simulated and found fluxes.
+    """(hypothesis, run) root mean square of the relative differences between simulated and found fluxes.
 
     Five numbers count of each run: the differences of the means of GPP, NPP and Rh relative to their size, and the rms
     differences of the daily anomalies of GPP and Rh relative to the larger daily sd. Each lies in 0-2, 0 is perfect.
     (Daily NPP is left out: the day on which a leaf flush starts decides it, and jumps at the smallest change.)
     """
-    result = np.empty(len(hypotheses))
+    result = np.empty((len(hypotheses), len(evidence.values)))
     by_site: dict[tuple, list[int]] = {}
     for i, hypothesis in enumerate(hypotheses):
         by_site.setdefault(tuple(sorted(hypothesis.constants.items())), []).append(i)
@@ -106,10 +107,24 @@ def misfits(
         for start in range(0, len(group), size):
             part = group[start : start + size]
             found = simulated(evidence, [hypotheses[i] for i in part], jobs)
-            result[part] = np.sqrt((differences(found, evidence.fluxes) ** 2).mean(axis=(1, 2)))
+            result[part] = np.sqrt((differences(found, evidence.fluxes) ** 2).mean(axis=-1))
             if done:
                 done(len(part))
     return result
+
+
+def misfits(evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | None = None) -> np.ndarray:
+    """(hypothesis,) root mean square over the runs of misfits_by_run: what is reported and judged."""
+    return np.sqrt((misfits_by_run(evidence, hypotheses, jobs) ** 2).mean(axis=-1))
+
+
+def typical(by_run: np.ndarray, floor: float) -> np.ndarray:
+    """(hypothesis,) geometric mean over the runs of misfits (hypothesis, run): what the search goes by.
+
+    Of several wrong labels a step puts right one. Some runs then fit much better, others, which two mistakes had kept
+    in balance, worse; a root mean square sees only the latter. Runs below `floor` count as perfect.
+    """
+    return np.exp(0.5 * np.log(by_run**2 + floor**2).mean(axis=-1))
 
 
 def differences(simulated: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -239,43 +254,47 @@ class Search:
 def search(evidence: Evidence, jobs: int | None = None, say: Callable[[str], object] | None = None) -> Search:
     """Greedy search for the hypothesis that explains the outputs: screened on few runs, decided on all of them."""
     current = Hypothesis()
-    steps = [(current, float(misfits(evidence, [current], jobs)[0]))]
+    by_run = misfits_by_run(evidence, [current], jobs)
+    steps = [(current, float(np.sqrt((by_run**2).mean())))]
     while steps[-1][1] > EXACT:
         current, misfit = steps[-1]
         if current.constants and misfit < FITTED:
             break
-        few = evidence.subset(_worst(evidence, current, jobs))
+        floor = PERFECT * misfit
         near = [*shifted(evidence, current, (-1, 1)), *swapped(evidence, current), *returned(evidence, current)]
         pools = ([*near, *other_sites(evidence, current)], shifted(evidence, current, (-2, 2)))
         for pool in pools:
-            taken = _best_of(_unique(pool, current), few, evidence, current, jobs)
-            if taken and taken[1] < BETTER * misfit:
+            taken = _best_of(_unique(pool, current), evidence, current, floor, jobs)
+            if taken and typical(taken[1], floor) < BETTER * typical(by_run[0], floor):
                 break
         else:
             break
-        steps.append(taken)
+        by_run = taken[1][None]
+        steps.append((taken[0], float(np.sqrt((by_run**2).mean()))))
         if say:
-            say(f"{describe_step(current, taken[0])}: misfit {misfit:.2%} -> {taken[1]:.2%}")
+            say(f"{describe_step(current, taken[0])}: misfit {misfit:.2%} -> {steps[-1][1]:.2%}")
     return Search(steps)
 
 
 def _best_of(
-    candidates: list[Hypothesis], few: Evidence, evidence: Evidence, before: Hypothesis, jobs: int | None
-) -> tuple[Hypothesis, float] | None:
-    """The best of `candidates` by the misfit over all runs, of those that screening on `few` runs leaves."""
+    candidates: list[Hypothesis], evidence: Evidence, before: Hypothesis, floor: float, jobs: int | None
+) -> tuple[Hypothesis, np.ndarray] | None:
+    """The best of `candidates` on all runs, of those that screening on some leaves, and its misfits (run,)."""
     if not candidates:
         return None
+    few = evidence.subset(_spread(len(evidence.values), SCREENED))
     with progress(total=len(candidates), desc="hypotheses", leave=False) as bar:
-        screened = misfits(few, candidates, jobs, bar.update)
+        screened = typical(misfits_by_run(few, candidates, jobs, bar.update), floor)
     order = np.argsort(screened)
     finalists = [candidates[i] for i in order[:FINALISTS]]
     place = next((i for i, hypothesis in enumerate(finalists) if hypothesis.constants != before.constants), None)
     if place is not None and screened[order[place]] < NEAR * screened[order[0]]:
         finalists[place] = _refined(few, finalists[place], before, jobs)
-    decided = misfits(evidence, finalists, jobs)
+    by_run = misfits_by_run(evidence, finalists, jobs)
+    decided = typical(by_run, floor)
     good = [i for i in range(len(finalists)) if decided[i] <= TIE * decided.min() + EXACT]
     chosen = min(good, key=lambda i: finalists[i].complexity)
-    return finalists[chosen], float(decided[chosen])
+    return finalists[chosen], by_run[chosen]
 
 
 def describe_step(before: Hypothesis, after: Hypothesis) -> str:
@@ -290,10 +309,9 @@ def describe_step(before: Hypothesis, after: Hypothesis) -> str:
     return ", ".join(changes)
 
 
-def _worst(evidence: Evidence, hypothesis: Hypothesis, jobs: int | None) -> list[int]:
-    """The few runs that a hypothesis explains worst: they say most about its rivals."""
-    size = (differences(simulated(evidence, [hypothesis], jobs)[0], evidence.fluxes) ** 2).mean(axis=-1)
-    return np.argsort(size)[::-1][:SCREENED].tolist()
+def _spread(runs: int, count: int) -> list[int]:
+    """Indices of at most `count` of the runs, evenly spread (they are in the order of their GPP)."""
+    return np.unique(np.linspace(0, runs - 1, min(count, runs)).round().astype(int)).tolist()
 
 
 def _unique(candidates: list[Hypothesis], current: Hypothesis) -> list[Hypothesis]:

@@ -49,7 +49,7 @@ def no_search(*_, **__):
 def test_the_eight_wrong_labels_are_found(tmp_path, weather, site, monkeypatch, capsys):
     """The labels of visit_carbon_core.md 9.2, with the columns that are concerned (all 36: benchmarks/)."""
     monkeypatch.setattr(ensemble_diagnosis, "other_sites", lambda *_: [])
-    monkeypatch.setattr(ensemble_diagnosis, "SCREENED", 1)
+    monkeypatch.setattr(ensemble_diagnosis, "SCREENED", 2)
     write_ensemble(tmp_path, weather, site, runs=4, slots=WRONG_LABELS, names=list(WRONG_LABELS))
     code, report = check(monkeypatch, tmp_path, "--strict")
     assert code == 1 and report["verdict"] == "wrong label"
@@ -88,7 +88,7 @@ def test_other_weather_is_told_apart(tmp_path, weather, site, monkeypatch, capsy
 
 
 def test_other_site_constants_are_told_apart(tmp_path, weather, site, monkeypatch):
-    monkeypatch.setattr(ensemble_diagnosis, "SCREENED", 1)
+    monkeypatch.setattr(ensemble_diagnosis, "SCREENED", 2)
     write_ensemble(tmp_path, weather, replace(site, lower_capacity=800.0), runs=4, names=["tree_lue", "c3_lc0"])
     _, report = check(monkeypatch, tmp_path)
     assert report["verdict"] == "other site constants" and report["suspect_columns"] == []
