@@ -62,6 +62,7 @@ class TrainingOptions:
     teacher_steps: int
     flux_weights: dict
     seed: int
+    error_runs: int
     by_runs: dict
 
 
@@ -221,7 +222,7 @@ def check(config: Configuration, source: Any) -> None:
     for name in ("epochs", "steps_per_epoch", "batch_size", "scored_days"):
         _require(getattr(training, name) > 0, source, f"training.{name} is {getattr(training, name)}, must be above 0")
     for name in ("warmup_days", "weight_decay", "static_weight_decay", "group_lasso", "warmup_steps", "patience",
-                 "one_step_weight", "rollout_weight"):  # fmt: skip
+                 "error_runs", "one_step_weight", "rollout_weight"):  # fmt: skip
         _require(
             getattr(training, name) >= 0, source, f"training.{name} is {getattr(training, name)}, must not be negative"
         )

@@ -5,6 +5,7 @@ An inversion that ignores this is overconfident: errors of neighbouring days are
 within a run. train.py writes emulator_error.json (numbers, with their meaning) and emulator_error.npz (the errors).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ MAX_RUNS = 200  # of the unseen runs; keeps the file near 10 MB
 MEANING = {
     "error": "emulator - VISIT on runs whose parameters were never trained on, free running from 180 days of context, "
              "all days of `period` (weather of the training years included: that is what an inversion meets)",
+    "runs": "runs behind the numbers: `kept_back` ones that training never sees, then `cross_fitted` ones, each "
+            "predicted by a further network that was trained without it and a fifth of the others (cross_fit.py; its "
+            "errors are a little larger than the emulator's)",
     "bias": "mean error", "sd": "root mean square error",
     "run_mean_sd": "rms of the error's mean over a run; sd^2 = run_mean_sd^2 + seasonal_sd^2 + daily_sd^2",
     "seasonal_sd": "rms of calendar-month means of the error within a run, about its run mean",
@@ -124,8 +128,14 @@ def summarise(error: np.ndarray, dates: np.ndarray, distance: np.ndarray, test: 
     }  # fmt: skip
 
 
-def estimate_errors(emulator: "Emulator", data: "TrainingData", warmup: int | None = None) -> EmulatorErrors:
-    """Run the emulator over all days of (at most MAX_RUNS) unseen runs and describe its errors."""
+def estimate_errors(
+    emulator: "Emulator", data: "TrainingData", warmup: int | None = None,
+    further: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
+) -> EmulatorErrors:  # fmt: skip
+    """Run the emulator over all days of (at most MAX_RUNS) unseen runs and describe its errors.
+
+    `further`: (kept runs, left-out runs, errors) of cross_fit.cross_fit() with the same `warmup`, added to them.
+    """
     warmup = emulator.configuration.evaluation.context_days if warmup is None else warmup
     warmup = min(warmup, data.periods["test"].start)
     ensemble, runs = data.ensemble, data.unseen[:MAX_RUNS]
@@ -134,9 +144,14 @@ def estimate_errors(emulator: "Emulator", data: "TrainingData", warmup: int | No
     error = predicted - ensemble.fluxes[runs][:, warmup:]
     dates = ensemble.dates[warmup:]
     distance = nearest_distance(emulator.space, parameters, emulator.training_parameters)
+    for kept, left_out, more in further:
+        there = ensemble.parameters[left_out]
+        distance = np.append(distance, nearest_distance(emulator.space, there, ensemble.parameters[kept]))
+        parameters, error = np.concatenate([parameters, there]), np.concatenate([error, more])
     test = slice(data.periods["test"].start - warmup, data.periods["test"].stop - warmup)
     summary = {
-        "unit": FLUX_UNIT, "runs": len(runs), "period": [str(dates[0]), str(dates[-1])],
+        "unit": FLUX_UNIT, "runs": len(error), "kept_back": len(runs), "cross_fitted": len(error) - len(runs),
+        "period": [str(dates[0]), str(dates[-1])],
         "test_period": [str(dates[test][0]), str(dates[test][-1])], "meaning": MEANING,
         "fluxes": {name: summarise(error[:, :, i], dates, distance, test) for i, name in enumerate(TARGETS)},
     }  # fmt: skip

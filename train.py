@@ -29,6 +29,7 @@ import torch.distributed as distributed
 
 from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json, writing
 from configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
+from cross_fit import build_model, cross_fit, folds_needed
 from dataset import TrainingData, describe, load_data
 from emulator import (
     BEST,
@@ -41,12 +42,11 @@ from emulator import (
     space_entries,
     usable_device,
 )  # fmt: skip
-from emulator_error import estimate_errors, save_errors
+from emulator_error import EmulatorErrors, estimate_errors, save_errors
 from emulator_figures import loss_figure, save_figure
-from model import StaticConditionedLSTM, count_parameters, create_model
+from model import count_parameters
 from shared_dropout import SharedDropout
 from sites import DEFAULT_SITE, Site, load_site
-from static_features import logarithmic_parameters
 from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
 from units import DYNAMIC_FEATURES, FLUX_LABELS, TARGETS
 
@@ -89,6 +89,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-layers", type=int, help="LSTM layers (default: YAML)")
     parser.add_argument("--seed", type=int, help="of weights, batches and dropout (default: YAML, 2025)")
     parser.add_argument(
+        "--error-runs", type=int, help="unseen runs behind the error model: where fewer were kept back, further "
+        "networks are trained without a fifth of the runs each; 0 = only those kept back (default: YAML)",
+    )  # fmt: skip
+    parser.add_argument(
         "--max-minutes", type=float, help="time limit; the schedule is compressed to end in it (default: none)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto = a GPU where there is one")
@@ -114,7 +118,7 @@ def resolve_configuration(arguments: argparse.Namespace) -> tuple[Configuration,
     config = config.override(
         "training", epochs=arguments.epochs, steps_per_epoch=arguments.steps_per_epoch, batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate, gradient_clip=arguments.gradient_clip, patience=arguments.patience,
-        seed=arguments.seed,
+        seed=arguments.seed, error_runs=arguments.error_runs,
     )  # fmt: skip
     return config.override("model", hidden_size=arguments.hidden_size, num_layers=arguments.num_layers), bool(periods)
 
@@ -126,20 +130,6 @@ def choose_device(name: str, local_rank: int) -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{local_rank}"
     return usable_device(name)
-
-
-def build_model(
-    config: Configuration, data: TrainingData, device: torch.device, site: Site | None = None
-) -> StaticConditionedLSTM:
-    """A fresh network with the data's scalings and the site's latitude, altitude and soil inside (None: LHP's)."""
-    names, values = data.ensemble.parameter_names, data.ensemble.parameters[data.seen]
-    model = create_model(
-        dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
-        logarithmic=logarithmic_parameters(names, values), device=device,
-    )  # fmt: skip
-    weather = data.ensemble.dynamic[data.periods["train"]]
-    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site)
-    return model
 
 
 def describe_training(config: Configuration, data: TrainingData) -> dict[str, Any]:
@@ -238,7 +228,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
 
     torch.manual_seed(config.training.seed)
     generator = torch.Generator().manual_seed(config.training.seed)
-    model = build_model(config, data, device, load_site(arguments.site))
+    site = load_site(arguments.site)
+    model = build_model(config, data, device, site)
     record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
@@ -294,7 +285,11 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     max_seconds = arguments.max_minutes * 60 if arguments.max_minutes else None
     train(model, optimizer, data, config, state, generator, on_epoch, max_seconds, arguments.mixed_precision)
     if rank == 0:
-        finish(directory, record, state, data, arguments.device if device.type == "cpu" else str(device))
+        finish(directory, record, state)
+        rest = max_seconds - (time.monotonic() - began) if max_seconds is not None else math.inf
+        errors = error_model(directory, config, data, device, site, state.seconds, rest)
+        save_errors(directory, errors)
+        report(directory, errors)
     if board is not None:
         board.close()
     return 0
@@ -319,21 +314,40 @@ def make_board(directory: str):
     return SummaryWriter(directory)
 
 
-def finish(directory: Path, record: dict[str, Any], state: TrainingState, data: TrainingData, device: str) -> None:
-    """After training: the loss figure, the error model, and the numbers on one screen."""
+def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> None:
+    """After training: the last numbers of config.json and the loss figure."""
     record["training_seconds"] = round(state.seconds, 1)
     record["best_epoch"] = state.best_epoch
     write_json(directory / CONFIG, record)
     save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
-    emulator = load_emulator(directory)
-    errors = estimate_errors(emulator, data)
-    save_errors(directory, errors)
     print(
         f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
         f"{state.best:.5f} Mg C ha-1 day-1"
     )
+
+
+def error_model(
+    directory: Path, config: Configuration, data: TrainingData, device: torch.device, site: Site, training: float,
+    rest: float,
+) -> EmulatorErrors:  # fmt: skip
+    """The emulator's error on unseen runs; further networks only where `rest` seconds hold them (`training`: one)."""
+    warmup = min(config.evaluation.context_days, data.periods["test"].start)
+    folds = folds_needed(data, config.training.error_runs)
+    if folds * training > rest:
+        warn(
+            f"--max-minutes leaves no time for the error model's {folds} networks: it rests on {len(data.unseen)} runs"
+        )
+        folds = 0
+    if folds:
+        print(f"error model: {folds} further networks, each trained without a fifth of the seen runs")
+    further = cross_fit(config, data, folds, warmup, device, site)
+    return estimate_errors(load_emulator(directory), data, warmup, further)
+
+
+def report(directory: Path, errors: EmulatorErrors) -> None:
+    """The error on one screen, and what to do next."""
     sd = ", ".join(f"{FLUX_LABELS[name]} {errors.summary['fluxes'][name]['sd']:.5f}" for name in TARGETS)
-    print(f"error sd on {len(data.unseen)} unseen runs, free running over the test period: {sd} Mg C ha-1 day-1")
+    print(f"error sd on {errors.summary['runs']} unseen runs, free running over all days: {sd} Mg C ha-1 day-1")
     print(f"written to {directory}; next: python evaluate_model.py")
 
 

@@ -22,8 +22,8 @@ import torch
 
 from command_line import REPOSITORY, make_parser, run, writing
 from configuration import load_configuration
+from cross_fit import build_model
 from dataset import load_data, window_starts
-from train import build_model
 from training_loop import draw_stretches, make_optimizer, prepare_inputs, stretch_losses
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "training_speed.md"

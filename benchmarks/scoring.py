@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import torch
 
 import skill
 from configuration import Configuration
+from cross_fit import fit_in_memory
 from dataset import TrainingData, prepare
-from train import build_model
-from training_loop import TrainingState, make_optimizer, train
 from units import TARGETS
 from visit_files import Ensemble
 
@@ -32,20 +30,8 @@ class Score:
 
 def train_emulator(config: Configuration, data: TrainingData) -> tuple[torch.nn.Module, float]:
     """A trained network (best epoch by the validation period of seen runs) and the seconds it took."""
-    torch.manual_seed(config.training.seed)
-    model = build_model(config, data, torch.device("cpu"))
-    optimizer, state = make_optimizer(model, config.training), TrainingState()
-    best: dict = {}
-
-    def keep(row, is_best):
-        if is_best:
-            best.update({name: value.clone() for name, value in model.state_dict().items() if torch.is_tensor(value)})
-
-    began = time.monotonic()
-    train(model, optimizer, data, config, state, torch.Generator().manual_seed(config.training.seed), keep)
-    seconds = time.monotonic() - began
-    model.load_state_dict({**best, "_extra_state": model.get_extra_state()})
-    return model.eval(), seconds
+    model, state = fit_in_memory(config, data, torch.device("cpu"), None, config.training.seed)
+    return model, state.seconds
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
 
 import train
 from configuration import load_configuration
+from cross_fit import build_model, folds_needed, split_seen
 from dataset import prepare
 from emulator import load_emulator
 from training_loop import (
@@ -45,7 +46,7 @@ def small(preset):
 def made(preset):
     config, data = small(preset), prepare(tiny_ensemble(), load_configuration().splits)
     torch.manual_seed(0)
-    return config, data, train.build_model(config, data, torch.device("cpu"))
+    return config, data, build_model(config, data, torch.device("cpu"))
 
 
 def run_train(arguments, monkeypatch):
@@ -183,6 +184,34 @@ def test_same_seed_same_result_other_seed_another(directory, tmp_path, monkeypat
         )
         histories.append((tmp_path / str(i) / "training_history.json").read_text())
     assert histories[0] == histories[1] != histories[2]
+
+
+def test_error_model_rests_on_runs_that_further_networks_have_not_seen(directory, tmp_path, monkeypatch, capsys):
+    flags = [*TINY, "--hidden-size", 8, "--data-dir", directory]
+    run_train([*flags, "--artifacts-dir", tmp_path / "few"], monkeypatch)
+    run_train([*flags, "--artifacts-dir", tmp_path / "many", "--error-runs", 3], monkeypatch)
+    few, many = load_emulator(tmp_path / "few"), load_emulator(tmp_path / "many")
+    weights = few.model.state_dict()
+    for key, value in many.model.state_dict().items():  # the emulator itself is the same
+        assert key == "_extra_state" or torch.equal(value, weights[key]), key
+    assert [few.errors.summary[k] for k in ("runs", "kept_back", "cross_fitted")] == [1, 1, 0]
+    assert [many.errors.summary[k] for k in ("runs", "kept_back", "cross_fitted")] == [5, 1, 4]  # 2 + 2 of 7 seen ones
+    np.testing.assert_array_equal(many.errors.error[:1], few.errors.error)
+    ensemble = load_ensemble(directory)
+    left_out = [np.flatnonzero((ensemble.parameters == row).all(axis=1)).item() for row in many.errors.parameters]
+    assert len(set(left_out)) == 5 and many.errors.distance.min() > 0.0  # never one of its own network's runs
+    capsys.readouterr()
+    run_train([*flags, "--artifacts-dir", tmp_path / "late", "--error-runs", 3, "--max-minutes", 1e-4], monkeypatch)
+    assert "--max-minutes leaves no time" in capsys.readouterr().err
+    assert load_emulator(tmp_path / "late").errors.summary["runs"] == 1
+
+
+def test_cross_fitting_leaves_every_run_out_once():
+    _, data, _ = made("recommended")
+    assert [folds_needed(data, wanted) for wanted in (0, 1, 2, 3, 8, 1000)] == [0, 0, 1, 2, 3, 3]  # 7 seen: 3 at most
+    kept, left_out = zip(*split_seen(data, 5), strict=True)
+    assert sorted(np.concatenate(left_out).tolist()) == sorted(data.seen.tolist())
+    assert all(not set(a) & set(b) and len(a) + len(b) == 7 for a, b in zip(kept, left_out, strict=True))
 
 
 @pytest.mark.parametrize("preset", ["recommended", "specification"])
