@@ -249,7 +249,7 @@ def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, targ
         daily = gpp - leaf_upkeep - stem_upkeep * warm["c"] - root_upkeep * warm["r"]
         wanted = torch.sigmoid((target - area) / (0.02 + 0.02 * area))
         growth = LEAF_SHARE * (1 - p["rgf"]) * daily.clamp(min=0.0) * wanted
-        hunger = torch.where(daily < 0, p["alloc_ass"] * gpp - leaf_upkeep, 0.0)
+        hunger = torch.sigmoid(-daily / (0.03 * gpp)) * (p["alloc_ass"] * gpp - leaf_upkeep)
         return ((growth + hunger).mean(dim=1) - (p["lf0"] * foliage)[:, 0]) / foliage[:, 0]
 
     def highest_zero(logarithm: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
