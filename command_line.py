@@ -115,6 +115,17 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}); write it again or restore it") from None
 
 
+def output_folder(path: str | Path, flag: str) -> Path:
+    """`path` if it is a folder or can become one, for a script to ask before its work. UserError names `flag`."""
+    path = Path(path)
+    place = next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
+    if not place.is_dir():
+        raise UserError(f"{flag} {path}: {place if place != path else 'it'} is a file; give a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {path}: no permission to write in {place}; give another folder")
+    return path
+
+
 def existing_file(path: str | Path, hint: str = "check the path") -> Path:
     """Return `path` if it is a file, else raise a UserError that ends with `hint`."""
     path = Path(path)

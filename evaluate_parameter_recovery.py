@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import REPOSITORY, UserError, make_parser, run, write_json, writing
+from command_line import REPOSITORY, UserError, make_parser, output_folder, run, write_json, writing
 from emulator import Emulator, load_emulator
 from inverse_estimator import InversionResult, StaticParameterInverter
 from inversion_config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
-from inversion_inputs import load_matching_ensemble, prior_parameters, simulation_window, trained_space
+from inversion_inputs import load_matching_ensemble, prior_parameters, simulation_window
 from inversion_report import write_csv
 from parameters import ParameterSpace, catalogue
 from posterior import predict_days
@@ -32,13 +32,13 @@ DEFAULT_TRACES = ("tree_pmax", "tree_lue", "tree_sla", "tree_lf0", "tree_rmf0", 
 
 def main() -> int:
     arguments = parse_arguments()
+    output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         starts=arguments.starts, seed=arguments.seed,
     )  # fmt: skip
-    space = trained_space(emulator, arguments.data_dir)
-    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config, space)
+    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     if arguments.cases:
         from recovery_study import run_study
 
@@ -49,7 +49,7 @@ def main() -> int:
     stretch, truth = simulation_window(emulator, ensemble, arguments.sample_id, arguments.window_index)
     prior = choose_prior(arguments, emulator, truth)
     result = inverter.invert_stretches(prior, [stretch], arguments.unconstrained)
-    table = recovery_table(result, truth, space)
+    table = recovery_table(result, truth, inverter.space)
     write_case(arguments, emulator, result, stretch, truth, table, traced)
     return 0
 

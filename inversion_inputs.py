@@ -5,34 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError, read_json, warn
+from command_line import UserError, warn
 from dataset import day_slice, window_starts
 from emulator import Emulator
 from inversion_data import Stretch, keep_days, stretch_from_arrays, stretches_from_windows
 from observation_windows import Windows, load_windows
-from parameters import ParameterSpace, make_space
 from visit_files import Ensemble, load_ensemble, read_parameter_summary
 
 DAY = np.timedelta64(1, "D")
-
-
-def trained_space(emulator: Emulator, data_dir: str | Path) -> ParameterSpace:
-    """The ranges, ties included, that the ensemble behind the emulator was drawn from.
-
-    From data_dir/parameter_log.json where that holds every parameter and every training vector lies inside; else
-    the emulator's own (which may be the smallest and largest value drawn, without ties).
-    """
-    path = Path(data_dir) / "parameter_log.json"
-    if any(reference >= 0 for reference in emulator.space.tied_to) or not path.is_file():
-        return emulator.space
-    log = read_json(path)
-    ranges = (log.get("settings") or {}).get("ranges") or {} if isinstance(log, dict) else {}
-    if not set(emulator.parameter_names) <= set(ranges):
-        return emulator.space
-    entries = [(name, ranges[name]["min"], ranges[name].get("max_from", ranges[name].get("max"))) for name in ranges]
-    space = make_space(entries, path).subset(emulator.parameter_names)
-    unit = space.physical_to_unit(emulator.training_parameters)
-    return space if np.all((unit > -1e-6) & (unit < 1 + 1e-6)) else emulator.space
 
 
 def prior_parameters(emulator: Emulator, data_dir: str | Path, sample_id: int | None = None) -> tuple[np.ndarray, str]:

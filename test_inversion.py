@@ -12,11 +12,10 @@ Examples
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 
-from command_line import REPOSITORY, UserError, iso_date, make_parser, run
+from command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run
 from emulator import Emulator, load_emulator
 from inverse_estimator import StaticParameterInverter
 from inversion_config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
@@ -25,7 +24,6 @@ from inversion_inputs import (
     observation_stretches,
     prior_parameters,
     simulation_window,
-    trained_space,
 )  # fmt: skip
 from inversion_outputs import Case, report_inversion, report_loaded
 from inversion_report import load_snapshot
@@ -35,17 +33,16 @@ from prior_check import conflict_before_fit
 def main() -> int:
     arguments = parse_arguments()
     begin = time.perf_counter()
+    results = output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
     )  # fmt: skip
-    space = trained_space(emulator, arguments.data_dir)
-    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config, space)
+    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     case = load_case(arguments, emulator)
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     free, fix = arguments.free, arguments.fix or ()
-    results = Path(arguments.result_dir)
 
     if arguments.param_load:
         loaded_prior, optimized, metadata = load_snapshot(arguments.param_load, emulator.parameter_names)

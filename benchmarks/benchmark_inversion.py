@@ -26,7 +26,6 @@ from emulator import load_emulator  # noqa: E402
 from error_model import make_error_model  # noqa: E402
 from inverse_estimator import StaticParameterInverter  # noqa: E402
 from inversion_config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
-from inversion_inputs import trained_space  # noqa: E402
 from inversion_methods import gauss_newton, starting_points  # noqa: E402
 from recovery_study import make_case, simulated_truth  # noqa: E402
 from simulator_check import driving_weather, on_stretches, simulate_vectors  # noqa: E402
@@ -67,8 +66,8 @@ class Bench:
     def __init__(self, arguments) -> None:
         self.emulator = load_emulator(arguments.artifacts_dir)
         config = override(load_inversion_config(), seed=arguments.seed)
-        self.space = trained_space(self.emulator, arguments.data_dir)
-        self.inverter = StaticParameterInverter.from_emulator(self.emulator, config, space=self.space)
+        self.inverter = StaticParameterInverter.from_emulator(self.emulator, config)
+        self.space = self.inverter.space
         self.site = load_site()
         self.weather = driving_weather(None, arguments.data_dir, self.site, self.emulator)
         self.arguments = arguments

@@ -5,9 +5,12 @@ import pytest
 import torch
 from linear_emulator import CONTEXT, PARAMETERS, LinearEmulator, design_matrix, scalers, window_data
 
+from canopy_equilibrium import REST, at_rest, read_days
 from command_line import UserError
 from inverse_estimator import StaticParameterInverter
-from parameters import make_space
+from parameters import catalogue, make_space
+from static_features import LHP_DAY
+from units import DYNAMIC_FEATURES
 
 NOISE = 0.004
 QUIET = {"error_model": {"observation_sd": NOISE, "emulator": False, "discrepancy": False}}
@@ -330,3 +333,18 @@ def test_the_true_flux_between_observed_days_is_predicted_from_the_correlated_er
     result.problem.set_error_model(nothing)
     plain = predictive_samples(result.problem, None, latent, "nep", 1)
     assert np.abs(plain[0, 20:40] - y[0, 20:40, 2]).mean() > 0.01
+
+
+def test_leaf_area_at_rest_has_no_bends():
+    """Gauss-Newton steps along the slope: a slope that jumps from one grid cell to the next ends a search early."""
+    days = LHP_DAY.repeat(96, 1)
+    days[:, DYNAMIC_FEATURES.index("tcdc_clm")] = torch.linspace(5, 95, 96)
+    extra = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).repeat(96, 1)
+    typical = read_days(days[None].double(), extra[None].double(), torch.tensor(4.2))
+    for name in ("tree_lue", "tree_sla", "tree_lf0"):
+        values = {n: torch.full((161, 1), p.baseline, dtype=torch.double) for n, p in catalogue().items()}
+        values[name] = values[name] * torch.linspace(0.9, 1.2, 161)[:, None]
+        packed, _ = at_rest(values, typical)
+        slope = torch.diff(torch.log(packed[:, REST.index("tree_leaf_area")]))
+        jump = (torch.diff(slope).abs() / slope.abs().mean()).max()
+        assert jump < 0.25, f"{name}: the slope of leaf area jumps by {jump:.2f} of its mean"

@@ -267,6 +267,16 @@ def test_exit_code_and_one_line(trained, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_a_result_directory_that_is_a_file_is_refused_before_the_work(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for name in ("test_inversion.py", "evaluate_parameter_recovery.py"):
+        for place in (taken, taken / "below"):  # --artifacts-dir does not exist: the folder is looked at first
+            result = script(name, "--artifacts-dir", tmp_path / "none", "--result-dir", place)
+            assert result.returncode == 2 and "--result-dir" in result.stderr and "is a file" in result.stderr
+    assert taken.read_text() == "mine"
+
+
 # --- recovery of one case ---------------------------------------------------------------------------------------------
 
 
