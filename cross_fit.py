@@ -71,8 +71,9 @@ def cross_fit(
 
 
 def fit_in_memory(
-    config: Configuration, data: TrainingData, device: torch.device, site: Site | None, seed: int
-) -> tuple[StaticConditionedLSTM, TrainingState]:
+    config: Configuration, data: TrainingData, device: torch.device, site: Site | None, seed: int,
+    max_seconds: float | None = None,
+) -> tuple[StaticConditionedLSTM, TrainingState]:  # fmt: skip
     """Train as train.py does, without files: the network of the best epoch, and what training has to tell."""
     torch.manual_seed(seed)
     model, state = build_model(config, data, device, site), TrainingState()
@@ -83,7 +84,7 @@ def fit_in_memory(
             best.update({name: value.clone() for name, value in model.state_dict().items() if torch.is_tensor(value)})
 
     generator = torch.Generator().manual_seed(seed)
-    train(model, make_optimizer(model, config.training), data, config, state, generator, keep)
+    train(model, make_optimizer(model, config.training), data, config, state, generator, keep, max_seconds)
     model.load_state_dict({**best, "_extra_state": model.get_extra_state()})
     return model.eval(), state
 

@@ -1,32 +1,49 @@
-"""Accuracy on unseen parameter vectors against the number of runs, beside a Gaussian process on run means.
+"""Accuracy on unseen parameter vectors against the number of runs, beside the baselines.
 
-    python benchmarks/learning_curve.py --ensembles E180 E600 E2000 [--seeds 1 2 3] [--presets recommended]
+    python benchmarks/learning_curve.py --ensembles E180:90 E180 E600 E2000 [--seeds 1 2 3] [--presets recommended]
 
-Each ensemble comes from run_perturbations.py (or is a nested subset, `DIR:90` = its first 90 runs). 10 percent of its
-runs are never trained on; they are the unseen ones. Test year, free running over the whole year after 180 days of
-context. The Gaussian process predicts each flux's mean over the test year from the parameters; its R2 is that of run
-means, where the emulator's is given too. Writes a table (.md, .csv) and a figure (.png).
+Each ensemble comes from run_perturbations.py (`DIR:90` = its first 90 runs). 10 percent of its runs are never trained
+on; they are the unseen ones and decide nothing. Two protocols on the test year: one free run over the whole year after
+180 days of context, and the specification's 30-day windows, each after its own context, one every --window-stride days.
+Baselines of the specification (baselines.py), and gradient boosting and a Gaussian process that predict each flux's
+mean over the test year from the parameters.
+
+Rows that are in the CSV files already are kept, so an interrupted or growing measurement goes on where it was.
 """
 
+import os
 import platform
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from scoring import predict, score
+import torch
+from learning_curve_report import figure, worst_runs, write_report
+from scoring import measures, predict
+from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 import skill
+from baselines import NAMES, Baselines
 from command_line import REPOSITORY, make_parser, run, writing
 from configuration import load_configuration
+from cross_fit import fit_in_memory
+from dataset import TrainingData, prepare, window_starts
 from emulator_figures import save_figure
-from units import FLUX_LABELS, TARGETS
+from sites import load_site
+from units import TARGETS
 from visit_files import load_ensemble
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "learning_curve"
+KEY = ["runs", "preset", "seed"]
+SEEN_RUNS = 162  # at most, of the seen runs: evenly picked
+GP_RUNS = 200  # training runs of the Gaussian process at most: its cost grows with their cube
 
 
 def nested(text: str):
@@ -41,92 +58,123 @@ def nested(text: str):
     )
 
 
-def gaussian_process(data, days: slice) -> dict[str, float]:
-    """R2 of run-mean fluxes of unseen runs, anisotropic RBF kernel on scaled parameters (at most 400 training runs)."""
-    static = data.static.numpy()
-    train = data.seen[:400]
-    result = {}
+def run_means(data: TrainingData, days: slice, method: str) -> dict[str, float]:
+    """R2 of the unseen runs' mean fluxes over `days`, predicted from the scaled parameters by `method` (gb or gp)."""
+    static, train, result = data.static.numpy(), data.seen, {}
     for i, name in enumerate(TARGETS):
         y = data.ensemble.fluxes[:, days, i].mean(axis=1)
-        kernel = ConstantKernel() * RBF(np.full(static.shape[1], 10.0), (1.0, 1e3)) + WhiteKernel(0.05)
-        model = GaussianProcessRegressor(kernel, normalize_y=True).fit(static[train], y[train])
-        result[name] = skill.r2(model.predict(static[data.unseen]), y[data.unseen])
+        if method == "gb":
+            model = GradientBoostingRegressor(n_estimators=400, learning_rate=0.05, max_depth=3, subsample=0.5,
+                                              random_state=0)  # fmt: skip
+        else:
+            train = data.seen[:GP_RUNS]
+            kernel = ConstantKernel() * RBF(np.full(static.shape[1], 10.0), (1.0, 1e3)) + WhiteKernel(0.05)
+            model = GaussianProcessRegressor(kernel, normalize_y=True)
+        result[name] = skill.r2(model.fit(static[train], y[train]).predict(static[data.unseen]), y[data.unseen])
     return result
+
+
+def windows(data: TrainingData, runs: np.ndarray, stride: int, rollout) -> dict[str, float]:
+    """The specification's protocol: R2, and RMSE of NEP, of 30-day windows; rollout(days) -> (run, 30, 4)."""
+    starts = window_starts(data.periods["test"], 180, 30, stride)
+    pairs = [(rollout(slice(s, s + 30)), data.truth(runs, slice(s, s + 30))) for s in starts.tolist()]
+    predicted, truth = (np.concatenate(part, axis=1) for part in zip(*pairs, strict=True))
+    result = {name: skill.r2(predicted[..., i], truth[..., i]) for i, name in enumerate(TARGETS)}
+    return result | {"nep_rmse": skill.rmse(predicted[..., 2], truth[..., 2])}
+
+
+def baseline_row(data: TrainingData, stride: int) -> dict[str, float]:
+    """Skill of the baselines on the unseen runs, year and windows, and of the two regressions of run means."""
+    days, row = data.periods["test"], {"runs": len(data.ensemble.sample_ids)}
+    truth, baselines = data.truth(data.unseen, days), Baselines(data)
+    for name in NAMES:
+        row |= {f"{name}_{k}": v for k, v in measures(baselines.predict(name, data.unseen, days), truth).items()}
+        month = windows(data, data.unseen, stride, lambda days, name=name: baselines.predict(name, data.unseen, days))
+        row |= {f"{name}_window_{k}": v for k, v in month.items()}
+    for method in ("gb", "gp"):
+        row |= {f"{method}_{k}": v for k, v in run_means(data, days, method).items()}
+    return row
+
+
+def emulator_row(config, data: TrainingData, max_minutes: float | None, stride: int) -> tuple[dict, np.ndarray]:
+    """One training and its scores, and the unseen runs' predicted test year."""
+    processor, began = time.process_time(), time.monotonic()
+    limit = max_minutes * 60 if max_minutes else None
+    model, state = fit_in_memory(config, data, torch.device("cpu"), load_site(), config.training.seed, limit)
+    row = {
+        "seconds": round(time.monotonic() - began, 1), "processor_seconds": round(time.process_time() - processor, 1),
+        "threads": torch.get_num_threads(), "epochs": state.epoch, "best_epoch": state.best_epoch,
+    }  # fmt: skip
+    days = data.periods["test"]
+    some = data.seen[np.unique(np.linspace(0, len(data.seen) - 1, SEEN_RUNS).astype(int))]
+    everyone = np.concatenate([some, data.unseen])
+    predicted = predict(model, data, data.ensemble.parameters[everyone], days)
+    truth = data.truth(everyone, days)
+    unseen = slice(len(some), None)
+    row |= {f"seen_{k}": v for k, v in measures(predicted[: len(some)], truth[: len(some)]).items()}
+    row |= {f"unseen_{k}": v for k, v in measures(predicted[unseen], truth[unseen]).items()}
+    row |= {f"all_{k}": v for k, v in measures(predicted, truth).items()}
+    means, true_means = predicted[unseen].mean(axis=1), truth[unseen].mean(axis=1)
+    row |= {f"mean_{n}": skill.r2(means[:, i], true_means[:, i]) for i, n in enumerate(TARGETS)}
+    if stride:
+        for split, runs in (("seen", some), ("unseen", data.unseen)):
+            values = data.ensemble.parameters[runs]
+            month = windows(data, runs, stride, lambda days, values=values: predict(model, data, values, days))
+            row |= {f"{split}_window_{k}": v for k, v in month.items()}
+    return row, predicted[unseen]
+
+
+def saved(path: Path) -> pd.DataFrame:
+    """The rows of an earlier call, or none."""
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+
+def save(path: Path, table: pd.DataFrame) -> None:
+    """CSV through a temporary name."""
+    with writing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def main() -> int:
     parser = make_parser(__doc__)
-    parser.add_argument("--ensembles", nargs="+", required=True, help="folders, or FOLDER:n for its first n runs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[2025], help="training seeds")
+    parser.add_argument("--ensembles", nargs="*", default=[], help="folders, or FOLDER:n for its first n runs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="training seeds")
     parser.add_argument("--presets", nargs="+", default=["recommended"], help="presets to train")
-    parser.add_argument("--no-gaussian-process", action="store_true", help="leave the Gaussian process out")
+    parser.add_argument("--max-minutes", type=float, help="time limit of each training (default: none)")
+    parser.add_argument("--window-stride", type=int, default=7, help="days between 30-day windows; first seed only")
+    parser.add_argument("--no-baselines", action="store_true", help="leave baselines out")
     parser.add_argument("--output", default=str(RESULT), help="path of the results without suffix")
     arguments = parser.parse_args()
-    rows = []
+    output = Path(arguments.output)
+    paths = {kind: output.with_name(f"{output.name}{kind}.csv") for kind in ("", "_baselines", "_worst")}
+    table, baselines, worst = (saved(path) for path in paths.values())
     for text in arguments.ensembles:
         ensemble = nested(text)
+        count = len(ensemble.sample_ids)
+        data = prepare(ensemble, load_configuration().splits)
+        if not arguments.no_baselines and not (len(baselines) and (baselines["runs"] == count).any()):
+            baselines = pd.concat([baselines, pd.DataFrame([baseline_row(data, arguments.window_stride)])])
+            save(paths["_baselines"], baselines)
         for preset in arguments.presets:
             for seed in arguments.seeds:
-                config = load_configuration(preset=preset).override("training", seed=seed)
-                result, model, data = score(config, ensemble)
-                days = data.periods["test"]
-                means = predict(model, data, ensemble.parameters[data.unseen], days).mean(axis=1)
-                truth = data.truth(data.unseen, days).mean(axis=1)
-                row = {
-                    "runs": len(ensemble.sample_ids),
-                    "preset": preset,
-                    "seed": seed,
-                    "seconds": round(result.seconds),
-                }
-                row |= {f"seen_{k}": v for k, v in result.seen.items()} | {
-                    f"unseen_{k}": v for k, v in result.unseen.items()
-                }
-                row |= {f"mean_{n}": skill.r2(means[:, i], truth[:, i]) for i, n in enumerate(TARGETS)}
-                if not arguments.no_gaussian_process and seed == arguments.seeds[0]:
-                    row |= {f"gp_{n}": v for n, v in gaussian_process(data, days).items()}
-                rows.append(row)
-                table = pd.DataFrame(rows)
-                print(table.iloc[-1].to_string(), flush=True)
-                write(Path(arguments.output), table, arguments)
+                if len(table) and (table[KEY] == (count, preset, seed)).all(axis=1).any():
+                    continue
+                config = load_configuration(preset=preset).override("training", seed=seed).for_runs(count)
+                first = seed == arguments.seeds[0]
+                row, predicted = emulator_row(
+                    config, data, arguments.max_minutes, arguments.window_stride if first else 0
+                )
+                row = {"runs": count, "preset": preset, "seed": seed, **row}
+                print(pd.Series(row).to_string(), flush=True)
+                table = pd.concat([table, pd.DataFrame([row])]).sort_values(KEY)
+                save(paths[""], table)
+                if first and preset == "recommended":
+                    worst = pd.concat([worst, worst_runs(data, predicted)])
+                    save(paths["_worst"], worst)
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} core(s)"
+    write_report(output, table, baselines, worst, arguments.window_stride, machine)
+    save_figure(figure(table, baselines), output.with_suffix(".png"))
     return 0
-
-
-def write(path: Path, table: pd.DataFrame, arguments) -> None:
-    """The CSV, the markdown table and the figure."""
-    with writing(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5f")
-    keys = ["seen_nep", *(f"unseen_{name}" for name in (*TARGETS, "nse"))]
-    lines = [
-        "## Accuracy and learning curve", "",
-        f"`python benchmarks/learning_curve.py --seeds {' '.join(map(str, arguments.seeds))}` on {platform.machine()}; "
-        "10 percent of the runs unseen; test year, free running after 180 days of context; GP = Gaussian "
-        "process on run means, "
-        "emulator's R2 of run means beside it.", "",
-        "| runs | preset | seed | s | seen NEP | unseen GPP | unseen NPP | unseen NEP | unseen Rh | median NSE of NEP "
-        "| run means GPP / NPP / NEP / Rh | GP on run means |", "|" + "---|" * 12,
-    ]  # fmt: skip
-    for row in table.to_dict("records"):
-        means = " / ".join(f"{row[f'mean_{n}']:.3f}" for n in TARGETS)
-        known = "gp_gpp" in row and np.isfinite(row["gp_gpp"])
-        gp = " / ".join(f"{row[f'gp_{n}']:.3f}" for n in TARGETS) if known else ""
-        values = " | ".join(f"{row[key]:.4f}" for key in keys)
-        lines.append(
-            f"| {row['runs']} | {row['preset']} | {row['seed']} | {row['seconds']} | {values} | {means} | {gp} |"
-        )
-    with writing(path.with_suffix(".md")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    mean = table[table["preset"] == arguments.presets[0]].groupby("runs").mean(numeric_only=True)
-    for i, name in enumerate(TARGETS):
-        axes.plot(mean.index, 1 - mean[f"unseen_{name}"], marker="o", color=f"C{i}", label=FLUX_LABELS[name])
-        if f"gp_{name}" in mean and name != "nep":
-            axes.plot(
-                mean.index, 1 - mean[f"gp_{name}"], ls=":", color=f"C{i}", label=f"{FLUX_LABELS[name]}, GP on run means"
-            )
-    axes.set(xscale="log", yscale="log", xlabel="runs in the ensemble", ylabel="1 - R2 on unseen runs, test year")
-    axes.legend(fontsize=8, ncols=2)
-    save_figure(figure, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
