@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from conclusions import read_conclusions
 from matplotlib.figure import Figure
 
 import skill
@@ -131,7 +132,7 @@ def write_report(path: Path, table, baselines, worst, stride: int, machine: str)
          "nearest training vector in units of the ranges, root mean square over parameters (in brackets: the "
          "unseen runs' median). All parameters of these runs: learning_curve_worst.csv.", worst_table(worst)),
     ]  # fmt: skip
-    conclusions = read_conclusions(path.with_name(f"{path.name}_conclusions.txt"))
+    conclusions = read_conclusions(path)
     lines = []
     for level, (title, text, rows) in enumerate(sections):
         lines += ["## " + title if level == 0 else "### " + title, "", text, "", *rows, ""]
@@ -141,14 +142,6 @@ def write_report(path: Path, table, baselines, worst, stride: int, machine: str)
             lines += ["![Learning curve](learning_curve.png)", ""]
     with writing(path.with_suffix(".md")) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-
-
-def read_conclusions(path: Path) -> dict[str, str]:
-    """title -> text from a file of `title: text` lines; none when there is no such file."""
-    if not path.is_file():
-        return {}
-    lines = [line.split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines() if ": " in line]
-    return {title: text for title, text in lines}
 
 
 def figure(table: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
