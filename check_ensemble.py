@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
-from ensemble_diagnosis import Evidence, Hypothesis, Search, daily_agreement, misfits, search, visible
+from ensemble_diagnosis import Evidence, Hypothesis, daily_agreement, misfits, visible
 from ensemble_engines import weather_hash
+from label_search import Search, search
 from parameters import catalogue
 from sites import DEFAULT_SITE, Site, load_site
 from units import DYNAMIC_FEATURES, TARGETS
