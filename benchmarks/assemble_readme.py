@@ -8,7 +8,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from command_line import UserError, make_parser, run, writing
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("verify_simulator", "simulator", "ensemble", "emulator", "training", "inversion", "recovery", "observations")
+ORDER = (
+    "verify_simulator", "simulator", "ensemble", "learning_curve", "ablations", "emulator", "training", "prediction",
+    "inversion", "recovery", "observations",
+)  # fmt: skip
 INTRODUCTION = """# Measurements
 
 Made by the scripts in this folder, each with its command and machine; speeds are ratios measured side by side in one

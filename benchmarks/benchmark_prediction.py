@@ -23,7 +23,7 @@ from sites import load_site
 from visit_simulator import simulate
 from weather import generate_weather
 
-RESULT = REPOSITORY / "benchmarks" / "results" / "prediction_speed.md"
+RESULT = REPOSITORY / "benchmarks" / "results" / "prediction.md"
 
 
 def main() -> int:
