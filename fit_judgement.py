@@ -13,6 +13,7 @@ CLIMATOLOGY_WIDTH = 15.0  # days, Gaussian kernel of the smoothed climatology
 CONFLICT_SHARE = 0.2  # share of days outside the 95 percent band above which a month is in conflict
 CONFLICT_Z = 3.0  # distance of the observed mean from the prior-predictive mean, in its sd
 LAGS = (1, 7, 30)
+EMULATOR_LIKE = 3.0  # slow misfit up to this many times the emulator's error sd may be the emulator's
 
 
 def scores(observed: np.ndarray, predicted: np.ndarray, reference: float | None = None) -> dict[str, float]:
@@ -153,10 +154,13 @@ def verdict(
     discrepancy_share: float,
     target: str = "nep",
     offset: float = 0.0,
+    discrepancy_ratio: float = np.inf,
 ) -> str:
     """The first sentence of every report: does the model fit, and does the fit say anything about the parameters.
 
     table: of skill_table with a row ('fitted', 'optimized'); informed: names, None when there is no posterior.
+    discrepancy_share: of the error variance; discrepancy_ratio: its sd over that of the emulator's known error (slow
+    misfit of the emulator's own size is no fault of the model).
     """
     label = target_label(target)
     days = "fitted" if ("fitted", "optimized") in table.index else "holdout"
@@ -169,7 +173,7 @@ def verdict(
             f"before the fit {100 * conflict.share_outside:.0f} percent of days lay outside the prior 95 percent band "
             f"and the observed mean was {conflict.mean_z:+.1f} sd off"
         )
-    if discrepancy_share > 0.5:
+    if discrepancy_share > 0.5 and discrepancy_ratio > EMULATOR_LIKE:
         reasons.append(f"{100 * discrepancy_share:.0f} percent of the error variance is slow misfit of the model")
     if len(bounds) >= 3:
         reasons.append(f"{len(bounds)} parameters ended at a bound")

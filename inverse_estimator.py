@@ -181,7 +181,9 @@ class StaticParameterInverter:
             if fit.members is not None:
                 posterior = ensemble_posterior(problem, fit)
             else:
-                posterior = laplace_posterior(problem, fit, self.config.samples, self.config.seed)
+                posterior = laplace_posterior(
+                    problem, fit, self.config.samples, self.config.seed, self.config.randomized_draws
+                )
         optimized = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
         result = InversionResult(
             self.names, problem.latent.prior, optimized, problem, fit, posterior, self.config,

@@ -70,6 +70,7 @@ class InversionConfig:
     nuisance: str = "none"
     offset_sd: float = 0.03
     samples: int = 2000
+    randomized_draws: int = 128
     gauss_newton: GaussNewtonConfig = field(default_factory=GaussNewtonConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     error_model: ErrorModelConfig = field(default_factory=ErrorModelConfig)
@@ -182,6 +183,7 @@ def _check(config: InversionConfig, source: str) -> None:
     need(sd is None or sd > 0, "error_model.observation_sd", sd, "null or a number above 0")
     for key in ("lr", "max_iters", "offset_sd", "samples"):
         need(getattr(config, key) > 0, key, getattr(config, key), "a number above 0")
+    need(config.randomized_draws >= 0, "randomized_draws", config.randomized_draws, "0 or more")
     need(config.starts is None or config.starts > 0, "starts", config.starts, "null or a number above 0")
     for section in (config.gauss_newton, config.ensemble):
         for item in fields(section):

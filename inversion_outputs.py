@@ -60,10 +60,11 @@ def report_inversion(
     judged, draws = judge_targets(case, inverter, result, shares)
     main_item = judged[0]
     informed = identifiability(posterior)["informed"] if posterior is not None else None
+    share = shares.get(main_item.target, {})
+    emulator_sd = share.get("emulator_sd", 0.0)
     sentence = verdict(
-        main_item.table, conflict, informed, result.at_bounds,
-        shares.get(main_item.target, {}).get("discrepancy_share", 0.0),
-        main_item.target, result.offsets.get(main_item.target, 0.0),
+        main_item.table, conflict, informed, result.at_bounds, share.get("discrepancy_share", 0.0), main_item.target,
+        result.offsets.get(main_item.target, 0.0), share["discrepancy_sd"] / emulator_sd if emulator_sd else np.inf,
     )  # fmt: skip
     simulator = None
     if arguments.verify:

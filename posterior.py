@@ -13,6 +13,7 @@ from error_model import ErrorModel, discrepancy_covariance
 from inversion_data import Observations, Stretch, combine_fluxes
 from inversion_methods import Fit
 from inversion_problem import InversionProblem
+from randomized_likelihood import Mode, randomized_samples
 
 INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as informed by the data
 SAME_MODE = 4.0  # squared Mahalanobis distance within which two starts ended in the same place
@@ -52,21 +53,31 @@ class Posterior:
         return np.atleast_2d(np.corrcoef(self.latent[:, : len(self.free)], rowvar=False))
 
 
-def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: int) -> Posterior:
+def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: int, draws: int = 0) -> Posterior:
     """Gaussian around each distinct place where the starts ended, N(u, (J'J + I)^-1), weighted by its evidence.
 
-    Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. Samples are clipped to the latent limit.
+    Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. `draws` above 0 bends the Gaussians with
+    that many randomized minima (randomized_likelihood.py). Samples are clipped to the latent limit.
     """
-    modes, costs, factors, data_matrix = _distinct_modes(problem, fit)
-    log_weight = -costs + np.array([np.linalg.slogdet(factor)[1] for factor in factors])
+    modes = _distinct_modes(problem, fit)
+    log_weight = np.array([np.linalg.slogdet(mode.factor)[1] - mode.cost for mode in modes])
     weights = np.exp(log_weight - log_weight.max())
     weights /= weights.sum()
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(modes), size=samples, p=weights)
-    noise = rng.standard_normal((samples, problem.size))
-    latent = modes[chosen] + np.einsum("sij,sj->si", np.stack(factors)[chosen], noise)
-    eigenvalues = np.linalg.eigvalsh(data_matrix)[::-1]
-    return _posterior(problem, latent, modes, weights, factors[0] @ factors[0].T, eigenvalues, "Laplace")
+    latent = np.empty((samples, problem.size))
+    for k, mode in enumerate(modes):
+        here = np.flatnonzero(chosen == k)
+        if draws and len(here):
+            share = max(4, round(draws * len(here) / samples))
+            latent[here] = randomized_samples(problem, mode, len(here), share, rng)
+        else:
+            latent[here] = mode.u + rng.standard_normal((len(here), problem.size)) @ mode.factor.T
+    best = modes[0]
+    eigenvalues = np.linalg.eigvalsh(best.white_jacobian.T @ best.white_jacobian)[::-1]
+    method = "Laplace, randomized maximum likelihood" if draws else "Laplace"
+    places = np.array([mode.u for mode in modes])
+    return _posterior(problem, latent, places, weights, best.covariance, eigenvalues, method)
 
 
 def ensemble_posterior(problem: InversionProblem, fit: Fit) -> Posterior:
@@ -89,28 +100,25 @@ def _posterior(problem, latent, modes, weights, covariance, eigenvalues, method)
     )  # fmt: skip
 
 
-def _distinct_modes(problem: InversionProblem, fit: Fit):
-    """Modes (mode, size), best first, their costs, square roots of their covariances, data part of J'J at the best."""
+def _distinct_modes(problem: InversionProblem, fit: Fit) -> list[Mode]:
+    """Places where starts ended that are not the same, best first."""
     order = [k for k in np.argsort(fit.start_costs) if fit.start_costs[k] < fit.cost + MODE_COST]
-    modes, costs, factors, first = [fit.u], [fit.cost], [], None
-    predicted, jacobian = fit.predicted[None], fit.jacobian[None]
-    matrices = []
+    modes: list[Mode] = []
+    matrices: list[np.ndarray] = []
     for k in [None, *order]:
-        if k is not None:
-            u = fit.starts[k]
-            if any((u - m) @ h @ (u - m) < SAME_MODE for m, h in zip(modes, matrices, strict=True)):
+        if k is None:
+            u, cost, predicted, jacobian = fit.u, fit.cost, fit.predicted, fit.jacobian
+        else:
+            u, cost = fit.starts[k], float(fit.start_costs[k])
+            if any((u - m.u) @ h @ (u - m.u) < SAME_MODE for m, h in zip(modes, matrices, strict=True)):
                 continue
-            modes.append(u)
-            costs.append(fit.start_costs[k])
-            predicted, jacobian = problem.costs(u[None])[1], problem.central_jacobian(u)[None]
-        _, stacked = problem.least_squares(modes[-1][None], predicted, jacobian)
-        data = stacked[0, : len(problem.observations)]
+            predicted, jacobian = problem.costs(u[None])[1][0], problem.central_jacobian(u)
+        _, stacked = problem.least_squares(u[None], predicted[None], jacobian[None])
         matrices.append(stacked[0].T @ stacked[0])
-        first = data.T @ data if first is None else first
         # covariance = matrix^-1 = F F' with F = inverse transpose of the Cholesky factor
-        lower = np.linalg.cholesky(matrices[-1])
-        factors.append(np.linalg.inv(lower).T)
-    return np.array(modes), np.array(costs), factors, first
+        factor = np.linalg.inv(np.linalg.cholesky(matrices[-1])).T
+        modes.append(Mode(u, cost, predicted, -stacked[0, : len(problem.observations)], factor))
+    return modes
 
 
 def all_days(stretches: Sequence[Stretch], target: str) -> Observations:

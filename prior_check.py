@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import cholesky
 
 from command_line import warn
 from error_model import make_error_model
@@ -41,10 +42,11 @@ def conflict_before_fit(
 
     errors = make_error_model(problem.observations, inverter.errors, inverter.config.error_model)
     here = problem.observations.of(target)  # in the order of the stretches' days, as `observed`
-    variance = errors.observation_variance[here]
-    if errors.emulator is not None:
-        variance = variance + np.diag(errors.emulator)[here]
-    noisy = flux + np.sqrt(variance) * rng.standard_normal(flux.shape)
+    if errors.emulator is not None:  # neighbouring days err alike, so a mean over days does not average it out
+        covariance = errors.emulator[np.ix_(here, here)]
+        root = cholesky(covariance + 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)))
+        flux = flux + rng.standard_normal(flux.shape) @ root
+    noisy = flux + np.sqrt(errors.observation_variance[here]) * rng.standard_normal(flux.shape)
     conflict = prior_conflict(dates, observed, noisy, flux)
     print(f"prior against data: {conflict.sentence()}")
     if conflict.exists:

@@ -211,3 +211,5 @@ def test_verdict_has_three_outcomes():
     assert verdict(_table(0.8), far, ["a"], [], 0.0).startswith("CONFLICTS WITH THE MODEL")
     assert verdict(_table(0.8), none, ["a"], ["p", "q", "r"], 0.0).startswith("CONFLICTS WITH THE MODEL")
     assert verdict(_table(0.8), none, ["a"], [], 0.8).startswith("CONFLICTS WITH THE MODEL")
+    # Slow misfit of the size of the emulator's own error is the emulator's, not the model's.
+    assert verdict(_table(0.8), none, ["a"], [], 0.8, discrepancy_ratio=1.5).startswith("FITS AND IS INFORMATIVE")

@@ -348,3 +348,34 @@ def test_leaf_area_at_rest_has_no_bends():
         slope = torch.diff(torch.log(packed[:, REST.index("tree_leaf_area")]))
         jump = (torch.diff(slope).abs() / slope.abs().mean()).max()
         assert jump < 0.25, f"{name}: the slope of leaf area jumps by {jump:.2f} of its mean"
+
+
+def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
+    """Exact by quadrature: a model with a cubic bend, three parameters, wide posterior."""
+    curvature, noise = 0.5, 0.03
+    model = LinearEmulator(curvature=curvature)
+    context, future = window_data(30)
+    design, static = design_matrix(model, future[0]), scalers()[0]
+
+    def bent(scaled):
+        return scaled + curvature * scaled**3
+
+    y = np.zeros((1, 30, 4))
+    y[0, :, 2] = design @ bent(np.array([0.9, -0.4, 0.6])) + noise * np.random.default_rng(1).standard_normal(30)
+    axis = np.linspace(-4, 4, 61)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    log = -0.5 * np.sum((y[0, :, 2] - bent(grid) @ design.T) ** 2, axis=1) / noise**2 - 0.5 * np.sum(grid**2, axis=1)
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    mean = weight @ grid
+    sd = np.sqrt(weight @ (grid - mean) ** 2)
+    distance = []
+    for draws in (0, 128):
+        config = {**UNBOUNDED, "error_model": {**QUIET["error_model"], "observation_sd": noise}}
+        config |= {"randomized_draws": draws, "samples": 4000}
+        _, info = inverter(model, config).invert(static.mean, context, future, y, np.ones((1, 30)))
+        samples = info["posterior"].latent
+        shift = np.abs((samples.mean(axis=0) - mean) / sd).max()
+        distance.append((shift, np.abs(samples.std(axis=0) / sd - 1).max()))
+    assert distance[1][0] < distance[0][0] and distance[1][1] < distance[0][1], distance
+    assert distance[1][0] < 0.3 and distance[1][1] < 0.3, distance
