@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import UserError, existing_file, make_parser, run, warn, write_json
+from command_line import UserError, existing_file, make_parser, not_an_input, run, warn, write_json
 from prepare_observation_meteorology import sidecar_path
 from tower_meteorology import ESTIMATED, TOWER
 from units import POSSIBLE, UNITS
@@ -189,9 +189,7 @@ def main() -> None:
     add("--use-cloud", action="store_true", help="take cloud from a CSV that has no sidecar of sources")
     arguments = parser.parse_args()
     output = Path(arguments.output)
-    for given in (arguments.era5_input, arguments.obs_csv):
-        if output.resolve() == Path(given).resolve():
-            raise UserError(f"--output {output} is an input; give another name")
+    not_an_input(output, arguments.era5_input, arguments.obs_csv)
 
     forcing = read_forcing(arguments.era5_input, arguments.first_day)
     check_forcing(forcing)

@@ -82,6 +82,8 @@ def writing(path: str | Path) -> Iterator[Path]:
     nothing can be written there.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file for the output")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -124,6 +126,13 @@ def output_folder(path: str | Path, flag: str) -> Path:
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(f"{flag} {path}: no permission to write in {place}; give another folder")
     return path
+
+
+def not_an_input(output: str | Path, *inputs: str | Path | None, flag: str = "--output") -> None:
+    """UserError when an output would replace one of the files it is made from (None: an input not given)."""
+    for given in inputs:
+        if given is not None and Path(output).resolve() == Path(given).resolve():
+            raise UserError(f"{flag} {output} is an input; give another name")
 
 
 def existing_file(path: str | Path, hint: str = "check the path") -> Path:

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import REPOSITORY, UserError, make_parser, run, write_json, writing
+from command_line import REPOSITORY, UserError, make_parser, not_an_input, run, write_json, writing
 from parameters import DEFAULT_RANGES, ParameterSpace, read_ranges
 from sites import DEFAULT_SITE, Site, load_site
-from units import nep_mg_ha_to_nee_g_m2
+from units import DAYS_PER_YEAR, nep_mg_ha_to_nee_g_m2
 from visit_simulator import simulate
 from weather import Weather, read_weather
 
@@ -110,6 +110,7 @@ def main() -> None:
     if not 0 <= arguments.gaps <= 0.95:
         raise UserError(f"--gaps is {arguments.gaps:g}, allowed is a share from 0 to 0.95")
 
+    not_an_input(arguments.output, arguments.weather)
     site = load_site(arguments.site)
     weather = read_weather(arguments.weather, site)
     space = read_ranges(arguments.ranges)
@@ -123,12 +124,12 @@ def main() -> None:
     write_json(truth, {
         "parameters": dict(zip(space.names, map(float, parameters), strict=True)), "seed": arguments.seed,
         "noise_g_m2_day": arguments.noise, "gaps": arguments.gaps, "weather": weather.source,
-        "mean_nep_mg_ha_year": float(nep.mean() * 365.25), "sd_daily_nep_mg_ha": float(nep.std()),
+        "mean_nep_mg_ha_year": float(nep.mean() * DAYS_PER_YEAR), "sd_daily_nep_mg_ha": float(nep.std()),
     })  # fmt: skip
     good = (record["NEE_vUT"] != MISSING) & (record["NEE_vUT_QC"] <= GOOD_LIMIT)
     print(
         f"wrote {arguments.output}: {len(record)} days, {good.sum()} with a flag of {GOOD_LIMIT:g} or better; random "
-        f"error {arguments.noise:g} g C m-2 day-1, true NEP {nep.mean() * 365.25:.2f} Mg C ha-1 year-1"
+        f"error {arguments.noise:g} g C m-2 day-1, true NEP {nep.mean() * DAYS_PER_YEAR:.2f} Mg C ha-1 year-1"
     )
     print(f"wrote {truth}: the {len(space)} true parameters")
 

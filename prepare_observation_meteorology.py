@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from atmosphere import air_pressure
-from command_line import REPOSITORY, UserError, iso_date, make_parser, run, warn, write_json, writing
+from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, run, warn, write_json, writing
 from sites import Site, load_site
 from tower_file import read_tower_file
 from tower_layouts import HIGH, LAYOUTS, LOW, recognise
@@ -136,6 +136,7 @@ def main() -> None:
     )
     add("--no-figure", action="store_true", help="write no figure")
     arguments = parser.parse_args()
+    not_an_input(arguments.output, arguments.input, arguments.era5)
     if arguments.fill == "era5" and not arguments.era5:
         raise UserError("--fill era5 needs --era5 FILE: a weather CSV, VISIT daily file or forcing text of the site")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import REPOSITORY, UserError, iso_date, make_parser, run, warn, write_json, writing
+from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, run, warn, write_json, writing
 from observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN
 from observation_summary import by_month, by_year
 from tower_checks import ABSURD_NEE, partition_problem, sign_problem, unit_jump
@@ -145,6 +145,7 @@ def main() -> None:
     add("--no-figure", action="store_true", help="write no figure")
     arguments = parser.parse_args()
 
+    not_an_input(arguments.output, arguments.input)
     tower = read_tower_file(arguments.input)
     columns = choose_columns(tower, arguments.layout, arguments.nee_column, arguments.nee_qc_column, arguments.qc_best)
     check_threshold(arguments.qc_threshold, columns)

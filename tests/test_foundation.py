@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import units
-from command_line import REPOSITORY, UserError, read_json, write_json, writing
+from command_line import REPOSITORY, UserError, not_an_input, read_json, write_json, writing
 from sites import DEFAULT_SITE, load_site
 
 
@@ -38,6 +38,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "results").write_text("a file where a folder is wanted")
     with pytest.raises(UserError, match=r"results/a.json: cannot be written \(.*\); give another place for the output"):
         write_json(tmp_path / "results" / "a.json", {})
+
+
+def test_a_folder_in_place_of_a_file_and_an_output_that_is_an_input_are_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="is a folder; give the name of a file for the output"):
+        write_json(tmp_path, {})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "tower.csv").write_text("the only copy")
+    with pytest.raises(UserError, match="--output .*tower.csv is an input; give another name"):
+        not_an_input(tmp_path / "x" / ".." / "tower.csv", None, tmp_path / "tower.csv")
+    not_an_input(tmp_path / "nep.csv", tmp_path / "tower.csv")
 
 
 def test_json_round_trip_refuses_nan_and_broken_files(tmp_path: Path):
