@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
 
 import train
-from configuration import load_configuration
+from command_line import run
+from configuration import ARCHITECTURE_FILE, load_configuration
 from cross_fit import build_model, folds_needed, split_seen
 from dataset import prepare
 from emulator import load_emulator
@@ -35,6 +37,16 @@ from visit_files import load_ensemble
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return write_ensemble(tmp_path_factory.mktemp("ensemble"), tiny_ensemble())
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Flag for the repository's numbers with few validation windows, which take most of a tiny training's time."""
+    content = yaml.safe_load(ARCHITECTURE_FILE.read_text(encoding="utf-8"))
+    content["evaluation"]["validation_windows"] = 8
+    path = tmp_path_factory.mktemp("architecture") / "architecture.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return ["--architecture", str(path)]
 
 
 def small(preset):
@@ -90,14 +102,17 @@ def test_script_trains_and_leaves_a_loadable_emulator(preset, directory, tmp_pat
     assert load_emulator(out).model.flux_feedback is (preset == "specification")
 
 
-def test_a_refused_ensemble_costs_no_earlier_emulator(directory, tmp_path):
+def test_a_refused_ensemble_costs_no_earlier_emulator(directory, tmp_path, monkeypatch, capsys):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(directory, data)
     (data / "parameter_log.json").write_text("{")
     out.mkdir()
     (out / "checkpoint_best.pt").write_bytes(b"earlier")
-    done = script("train.py", "--data-dir", data, "--artifacts-dir", out, *TINY)
-    assert done.returncode == 2 and "parameter_log.json: not readable as JSON" in done.stderr.splitlines()[-1]
+    monkeypatch.setattr("sys.argv", ["train.py", "--data-dir", str(data), "--artifacts-dir", str(out), *TINY])
+    with pytest.raises(SystemExit) as stop:
+        run(train.main)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and "parameter_log.json: not readable as JSON" in error
     assert [(path.name, path.read_bytes()) for path in out.iterdir()] == [("checkpoint_best.pt", b"earlier")]
 
 
@@ -122,8 +137,6 @@ def test_no_ensemble_says_what_to_do_and_writes_nothing(tmp_path):
     ],
 )
 def test_bad_flags_are_one_line_and_exit_2(flags, message, directory, tmp_path, monkeypatch, capsys):
-    from command_line import run
-
     monkeypatch.setattr(
         "sys.argv", ["train.py", "--data-dir", str(directory), "--artifacts-dir", str(tmp_path / "a"), *flags]
     )
@@ -133,8 +146,8 @@ def test_bad_flags_are_one_line_and_exit_2(flags, message, directory, tmp_path, 
     assert stop.value.code == 2 and error.startswith("error: ") and message in error
 
 
-def test_killed_and_resumed_ends_as_uninterrupted_bitwise(directory, tmp_path, monkeypatch):
-    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--epochs", 4, "--preset", "specification"]
+def test_killed_and_resumed_ends_as_uninterrupted_bitwise(directory, quick, tmp_path, monkeypatch):
+    flags = [*TINY, *quick, "--data-dir", directory, "--hidden-size", 8, "--epochs", 4, "--preset", "specification"]
     run_train([*flags, "--artifacts-dir", tmp_path / "whole"], monkeypatch)
 
     class Killed(BaseException):
@@ -165,8 +178,8 @@ def test_killed_and_resumed_ends_as_uninterrupted_bitwise(directory, tmp_path, m
             assert key == "_extra_state" or torch.equal(value, parts[key]), key
 
 
-def test_resume_refuses_other_settings_and_other_data(directory, tmp_path, monkeypatch):
-    flags = [*TINY, "--hidden-size", 8, "--artifacts-dir", tmp_path / "a"]
+def test_resume_refuses_other_settings_and_other_data(directory, quick, tmp_path, monkeypatch):
+    flags = [*TINY, *quick, "--hidden-size", 8, "--artifacts-dir", tmp_path / "a"]
     run_train([*flags, "--data-dir", directory], monkeypatch)
     with pytest.raises(train.UserError, match="training.learning_rate 0.00"):
         run_train([*flags, "--data-dir", directory, "--resume", "--learning-rate", 0.5], monkeypatch)
@@ -175,19 +188,16 @@ def test_resume_refuses_other_settings_and_other_data(directory, tmp_path, monke
         run_train([*flags, "--data-dir", other, "--resume"], monkeypatch)
 
 
-def test_same_seed_same_result_other_seed_another(directory, tmp_path, monkeypatch):
-    histories = []
+def test_same_seed_same_result_other_seed_another(directory, quick, tmp_path, monkeypatch):
+    histories, flags = [], [*TINY, *quick, "--hidden-size", 8, "--data-dir", directory]
     for i, seed in enumerate((1, 1, 2)):
-        run_train(
-            [*TINY, "--hidden-size", 8, "--data-dir", directory, "--seed", seed, "--artifacts-dir", tmp_path / str(i)],
-            monkeypatch,
-        )
+        run_train([*flags, "--seed", seed, "--artifacts-dir", tmp_path / str(i)], monkeypatch)
         histories.append((tmp_path / str(i) / "training_history.json").read_text())
     assert histories[0] == histories[1] != histories[2]
 
 
-def test_error_model_rests_on_runs_that_further_networks_have_not_seen(directory, tmp_path, monkeypatch, capsys):
-    flags = [*TINY, "--hidden-size", 8, "--data-dir", directory]
+def test_error_model_rests_on_runs_that_further_networks_have_not_seen(directory, quick, tmp_path, monkeypatch, capsys):
+    flags = [*TINY, *quick, "--hidden-size", 8, "--data-dir", directory]
     run_train([*flags, "--artifacts-dir", tmp_path / "few"], monkeypatch)
     run_train([*flags, "--artifacts-dir", tmp_path / "many", "--error-runs", 3], monkeypatch)
     few, many = load_emulator(tmp_path / "few"), load_emulator(tmp_path / "many")
@@ -214,17 +224,21 @@ def test_cross_fitting_leaves_every_run_out_once():
     assert all(not set(a) & set(b) and len(a) + len(b) == 7 for a, b in zip(kept, left_out, strict=True))
 
 
-@pytest.mark.parametrize("preset", ["recommended", "specification"])
-def test_two_processes_give_the_loss_curve_of_one(preset, directory, tmp_path, monkeypatch):
-    flags = ["--preset", preset, "--data-dir", directory, *TINY, "--hidden-size", 8, "--epochs", 3]
-    run_train([*flags, "--artifacts-dir", tmp_path / "one"], monkeypatch)
+def test_two_processes_give_the_loss_curve_of_one(directory, quick, tmp_path, monkeypatch):
+    presets, calls = ("recommended", "specification"), []
+    for preset in presets:
+        flags = ["--preset", preset, "--data-dir", directory, *TINY, *quick, "--hidden-size", 8, "--epochs", 3]
+        run_train([*flags, "--artifacts-dir", tmp_path / "one" / preset], monkeypatch)
+        calls += [*flags, "--artifacts-dir", tmp_path / "two" / preset, "--"]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    two = script("train.py", *flags, "--artifacts-dir", tmp_path / "two", launcher=launcher)
+    two = script("tests/two_trainings.py", *calls[:-1], launcher=launcher)
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("trained in") == 1  # only rank 0 speaks and writes
-    a, b = (json.loads((tmp_path / name / "training_history.json").read_text()) for name in ("one", "two"))
-    for key in ("train_loss", "train_rollout_loss", "val_rollout_rmse_30"):
-        assert np.allclose(a[key], b[key], rtol=1e-4, atol=0), key
+    assert two.stdout.count("trained in") == len(presets)  # only rank 0 speaks and writes
+    for preset in presets:
+        files = [tmp_path / name / preset / "training_history.json" for name in ("one", "two")]
+        a, b = (json.loads(path.read_text()) for path in files)
+        for key in ("train_loss", "train_rollout_loss", "val_rollout_rmse_30"):
+            assert np.allclose(a[key], b[key], rtol=1e-4, atol=0), (preset, key)
 
 
 def test_loss_that_is_not_finite_stops_with_advice_and_keeps_the_best(directory, tmp_path, monkeypatch):
@@ -252,20 +266,20 @@ def test_running_out_of_memory_names_what_to_lower(directory, tmp_path, monkeypa
         run_train([*TINY, "--data-dir", directory, "--artifacts-dir", tmp_path], monkeypatch)
 
 
-def test_time_limit_ends_training_annealed(directory, tmp_path, monkeypatch):
+def test_time_limit_ends_training_annealed(directory, quick, tmp_path, monkeypatch):
     seconds = iter(range(10**6))
     clock = types.SimpleNamespace(monotonic=lambda: float(next(seconds)))  # every look at the clock takes a second
     monkeypatch.setitem(train.train.__globals__, "time", clock)
-    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", tmp_path, "--epochs", 5000]
+    flags = [*TINY, *quick, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", tmp_path, "--epochs", 5000]
     run_train([*flags, "--max-minutes", 2], monkeypatch)
     history = json.loads((tmp_path / "training_history.json").read_text())
     assert 20 < len(history["epoch"]) < 120
     assert history["learning_rate"][-1] < 0.1 * max(history["learning_rate"])
 
 
-def test_tensorboard_by_flag(directory, tmp_path, monkeypatch):
+def test_tensorboard_by_flag(directory, quick, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
-    flags = [*TINY, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", tmp_path / "a"]
+    flags = [*TINY, *quick, "--data-dir", directory, "--hidden-size", 8, "--artifacts-dir", tmp_path / "a"]
     run_train([*flags, "--tensorboard", tmp_path / "board"], monkeypatch)
     assert list((tmp_path / "board").glob("events*"))
 
@@ -314,7 +328,8 @@ def test_training_reduces_the_error():
     config, data, model = made("recommended")
     schedule = {"epochs": 12, "steps_per_epoch": 25, "batch_size": 24, "warmup_steps": 5, "learning_rate": 6e-3}
     config = config.override("training", **schedule)
-    windows = validation_set(data, config.override("evaluation", validation_windows=32))
+    config = config.override("evaluation", validation_windows=32)
+    windows = validation_set(data, config)
     before = validate(model, data, config, *windows)
     state, generator = TrainingState(), torch.Generator().manual_seed(0)
     optimizer = make_optimizer(model, config.training)
