@@ -15,7 +15,6 @@ import atexit
 import hashlib
 import os
 import platform
-import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -226,7 +225,7 @@ def describe(
                      "numba": numba.__version__, "joblib": joblib.__version__},
         "units": "values in the units of configs/visit_parameters.csv",
     }  # fmt: skip
-    return Design(settings, notes, space.names, values, period, dynamic, re.sub(r"\W", "-", site.name))
+    return Design(settings, notes, space.names, values, period, dynamic, site.file_prefix)
 
 
 def run_all(

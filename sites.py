@@ -1,5 +1,6 @@
 """The site: latitude, altitude, soil constants, periods and tower heights, from configs/sites/<name>.yaml."""
 
+import re
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
@@ -43,6 +44,11 @@ class Site:
         """File with the statistics of the weather generator, beside the site's YAML."""
         return self.path.parent / self.weather
 
+    @property
+    def file_prefix(self) -> str:
+        """The site's name as VISIT's daily files begin with it: letters, digits and dashes."""
+        return re.sub(r"\W", "-", self.name)
+
 
 _LIMITS = {
     "latitude": (-90, 90), "longitude": (-180, 180), "altitude": (-500, 6000), "utc_offset": (-12, 14),
@@ -57,7 +63,7 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
     path = existing_file(path, "copy configs/sites/lhp.yaml and edit it")
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no 'key: value' lines; copy configs/sites/lhp.yaml and edit it")
@@ -74,13 +80,16 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise UserError(f"{path}: {key} is {value!r}, allowed is a number from {low} to {high}")
+    for key in ("name", "weather"):
+        if not isinstance(content[key], str) or not content[key].strip():
+            raise UserError(f"{path}: {key} is {content[key]!r}, expected text; put it in quotes if it is a number")
     if content["texture"] not in TEXTURES:
         raise UserError(f"{path}: texture is {content['texture']!r}, allowed is one of {', '.join(TEXTURES)}")
     period = content["period"]
     if (
         not isinstance(period, dict)
         or set(period) != {"start", "end"}
-        or not all(isinstance(day, date) for day in period.values())
+        or not all(type(day) is date for day in period.values())  # a datetime is a date too, and compares with none
         or period["start"] > period["end"]
     ):
         raise UserError(f"{path}: period must be {{start: YYYY-MM-DD, end: YYYY-MM-DD}} in order, got {period!r}")

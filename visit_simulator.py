@@ -265,7 +265,7 @@ def write_daily_files(
     """Write every run as `<site>_<stamp>_daily_<NNNN>.txt`, VISIT's daily format."""
     template = daily_template(weather.dates, weather.values)
     for i, sample in enumerate(progress_bar(list(sample_ids), unit="file", desc="write")):
-        path = directory / f"{site.name}_{stamp}_daily_{sample:04d}.txt"
+        path = directory / f"{site.file_prefix}_{stamp}_daily_{sample:04d}.txt"
         write_daily_file(
             path, weather.dates, weather.values, result.targets[i], {n: v[i] for n, v in values.items()}, template
         )

@@ -80,6 +80,10 @@ def test_user_errors_end_in_one_line_and_exit_code_2(tmp_path: Path):
         ("name: LHP", "nmae: LHP", "unknown key 'nmae'"),
         ("altitude: 150.0", "# no altitude", "key 'altitude' is missing"),
         ("start: 2010-01-01", "start: 2030-01-01", "period must be"),
+        ("start: 2010-01-01", "start: 2010-01-01 12:00:00", "period must be"),
+        ("name: LHP", "name: 12", "name is 12, expected text"),
+        ("weather: lhp_weather.json", "weather:", "weather is None, expected text"),
+        ("name: LHP", "name: [", "not readable as YAML"),
     ],
 )
 def test_bad_site_files_are_refused_with_the_reason(tmp_path: Path, old, new, message):

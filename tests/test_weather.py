@@ -170,6 +170,7 @@ BAD = [
     (lambda t: t.iloc[[*range(5), 4, *range(5, 77)]], "row 6 is 2011-12-24, which repeats 2011-12-24"),
     (lambda t: t.iloc[::-1], "row 2 is 2012-03-04, which steps back from 2012-03-05"),
     (edited(date="31.12.2011"), "line 7 has the date '31.12.2011'; expected YYYY-MM-DD"),
+    (lambda t: t.drop(columns="date").assign(year=2011, month=12, day=32), "line 2 has the date '2011-12-32'"),
 ]
 
 
