@@ -214,7 +214,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     else:
         text = table["date"].astype(str).str.strip()
         table["date"] = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
-        _refuse_bad_dates(path, table["date"], text, offset=2)
+        _refuse_bad_dates(path, table["date"], text)
     return _numeric(path, table)
 
 
@@ -237,14 +237,15 @@ def _calendar_dates(path: Path, table: pd.DataFrame) -> pd.Series:
         + "-" + filled["day"].astype(str).str.zfill(2)
     )  # fmt: skip
     dates = pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
-    _refuse_bad_dates(path, dates, calendar.astype(str).agg("-".join, axis=1), offset=1)
+    _refuse_bad_dates(path, dates, calendar.astype(str).agg("-".join, axis=1))
     return dates
 
 
-def _refuse_bad_dates(path: Path, dates: pd.Series, text: pd.Series, offset: int) -> None:
+def _refuse_bad_dates(path: Path, dates: pd.Series, text: pd.Series) -> None:
+    """UserError naming the line of the first unreadable date below a header line."""
     if dates.isna().any():
         row = int(dates.isna().to_numpy().argmax())
-        raise UserError(f"{path}: line {row + offset} has the date '{text.iloc[row]}'; expected YYYY-MM-DD")
+        raise UserError(f"{path}: line {row + 2} has the date '{text.iloc[row]}'; expected YYYY-MM-DD")
 
 
 def _numeric(path: Path, table: pd.DataFrame) -> pd.DataFrame:
