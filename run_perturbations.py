@@ -29,7 +29,7 @@ import scipy
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy.stats import qmc
 
-from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, progress, run, warn
+from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, output_folder, progress, run, warn
 from ensemble_engines import (
     DEFAULT_PARAMETER_NAME,
     PLACEHOLDERS,
@@ -119,6 +119,7 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--jobs is {arguments.jobs}; it must be 1 or more")
     if not arguments.timeout > 0:
         raise UserError(f"--timeout is {arguments.timeout:g} s; it must be above 0")
+    output_folder(arguments.output_dir, "--output-dir")
     return arguments
 
 

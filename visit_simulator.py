@@ -8,7 +8,6 @@ whole calendar years, Mg C ha-1 year-1, and sd_daily_* of the daily values, Mg C
 """
 
 import difflib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 
 import visit_spinup
-from command_line import UserError, existing_file, make_parser, run, writing
+from command_line import UserError, existing_file, make_parser, not_an_input, output_folder, run, writing
 from command_line import progress as progress_bar
 from parameters import canonical_name, catalogue
 from sites import DEFAULT_SITE, Site, load_site
@@ -127,7 +127,7 @@ def simulate(
     rows, ground = parameter_rows(values), ground_row(site, old_runoff)
     experiment = experiment_forcing(weather.dates, weather.values, site)
     loop = visit_spinup.Loop(*spinup_forcing(weather.dates, weather.values, site))
-    jobs = max(1, jobs or len(os.sched_getaffinity(0)))
+    jobs = max(1, jobs or cpu_count())
     with progress_bar(total=len(rows), unit="run", desc="simulate") if progress else nullcontext() as bar:
         done = bar.update if progress else (lambda count: None)
         state, loops = visit_spinup.spin_up(rows, ground, loop, spinup, jobs, done)
@@ -294,6 +294,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.jobs < 0:
         raise UserError(f"--jobs is {arguments.jobs}, allowed is 0 (all cores) or more")
+    not_an_input(arguments.summary, arguments.runs, arguments.weather, flag="--summary")
+    if arguments.daily_dir:
+        output_folder(arguments.daily_dir, "--daily-dir")
     site = load_site(arguments.site)
     table, values = read_runs(arguments.runs)
     weather = read_weather(arguments.weather, site)

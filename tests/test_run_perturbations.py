@@ -293,6 +293,7 @@ def test_a_failing_run_stops_nothing(tmp_path, weather_file, monkeypatch, capsys
         (["--jobs", "0"], "--jobs is 0"),
         (["--start", "2009-01-01"], "2009-01-01 to 2012-12-31 is asked for"),
         (["--weather", "absent.csv"], "absent.csv: no such file"),
+        (["--output-dir", "wide.csv"], "--output-dir wide.csv: it is a file; give a folder"),
         (["--ranges", "wide.csv"], "tree_lue ranges from 0.02 to 0.5, legal is 0.005 to 0.12 mol mol-1; narrow"),
         (["--ranges", "unknown.csv"], "the process model has no parameter tree_wings"),
         (["--ranges", "cycle.csv"], "refer to each other in a circle"),
