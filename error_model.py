@@ -15,11 +15,13 @@ from scipy.optimize import minimize
 
 from emulator_covariance import EmulatorErrorSample, empirical_weight, emulator_covariance
 from inversion_config import ErrorModelConfig
-from inversion_data import Observations
+from inversion_data import Observations, combine_fluxes
 
 # Estimating the hyper-parameters costs a Cholesky factor a try; blocks of days up to this many entries are enough.
 ENTRIES_FOR_ESTIMATION = 450
-EMULATOR_SCALE_SPREAD = 0.35  # sd of log(emulator error here / on average), prior; heavy tails of unseen runs
+SCALE_SPREAD = 0.35  # sd of log(emulator error of a run / rms of all), at least
+SCALE_RUNS = 10  # runs needed to measure that
+DISCREPANCY_RATE = 3.0  # exponential prior of the discrepancy's sd over the data's: none unless the data ask for it
 DISCREPANCY_DAYS = 30.0  # prior median of the discrepancy's correlation time
 NOISE_SPREAD = 1.5  # sd of log(observation error / day-to-day scatter), prior
 DAYS_SPREAD = 0.7  # sd of log(discrepancy's correlation time), prior
@@ -46,6 +48,7 @@ class ErrorModel:
     hyper: Hyper
     estimate_discrepancy: bool
     emulator_weight: float = 0.0  # share of the empirical covariance in `emulator`
+    scale_prior: tuple[float, float] = (0.0, SCALE_SPREAD)  # mean and sd of log(emulator_scale)
 
     @property
     def observation_variance(self) -> np.ndarray:
@@ -100,10 +103,11 @@ def make_error_model(
     weights: Sequence[float] | None = None,
 ) -> ErrorModel:
     """The error model before anything is estimated; `sample` None leaves the emulator's error out."""
-    emulator, weight = None, 0.0
+    emulator, weight, scale_prior = None, 0.0, (0.0, SCALE_SPREAD)
     if sample is not None and config.emulator and sample.runs > 1:
         weight = empirical_weight(sample, observations)
         emulator = emulator_covariance(sample, observations, weight)
+        scale_prior = run_scale(sample, observations.targets[0])
     guess = []
     for target in observations.targets:
         here = observations.of(target)
@@ -113,9 +117,21 @@ def make_error_model(
             observations, sd=np.where(np.isfinite(observations.sd), observations.sd, config.observation_sd)
         )
     spread = np.array([max(observations.value[observations.of(t)].std(), 1e-6) for t in observations.targets])
-    hyper = Hyper(np.array(guess), 1.0, 0.01 * spread * config.discrepancy, DISCREPANCY_DAYS)
+    hyper = Hyper(np.array(guess), float(np.exp(scale_prior[0])), 0.01 * spread * config.discrepancy, DISCREPANCY_DAYS)
     weights = np.ones(len(observations.targets)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return ErrorModel(observations, emulator, weights, hyper, config.discrepancy, weight)
+    return ErrorModel(observations, emulator, weights, hyper, config.discrepancy, weight, scale_prior)
+
+
+def run_scale(sample: EmulatorErrorSample, target: str) -> tuple[float, float]:
+    """Mean and sd of log(rms error of a run / rms over all runs): most runs are predicted better than the rms says, a
+    few much worse (heavy tails).
+    """
+    if sample.runs < SCALE_RUNS:
+        return 0.0, SCALE_SPREAD
+    error = combine_fluxes(sample.error, target)
+    rms = np.sqrt(np.mean(error.astype(np.float64) ** 2, axis=1))
+    ratio = np.log(np.maximum(rms, 1e-12) / np.sqrt(np.mean(rms**2)))
+    return float(ratio.mean()), float(np.clip(ratio.std(), SCALE_SPREAD, 1.0))
 
 
 def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray) -> ErrorModel:
@@ -170,17 +186,17 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
             slope = 2 * hyper.observation_sd[t] ** 2 * np.diag(sensitivity)[here].sum()
             gradient.append(slope + distance / NOISE_SPREAD)
         if emulator is not None:
-            distance = np.log(hyper.emulator_scale) / EMULATOR_SCALE_SPREAD
+            distance = (np.log(hyper.emulator_scale) - model.scale_prior[0]) / model.scale_prior[1]
             value += 0.5 * distance**2
             slope = 2 * hyper.emulator_scale**2 * np.sum(sensitivity * emulator)
-            gradient.append(slope + distance / EMULATOR_SCALE_SPREAD)
+            gradient.append(slope + distance / model.scale_prior[1])
         if model.estimate_discrepancy:
             weighted = sensitivity * discrepancy_covariance(observations, hyper)
             ratio = hyper.discrepancy_sd / spread
-            value += 0.5 * np.sum(ratio**2)
+            value += DISCREPANCY_RATE * np.sum(ratio)
             for t, target in enumerate(observations.targets):
                 here = observations.of(target)
-                gradient.append(2 * weighted[np.ix_(here, here)].sum() + ratio[t] ** 2)
+                gradient.append(2 * weighted[np.ix_(here, here)].sum() + DISCREPANCY_RATE * ratio[t])
             distance = np.log(hyper.discrepancy_days / DISCREPANCY_DAYS) / DAYS_SPREAD
             value += 0.5 * distance**2
             slope = np.sum(weighted * lag) / hyper.discrepancy_days
@@ -193,7 +209,7 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
         bounds.append((np.log(1e-3 * spread[t]), np.log(3 * spread[t])))
     if emulator is not None:
         x0.append(np.log(first.emulator_scale))
-        bounds.append((-1.5, 1.5))
+        bounds.append((model.scale_prior[0] - 1.5, model.scale_prior[0] + 1.5))
     if model.estimate_discrepancy:
         x0 += list(np.log(np.maximum(first.discrepancy_sd, 0.1 * spread)))
         bounds += [(np.log(1e-3 * s), np.log(3 * s)) for s in spread]

@@ -29,7 +29,7 @@ from weather import Weather
 
 YEAR = 365  # days of the annual NEP that is predicted from shorter spans
 RANKS = 99  # posterior samples that a truth is ranked among
-PREDICTIVE = 300  # posterior draws behind the annual NEP
+PREDICTIVE = 150  # posterior draws behind the annual NEP
 GAP_DAYS = 5  # mean length of a gap
 SETTINGS = "study_settings.json"
 

@@ -244,7 +244,7 @@ def spans(bench: Bench, arguments) -> str:
 
 
 def mcmc(bench: Bench, arguments) -> str:
-    """Means and standard deviations of Laplace, ensemble and emcee for the informed parameters."""
+    """Means and sds of gauss_newton (Laplace, bent by randomized minima), plain Laplace, ensemble and emcee."""
     try:
         import emcee
     except ImportError:
@@ -255,13 +255,14 @@ def mcmc(bench: Bench, arguments) -> str:
 
     fit = gauss_newton(problem, starting_points(problem, 8, arguments.seed), bench.inverter.config)
     laplace = laplace_posterior(problem, fit, 4000, arguments.seed)
+    bent = laplace_posterior(problem, fit, 4000, arguments.seed, bench.inverter.config.randomized_draws)
     smoother = ensemble_smoother(problem, override(bench.inverter.config, method="ensemble"))
     walkers = 4 * problem.size
     sampler = emcee.EnsembleSampler(
         walkers, problem.size, lambda u: -problem.costs(u)[0], vectorize=True,
         moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)],
     )  # fmt: skip
-    begin, state = time.perf_counter(), laplace.latent[:walkers]
+    begin, state = time.perf_counter(), bent.latent[:walkers]
     steps = 0
     while time.perf_counter() - begin < 60 * arguments.minutes:
         state = sampler.run_mcmc(state, 50)
@@ -269,20 +270,21 @@ def mcmc(bench: Bench, arguments) -> str:
     chain = sampler.get_chain(discard=steps // 3, flat=True)
     time_scale = sampler.get_autocorr_time(discard=steps // 3, quiet=True)
     lines = [
-        f"## Posterior of {arguments.span} days of NEP: Laplace and ensemble against MCMC",
+        f"## Posterior of {arguments.span} days of NEP: gauss_newton and ensemble against MCMC",
         "",
         f"emcee, {walkers} walkers, {steps} steps (first third dropped), autocorrelation time "
         f"{np.median(time_scale):.0f} steps (median), {len(chain)} states. Latent units (prior sd 1).",
         "",
-        "| parameter | MCMC mean | sd | Laplace mean | sd | ensemble mean | sd |",
-        "|---|---|---|---|---|---|---|",
+        "| parameter | MCMC mean | sd | gauss_newton mean | sd | plain Laplace mean | sd | ensemble mean | sd |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     names = problem.latent.free_names
-    worst = {"Laplace": [0.0, 0.0], "ensemble": [0.0, 0.0]}
+    others = {"gauss_newton": bent.latent, "plain Laplace": laplace.latent, "ensemble": smoother.members}
+    worst = {name: [0.0, 0.0] for name in others}
     for i in np.argsort(chain.std(axis=0))[:10]:
         mean, sd = chain[:, i].mean(), chain[:, i].std()
         row = f"| {names[i]} | {mean:.2f} | {sd:.2f} |"
-        for name, samples in (("Laplace", laplace.latent), ("ensemble", smoother.members)):
+        for name, samples in others.items():
             row += f" {samples[:, i].mean():.2f} | {samples[:, i].std():.2f} |"
             if sd < 0.7:
                 shift = abs(samples[:, i].mean() - mean) / sd

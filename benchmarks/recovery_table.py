@@ -147,8 +147,8 @@ def table(studies: dict[Row, dict], folders: dict, arguments: argparse.Namespace
         "is rejected at 1 percent after correction for 36 tests. Informed: median posterior sd below 0.7 prior sd.",
         "",
         "| emulator | days | noise | fluxes | cases | coverage 90 | error / range | annual NEP | ranks rejected | "
-        "skill tree_pmax | skill tree_lue | informed | worse than the prior (worst excess) | s a case |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "skill tree_pmax | skill tree_lue | informed | worse than the prior (worst excess) | starts | s a case |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row, item in studies.items():
         emulator = f"{row.emulator}{f', --refine {row.refine}' if row.refine else ''}"
@@ -160,7 +160,8 @@ def table(studies: dict[Row, dict], folders: dict, arguments: argparse.Namespace
             f"{item['coverage_90']:.3f} ({coverage_error(row, arguments):.3f}) | {item['range_error_prior']:.3f} -> "
             f"{item['range_error_estimated']:.3f} | {item['annual_nep_coverage_90']:.2f} "
             f"({item['annual_nep_width_90']:.2f}) | {len(item['rank_rejected'])} | {skill[0]} | {skill[1]} | "
-            f"{item['informed_parameters']} | {worse} ({name} {excess:+.3f}) | {item['seconds_per_case']:.1f} |"
+            f"{item['informed_parameters']} | {worse} ({name} {excess:+.3f}) | "
+            f"{item['settings']['starts']} | {item['seconds_per_case']:.1f} |"
         )
     lines += ["", "Informed parameters by study: "]
     for row, item in studies.items():

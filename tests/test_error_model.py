@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from emulator_covariance import EmulatorErrorSample, emulator_covariance
-from error_model import estimate_hyper, make_error_model
+from error_model import SCALE_SPREAD, estimate_hyper, make_error_model, run_scale
 from fit_judgement import (
     Conflict,
     climatology_baseline,
@@ -116,6 +116,29 @@ def test_a_worse_emulator_than_measured_is_noticed():
     model = make_error_model(data, error_sample(), ErrorModelConfig(discrepancy=False))
     model = estimate_hyper(model, data.value, np.zeros((300, 1)))
     assert 1.8 < model.hyper.emulator_scale < 3.5  # truly 3, held back by the prior around 1
+
+
+def test_heavy_tails_of_unseen_runs_set_the_prior_of_the_emulators_scale():
+    """Most runs are predicted better than the rms error says: a factor exp(spread x normal) on each run's error."""
+    sample, spread = error_sample(days=200), 0.7
+    factors = np.exp(spread * np.random.default_rng(2).standard_normal(sample.runs))
+    heavy = EmulatorErrorSample(sample.error * factors[:, None, None].astype(np.float32), sample.dates)
+    centre, sd = run_scale(heavy, "nep")
+    assert centre == pytest.approx(-(spread**2), abs=0.15) and sd == pytest.approx(spread, abs=0.12)
+    even, narrow = run_scale(sample, "nep")
+    assert abs(even) < 0.05 and narrow == SCALE_SPREAD
+    assert run_scale(EmulatorErrorSample(heavy.error[:5], heavy.dates), "nep") == (0.0, SCALE_SPREAD)
+    model = make_error_model(observations(60), heavy, ErrorModelConfig())
+    assert model.hyper.emulator_scale == pytest.approx(np.exp(centre))
+
+
+def test_no_slow_misfit_is_invented_for_white_noise():
+    found = []
+    for seed in range(10):
+        given = observations(60, value=0.005 * np.random.default_rng(seed).standard_normal(60), sd=0.005)
+        model = estimate_hyper(make_error_model(given, None, ErrorModelConfig()), given.value, np.zeros((60, 1)))
+        found.append(model.hyper.discrepancy_sd[0])
+    assert np.median(found) < 1e-4, found
 
 
 def test_gradient_of_the_marginal_likelihood(monkeypatch):
