@@ -175,11 +175,12 @@ def main() -> None:
     from scalers import load_scaler  # torch and scikit-learn take seconds to import: --help need not wait
 
     artifacts = Path(arguments.artifacts_dir)
-    scaler = load_scaler(arguments.scaler or default_scaler(artifacts), names=DYNAMIC_FEATURES)
+    scaler_path = Path(arguments.scaler) if arguments.scaler else default_scaler(artifacts)
+    scaler = load_scaler(scaler_path, names=DYNAMIC_FEATURES)
     unknown = [name for name in scaler.names if name not in DYNAMIC_FEATURES]
     if unknown:
         raise UserError(
-            f"{arguments.scaler or default_scaler(artifacts)}: scales {unknown[0]}, which is no weather variable "
+            f"{scaler_path}: scales {unknown[0]}, which is no weather variable "
             f"({', '.join(DYNAMIC_FEATURES)}); give the emulator's scaler_dynamic"
         )
     weather = read_weather(arguments.daily, load_site(arguments.site), arguments.first_day)
@@ -195,7 +196,9 @@ def main() -> None:
         arguments.prediction_len, arguments.stride, min_valid, arguments.max_gap, arguments.obs,
     )  # fmt: skip
     used = (weather.dates >= windows.window_start[0] - DAY * windows.context) & (weather.dates <= windows.dates[-1, -1])
-    low, high, meaning = trained_range(artifacts, scaler)
+    # a scaler that lies in an emulator's folder belongs to that emulator, and so do the ranges to compare with
+    emulator = scaler_path.parent if (scaler_path.parent / "config.json").is_file() else artifacts
+    low, high, meaning = trained_range(emulator, scaler)
     for name, count in outside_training(weather, used, scaler.names, low, high).items():
         values = weather.column(name)[used]
         at = scaler.names.index(name)

@@ -155,6 +155,10 @@ def test_weather_outside_the_training_range_is_named(folder, capsys):
         (used.column("tmp_2m") > ranges["tmp_2m"][1] + 1e-3 * (ranges["tmp_2m"][1] - ranges["tmp_2m"][0])).sum()
     )
     assert len(warnings) == 1 and f"tmp_2m: {count} of {len(used)} days" in warnings[0]
+    # an emulator named by its scaler alone counts, not the one in the default folder
+    elsewhere = ("--scaler", folder / "artifacts" / "scaler_dynamic.json", "--artifacts-dir", folder / "other")
+    assert build(folder, *elsewhere) == 0
+    assert capsys.readouterr().err.splitlines() == warnings
 
 
 def test_scaler_may_be_given_and_its_order_rules(folder):
