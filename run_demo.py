@@ -5,6 +5,7 @@ then the scripts that a user would run on a real tower: NEP, windows, inversion,
 Everything lands in demo/; the repository's data/, artifacts/ and observations/ are left alone.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import REPOSITORY, UserError, make_parser, read_json, run, writing
+from command_line import REPOSITORY, UserError, make_parser, output_folder, read_json, run, writing
 
 MARK = ".made-by-run_demo"
 TEST_YEAR = 2019  # neither trained nor tuned on: LHP_architecture.yaml's test split
@@ -59,7 +60,7 @@ def demo_steps(folder: Path, runs: int, preset: str, seed: int) -> list[Step]:
                                   "--nee-qc-column=NEE_vUT_QC", "--qc-threshold=0.5"]),
         Step("weather and NEP to windows",
              ["build_observation_windows.py", f"--daily={weather}", f"--obs={nep}",
-              f"--scaler={artifacts / 'scaler_dynamic.json'}", f"--start={first_day}", f"--end={last_day}",
+              f"--artifacts-dir={artifacts}", f"--start={first_day}", f"--end={last_day}",
               f"--output={windows}"]),
         Step("inversion of one window of 30 days",
              ["test_inversion.py", *observed, "--obs-index=0", f"--result-dir={results / 'window'}"]),
@@ -81,7 +82,7 @@ def run_step(step: Step, number: int, total: int, recovery: Path) -> float:
     arguments = [str(newest_recovery_table(recovery)) if a == "RECOVERY_CSV" else a for a in step.arguments]
     print(f"\n[{number}/{total}] {step.title}\n  $ python {' '.join(arguments)}")
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, *arguments])
     if done.returncode:
         raise UserError(f"the demo stopped at step {number} ({arguments[0]}, exit code {done.returncode}): see above")
     return time.perf_counter() - began
@@ -156,12 +157,15 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
 
 def main() -> int:
     parser = make_parser(__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("demo"), help="everything is written below it (replaced)")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "demo", help="all is written below it (replaced)")
     parser.add_argument("--runs", type=int, default=180, help="runs of the process model in the ensemble")
     parser.add_argument("--preset", default="recommended", help="network preset of LHP_architecture.yaml")
     parser.add_argument("--seed", type=int, default=1, help="of weather, ensemble and synthetic tower")
     arguments = parser.parse_args()
-    folder = arguments.folder
+    output_folder(arguments.folder, "--folder")
+    folder = arguments.folder.absolute()  # as the caller means it; the steps below run in the repository
+    os.chdir(REPOSITORY)
+    folder = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UserError(f"{folder}: holds files that the demo did not make; choose another --folder or empty it")
     shutil.rmtree(folder, ignore_errors=True)
