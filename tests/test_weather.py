@@ -235,6 +235,9 @@ def test_an_invented_site_needs_no_code(tmp_path):
     boreal_weather(tmp_path / "era5.csv")
     flags = ["--site", tmp_path / "hyy.yaml"]
     assert call(fit_weather_statistics.main, "--weather", tmp_path / "era5.csv", *flags) == 0
+    statistics = (tmp_path / "hyy_weather.json").read_bytes()
+    assert call(fit_weather_statistics.main, "--weather", tmp_path / "era5.csv", *flags) == 2  # is there already
+    assert (tmp_path / "hyy_weather.json").read_bytes() == statistics
     assert call(weather_script.main, "--output", tmp_path / "w.csv", *flags) == 0
     site = load_site(tmp_path / "hyy.yaml")
     made = read_weather(tmp_path / "w.csv", site)
