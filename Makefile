@@ -19,5 +19,6 @@ test: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest
 
+# only what can be made again without thought: data/, artifacts/, observations/ and results/ may hold a user's own work
 clean:
-	rm -rf demo data/* artifacts/* observations/* results inverse_recovery logs
+	rm -rf demo .pytest_cache .ruff_cache .hypothesis __pycache__ */__pycache__
