@@ -129,7 +129,10 @@ class ParameterSpace:
         return torch.special.ndtri(unit).clamp(-LATENT_LIMIT, LATENT_LIMIT).numpy()
 
     def check(self, physical: np.ndarray, where: str = "value") -> None:
-        """UserError naming the first parameter outside its bounds (relative tolerance 1e-9 of the range)."""
+        """UserError naming the first parameter of physical (..., parameter) outside its bounds, or NaN.
+
+        A value may pass a bound by 1e-9 of the larger bound: what a text file's digits leave.
+        """
         physical = np.atleast_2d(np.asarray(physical, dtype=np.float64))
         high = self._upper_bounds(physical)
         slack = 1e-9 * np.maximum(np.abs(self.lower), np.abs(self.upper)) + 1e-15
@@ -231,8 +234,12 @@ def _number(value: object, path: Path, place: str, what: str) -> float:
 
 
 def _csv_entries(path: Path) -> list[tuple[str, float, float | str]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not readable as UTF-8 text ({error}); save it as UTF-8") from None
     entries: list[tuple[str, float, float | str]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         line = line.split("#", 1)[0].strip()
         parts = [part.strip() for part in re.sub(r"^\s*\d+\s*:", "", line).split(",")]
         if len(parts) != 3 or not all(parts):
@@ -249,7 +256,7 @@ def _csv_entries(path: Path) -> list[tuple[str, float, float | str]]:
 def _yaml_entries(path: Path) -> list[tuple[str, float, float | str]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from None
     if not (isinstance(content, dict) and set(content) == {"parameter_bounds"}) or not isinstance(
         content["parameter_bounds"], Mapping

@@ -111,6 +111,13 @@ def test_bounds_yaml_with_an_unknown_key_is_refused(tmp_path: Path):
         read_ranges(path)
 
 
+@pytest.mark.parametrize("name", ["ranges.csv", "bounds.yaml"])
+def test_a_range_file_in_another_encoding_is_refused(tmp_path: Path, name):
+    (tmp_path / name).write_bytes(b"# \xfcber die Bl\xe4tter\n")
+    with pytest.raises(UserError, match=f"{name}: not readable as"):
+        read_ranges(tmp_path / name)
+
+
 def test_a_value_out_of_bounds_is_named():
     space = read_ranges()
     values = space.unit_to_physical(np.full(len(space), 0.5))
