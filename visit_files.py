@@ -110,8 +110,9 @@ def load_ensemble(
             if cache and os.access(directory, os.W_OK):
                 try:
                     ensemble_store.write(copy, key, dates, dynamic, fluxes, signatures, digests)
-                except OSError as error:  # a full disk must not stop the work
-                    notice(f"{copy}: no binary copy left ({error.strerror}); the next loading is slow again")
+                except (OSError, UserError) as error:  # a full disk must not stop the work
+                    why = getattr(error, "strerror", error)
+                    notice(f"{copy}: no binary copy left ({why}); the next loading is slow again")
         else:
             dates, dynamic, fluxes = content
     elif copy.is_file():
