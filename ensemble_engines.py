@@ -129,6 +129,12 @@ class CommandEngine:
                 "--command-template has no {parameters}, the file written for each run; add it, or say with "
                 "--parameter-name under which name your VISIT reads it from its working directory"
             )
+        name = Path(self.parameter_name)
+        if name.is_absolute() or ".." in name.parts or not name.name:  # runs side by side would share that file
+            raise UserError(
+                f"--parameter-name {self.parameter_name!r} lies outside the run's private working directory; give a "
+                "name inside it, such as parameters.txt"
+            )
         program = self._command(tokens, known)[0]
         if "{" not in tokens[0] and shutil.which(program) is None:
             raise UserError(f"--command-template: program {program} is not found or not executable; check its path")

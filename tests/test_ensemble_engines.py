@@ -230,6 +230,8 @@ def alive(pid):
         ({"template": "./visit"}, r"no \{parameters\}.*--parameter-name"),
         ({"template": " "}, "is empty"),
         ({"template": "./absent {parameters}"}, "absent is not found or not executable"),
+        ({"parameter_name": "../shared.par"}, "'../shared.par' lies outside the run's private working directory"),
+        ({"parameter_name": "/etc/visit.par"}, "'/etc/visit.par' lies outside"),
     ],
 )
 def test_unfit_command_templates(visit, options, message):
