@@ -104,7 +104,7 @@ def misfits(evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | No
 
 
 def differences(simulated: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(..., run, 5) relative differences, see misfits, of simulated (..., run, day, 3) and found (run, day, 3)."""
+    """(..., run, 5) differences, see misfits_by_run, of simulated (..., run, day, 3) and found (run, day, 3)."""
     floor = FLOOR / DAYS_PER_YEAR
     a, b = simulated.mean(axis=-2), found.mean(axis=-2)
     mean = (a - b) / (0.5 * (np.abs(a) + np.abs(b)) + floor)

@@ -114,7 +114,8 @@ def _dates(path: Path, years: np.ndarray, days: np.ndarray, first_day: int | Non
         else:
             raise UserError(
                 f"{path}: days run from {days.min():g} to {days.max():g}, which leaves open whether 1 January "
-                "is day 0 or day 1; say it with --first-day 0 or --first-day 1"
+                "is day 0 or day 1; say it with --first-day 0 or --first-day 1 (to a script without that flag give a "
+                "file that begins on 1 January)"
             )
     elif first_day not in (0, 1):
         raise UserError(f"first day {first_day}: 1 January is day 0 or day 1")
