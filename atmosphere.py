@@ -75,11 +75,6 @@ def cloud_from_transmission(transmission):
     return np.clip(cloud, 0.0, 1.0)
 
 
-def clear_sky_daily(latitude, doy0):
-    """Daily mean short wave at the ground under no cloud in VISIT's scheme, W m-2."""
-    return CLEAR_SKY_TRANSMISSION * top_of_atmosphere_daily(latitude, doy0)
-
-
 def saturation_vapour_pressure(t_celsius):
     """Saturation vapour pressure, hPa, over water above 0 deg C and over ice below (Tetens)."""
     t = np.asarray(t_celsius, dtype=np.float64)

@@ -25,7 +25,6 @@ from units import METEOROLOGY, SECONDS_PER_DAY
 from weather import Weather, read_weather
 from weather_comparison import compare, era5_adjustment
 
-TOWER_VARIABLES = ("tmp_sfc", "tmp_2m", "dswrf_sfc", "prate_sfc", "spfh_2m", "wind_10m")
 SUSPICIOUS_RAIN = 100.0  # mm day-1; more is checked against ERA5
 
 

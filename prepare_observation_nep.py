@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, run, warn, write_json, writing
-from observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN
+from observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, OBSERVATION_COLUMNS
 from observation_summary import by_month, by_year
 from tower_checks import ABSURD_NEE, partition_problem, sign_problem, unit_jump
 from tower_file import TowerFile, read_tower_file
@@ -62,7 +62,7 @@ def prepare(
     if not good.any():
         raise UserError(_nothing_left(tower, columns, table, qc_threshold))
     extra = [name for name in (GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN) if name in table and table[name].notna().any()]
-    return table[["date", "nee_gcm2", "nee_source", "nee_qc", "nep_mg_ha", "obs_mask", *extra]]
+    return table[[*OBSERVATION_COLUMNS, *extra]]
 
 
 def _check_sign(tower: TowerFile, name: str, problem: str | None, force: bool) -> None:
