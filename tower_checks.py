@@ -6,8 +6,10 @@ dark, a year-round release no ecosystem has. Each function returns a sentence, o
 
 import numpy as np
 
+from observation_csv import LARGEST_FLUX
 from tower_file import TowerFile
 from tower_layouts import NepColumns
+from units import DAYS_PER_YEAR, G_M2_PER_MG_HA
 
 ENOUGH = 30  # days that a piece of evidence needs
 # A mean release above this, g C m-2 day-1 (5.5 Mg C ha-1 a year), is known only from a few disturbed peatlands.
@@ -15,7 +17,7 @@ LARGEST_MEAN_RELEASE = 1.5
 JUMP_DAYS = 45  # days on each side of a change of unit that are compared
 SHARP_DAYS = 12  # the same, for telling a jump from a season
 JUMP_RATIO = 5.0  # by which the size of values must change
-ABSURD_NEE = 50.0  # g C m-2 day-1, more than any ecosystem exchanges in a day
+ABSURD_NEE = LARGEST_FLUX * G_M2_PER_MG_HA  # g C m-2 day-1
 
 
 def sign_problem(tower: TowerFile, columns: NepColumns, nee: np.ndarray) -> str | None:
@@ -112,7 +114,7 @@ def _mean_release(nee: np.ndarray) -> str | None:
     if found.mean() > LARGEST_MEAN_RELEASE:
         return (
             f"NEE is positive on {np.mean(found > 0):.0%} of the days, a mean release of {found.mean():.3g} g C m-2 "
-            f"day-1 ({found.mean() * 3.6525:.1f} Mg C ha-1 a year)"
+            f"day-1 ({found.mean() * DAYS_PER_YEAR / G_M2_PER_MG_HA:.1f} Mg C ha-1 a year)"
         )
     return None
 

@@ -153,7 +153,7 @@ def _table(path: Path, lines: list[tuple[int, str]], separator: str, width: int)
     quoted = any('"' in line for _, line in lines)
     for number, line in lines:
         count = len(next(csv.reader([line], delimiter=separator))) if quoted else line.count(separator) + 1
-        if count != width and not (count == width + 1 and line.rstrip().endswith(separator)):
+        if count != width and not (count == width + 1 and line.rstrip(" ").endswith(separator)):
             raise UserError(
                 f"{path}: line {number} has {count} fields, the header has {width}; the file is damaged or cut short: "
                 "download it again"

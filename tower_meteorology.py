@@ -15,6 +15,7 @@ from tower_checks import unit_jump
 from tower_file import TowerFile
 from tower_layouts import HIGH, Layout
 from units import METEOROLOGY, SECONDS_PER_DAY, ZERO_CELSIUS
+from weather import day_of_year0
 
 TOWER, ESTIMATED, ERA5, NONE = "tower", "estimated", "ERA5", ""
 # Columns in the order of preference; gaps of the first are filled from the next ones.
@@ -304,8 +305,7 @@ def _cloud(weather: TowerWeather, latitude: float | None) -> np.ndarray:
     if "SW_IN_POT" in tower:
         potential = tower.numbers("SW_IN_POT")
     elif latitude is not None:
-        doy0 = (tower.dates - tower.dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(int)
-        potential = top_of_atmosphere_daily(latitude, doy0)
+        potential = top_of_atmosphere_daily(latitude, day_of_year0(tower.dates))
     else:
         raise UserError(f"{tower.path}: has no SW_IN_POT, so cloud needs the site's latitude: give it with --site")
     # Below 20 W m-2 (polar winter) the share is noise.

@@ -39,6 +39,16 @@ def test_separators_unit_row_quotes_and_spreadsheet_tail(tmp_path, separator):
     np.testing.assert_array_equal(tower.numbers("NEE_PI_F"), table["NEE_PI_F"])
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_separator_may_end_every_line(tmp_path, separator):
+    table = japanflux(30)
+    lines = table.to_csv(index=False, sep=separator).splitlines()
+    (tmp_path / "tower.csv").write_text("".join(f"{line}{separator}\n" for line in lines))
+    tower = read_tower_file(tmp_path / "tower.csv")
+    assert tower.columns == list(table.columns)
+    np.testing.assert_array_equal(tower.numbers("NEE_PI_F"), table["NEE_PI_F"])
+
+
 @pytest.mark.parametrize("form", ["%Y%m%d", "%Y-%m-%d", "%Y/%m/%d", "%Y%m%d0000", "%Y-%m-%d 00:00", "%Y%m%d.0"])
 def test_forms_of_a_day(tmp_path, form):
     table = japanflux(30)
