@@ -5,6 +5,7 @@ value is replaced only where the expected baseline is found.
 """
 
 import csv
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -33,8 +34,11 @@ def read_slots(path: str | Path = CATALOGUE_FILE) -> dict[str, Slot]:
     Raises UserError naming the line on a missing column, a bad number, or a slot or name that is there twice.
     """
     path = existing_file(path, "give the name-to-slot CSV with --slots")
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        rows = list(csv.DictReader(handle))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); the columns are name,slot,baseline") from None
     slots: dict[str, Slot] = {}
     for number, row in enumerate(rows, start=2):
         missing = [column for column in ("name", "slot", "baseline") if row.get(column) is None]
@@ -83,12 +87,14 @@ def write_parameter_file(
     else:
         text = fill_template(existing_file(template_path, "give VISIT's baseline parameter file"), values, slots)
     with writing(output_path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def fill_template(template_path: Path, values: Mapping[str, float], slots: Mapping[str, Slot]) -> str:
     """Text of the baseline file with `values` in their slots; see write_parameter_file."""
-    lines = template_path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
+    # comments in any encoding and line ends of any kind come back as the bytes they were
+    text = template_path.read_bytes().decode("utf-8", "surrogateescape")
+    lines = io.StringIO(text, newline="").readlines()
     for name, value in values.items():
         place = find_slot(name, slots)
         number = checked_number(template_path, lines, place, slots)

@@ -80,6 +80,15 @@ def test_values_go_to_their_slots_and_nothing_else_changes(visit):
     assert after[12].split()[:2] == ["0.061", "tree_lue"] and after[124].split()[0] == "2"
 
 
+def test_line_ends_and_comments_of_the_baseline_file_stay_to_the_byte(visit):
+    lines = (visit / "lhp.par").read_bytes().replace(b"\n", b"\r\n").splitlines(keepends=True)
+    lines[0] = "0.0  # \u68ee\u6797 \f\r\n".encode("cp932")
+    (visit / "lhp.par").write_bytes(b"".join(lines))
+    write_parameter_file(visit / "lhp.par", {"tree_lue": 0.061}, visit / "new.par")
+    lines[12] = lines[12].replace(b"0.052", b"0.061")
+    assert (visit / "new.par").read_bytes() == b"".join(lines)
+
+
 def test_without_template_a_table_is_written(tmp_path):
     write_parameter_file(None, {"tree_lue": 0.061, "c3_lr0": 4e-4}, tmp_path / "estimated.csv")
     table = pd.read_csv(tmp_path / "estimated.csv")
