@@ -59,10 +59,10 @@ def write_meteorology(output: Path, met: Meteorology) -> Path:
     sources = pd.DataFrame(met.source, columns=list(METEOROLOGY))
     sources.insert(0, "date", days)
     sidecar = sidecar_path(output)
+    with writing(sidecar) as temporary:  # first: a weather file without it would pass for all measured
+        sources.to_csv(temporary, index=False)
     with writing(output) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g")
-    with writing(sidecar) as temporary:
-        sources.to_csv(temporary, index=False)
     return sidecar
 
 
@@ -178,7 +178,10 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     roughness = arguments.roughness if arguments.roughness is not None else site and site.roughness
     if height is not None and roughness is None:
         raise UserError("--wind-height needs --roughness (m, about a tenth of the canopy's height) or --site")
-    pressure = float(air_pressure(site.altitude, np.nanmean(weather["TA"]))) / 10 if site else None
+    if roughness is not None and height is None:
+        raise UserError("--roughness needs --wind-height (m, of the anemometer) or --site")
+    celsius = weather["TA"][~np.isnan(weather["TA"])]
+    pressure = float(air_pressure(site.altitude, celsius.mean())) / 10 if site and len(celsius) else None
     met = from_tower(
         weather, height, roughness, arguments.cloud == "estimate", site.latitude if site else None, pressure
     )

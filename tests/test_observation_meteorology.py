@@ -232,6 +232,7 @@ BAD = [
     (("--fill", "era5"), lambda t: t, "--fill era5 needs --era5 FILE"),
     (("--unit", "TA=R"), lambda t: t, "--unit TA=R is unknown; allowed are TA=C|K|F; SW_IN=W|MJ"),
     (("--wind-height", "40"), lambda t: t, "--wind-height needs --roughness"),
+    (("--roughness", "2"), lambda t: t, "--roughness needs --wind-height"),
     (("--cloud", "estimate"), lambda t: t.drop(columns="SW_IN_POT"), "cloud needs the site's latitude: give it"),
     ((), lambda t: t.assign(PA_F=t.PA_F * 3.3), "fits no unit beyond doubt; say it with --unit PA=kPa|hPa|Pa"),
     ((), lambda t: t.assign(TA_F_QC=2.0), "TA_F_QC is a share of good data in this layout (1 best), but reaches 2"),
