@@ -6,6 +6,7 @@ writes a CSV with `date` and the ten inputs of VISIT in VISIT's units (units.py)
 `python weather.py --check MY.csv` reads and checks a file of your own.
 """
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def write_weather_csv(path: str | Path, weather: Weather) -> None:
 
 
 def read_weather(path: str | Path, site: Site | None = None, first_day: int | None = None) -> Weather:
-    """Read a weather CSV (`date` + columns by name), a VISIT daily file, or VISIT's 19-column forcing text.
+    """Read a weather CSV (`date` and columns by name, in any case), a VISIT daily file, or VISIT's forcing text.
 
     The kind is told from the content. A missing `a_co2` is filled by VISIT's formula for the site's latitude
     (site None: configs/sites/lhp.yaml). first_day: 0 or 1, how a forcing text numbers 1 January (None: found out).
@@ -193,19 +194,23 @@ def _read_table(path: Path, first_day: int | None) -> pd.DataFrame:
     if not first_line:
         raise UserError(f"{path}: is empty or begins with an empty line; expected a weather file")
     if "," in first_line:
-        return _read_csv(path)
+        return _read_csv(path, first_line)
     fields = first_line.split()
     if visit_forcing_file.looks_like_forcing(fields):
         return visit_forcing_file.read_forcing(path, first_day).weather_table()
     return _read_daily(path)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, header: str) -> pd.DataFrame:
+    names = [name.strip().lower() for name in next(csv.reader([header], skipinitialspace=True))]
+    for name in ("date", *DYNAMIC_FEATURES):
+        if names.count(name) > 1:
+            raise UserError(f"{path}: has {names.count(name)} columns {name}; keep one")
     try:
         table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error})") from None
-    table.columns = [str(name).strip() for name in table.columns]
+    table.columns = [str(name).strip().lower() for name in table.columns]
     if "date" not in table:
         if {"year", "month", "day"} <= set(table.columns):
             table["date"] = _calendar_dates(path, table)

@@ -104,6 +104,8 @@ def test_csv_round_trip_is_exact(tmp_path, small):
     back = read_weather(tmp_path / "w.csv", SITE)
     np.testing.assert_array_equal(back.values, small.values)
     np.testing.assert_array_equal(back.dates, small.dates)
+    small.frame().rename(columns=str.upper).to_csv(tmp_path / "upper.csv", index=False)
+    np.testing.assert_array_equal(read_weather(tmp_path / "upper.csv", SITE).values, small.values)
 
 
 def daily_text(weather: Weather, header: bool = False) -> str:
@@ -170,6 +172,7 @@ BAD = [
     (lambda t: t.iloc[[*range(5), 4, *range(5, 77)]], "row 6 is 2011-12-24, which repeats 2011-12-24"),
     (lambda t: t.iloc[::-1], "row 2 is 2012-03-04, which steps back from 2012-03-05"),
     (edited(date="31.12.2011"), "line 7 has the date '31.12.2011'; expected YYYY-MM-DD"),
+    (lambda t: t.assign(other=1.0).rename(columns={"other": "TMP_2m"}), "has 2 columns tmp_2m; keep one"),
     (lambda t: t.drop(columns="date").assign(year=2011, month=12, day=32), "line 2 has the date '2011-12-32'"),
 ]
 
