@@ -39,6 +39,7 @@ __all__ = [
 FILE_NAME = re.compile(r"(?P<prefix>.+)_daily_(?P<sample>\d+)\.txt")
 SUMMARY, RESULTS, COPY = "parameter_summary.csv", "experiment_results.csv", "ensemble.npz"
 LOG = "parameter_log.json"
+LARGEST_ID = 10**9  # of a sample
 
 
 def notice(message: str) -> None:
@@ -163,6 +164,9 @@ def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...
     table.columns = [column.strip() for column in header]  # pandas would rename the second of two equal names
     if "sample_id" not in table.columns:
         raise UserError(f"{path}: column 'sample_id' is missing; found {', '.join(table.columns[:6])}, ...")
+    for place, column in enumerate(table.columns, start=1):
+        if not column or column.startswith("Unnamed: "):  # pandas' row numbers would become a parameter
+            raise UserError(f"{path}: column {place} has no name, as a table's row numbers have none; remove it")
     columns = [column for column in table.columns if column != "sample_id"]
     names = [canonical_name(column) or column for column in columns]
     for name in ("sample_id", *names):
@@ -177,7 +181,7 @@ def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...
         bad = ~np.isfinite(numbers)
         if column == "sample_id":
             ids = numbers
-            bad |= (numbers != np.floor(numbers)) | (numbers < 0)
+            bad |= (numbers != np.floor(numbers)) | (numbers < 0) | (numbers > LARGEST_ID)
         else:
             values[:, i - 1] = numbers
         if bad.any():
@@ -220,7 +224,8 @@ def failed_samples(path: str | Path) -> set[int]:
     if not {"sample_id", "status"} <= set(table.columns):
         return set()
     failed = table.loc[table["status"].str.strip().str.lower() == "failed", "sample_id"]
-    return {int(sample) for sample in failed if str(sample).strip().isdigit()}
+    numbers = pd.to_numeric(failed, errors="coerce").dropna()  # spreadsheets write 3.0
+    return {int(sample) for sample in numbers if abs(sample) <= LARGEST_ID}
 
 
 def _read_run(path: Path, columns: Sequence[str] | None) -> tuple[np.ndarray, int, str, np.ndarray, str]:

@@ -159,7 +159,7 @@ def test_names_in_any_case_and_rows_in_any_order(ensemble):
 
 def test_failed_runs_are_left_out_with_a_notice(ensemble, capsys):
     file_of(ensemble, 1).unlink()
-    pd.DataFrame({"sample_id": range(4), "status": ["ok", "failed", "ok", "ok"]}).to_csv(
+    pd.DataFrame({"sample_id": [0.0, 1.0, 2.0, 3.0], "status": ["ok", "failed", "ok", "ok"]}).to_csv(
         ensemble / "experiment_results.csv", index=False
     )
     assert load_ensemble(ensemble).sample_ids.tolist() == [0, 2, 3]
@@ -345,6 +345,8 @@ SUMMARY_DAMAGE = {
     "fractional id": (lambda t: t.assign(sample_id=[0, 1, 2.5, 3]), r"line 4: sample_id is '2.5', expected a whole"),
     "same parameter twice": (lambda t: t.assign(TREE_LUE=1.0), r"tree_lue has 2 columns"),
     "same column twice": (lambda t: t.assign(x=1.0).rename(columns={"x": "tree_lue"}), r"tree_lue has 2 columns; keep"),
+    "huge id": (lambda t: t.assign(sample_id=[0, 1, 1e30, 3]), r"line 4: sample_id is '1e\+30', expected a whole"),
+    "row numbers": (lambda t: t.reset_index(names="Unnamed: 0"), r"column 1 has no name, as a table's row numbers"),
     "id twice": (lambda t: t.assign(x=1.0).rename(columns={"x": "sample_id"}), r"sample_id has 2 columns; keep one"),
     "no parameters": (lambda t: t[["sample_id"]], r"holds no runs or no parameters"),
     "no runs": (lambda t: t.iloc[:0], r"holds no runs"),
