@@ -106,7 +106,7 @@ def page(rows: pd.DataFrame, sizes: pd.DataFrame, spread: pd.DataFrame, settings
             cells = " | ".join(f"{values[key]:.4f}" for key in (*SCORES, "seen_nep"))
             lines.append(f"| {name} | {len(part)} | {values['processor_seconds']:.0f} | {cells} |")
     if "variants" in texts:
-        lines += ["", *texts["variants"].split(" // ")]
+        lines += ["", *(part.strip() for part in texts["variants"].split("//"))]
     if len(sizes):
         lines += ["", "### Several networks", "",
                   "Means of networks of the preset that differ in their seed, judged alike; below, the spread of all "
