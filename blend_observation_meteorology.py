@@ -19,6 +19,7 @@ import pandas as pd
 
 from command_line import UserError, existing_file, make_parser, not_an_input, run, warn, write_json
 from prepare_observation_meteorology import sidecar_path
+from tower_file import MISSING_BELOW
 from tower_meteorology import ESTIMATED, TOWER
 from units import POSSIBLE, UNITS
 from visit_forcing_file import FIELDS, Forcing, read_forcing, write_forcing
@@ -89,7 +90,7 @@ def _numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     if text.any():
         row = int(text.to_numpy().argmax())
         raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number or nothing")
-    return values.where(values > -9990)
+    return values.where(values > MISSING_BELOW)
 
 
 def _check_magnitudes(path: Path, table: pd.DataFrame) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from command_line import UserError, existing_file
+from tower_file import MISSING_BELOW
 from units import FLUX_UNIT, nee_g_m2_to_nep_mg_ha
 
 OBSERVATION_COLUMNS = ("date", "nee_gcm2", "nee_source", "nee_qc", "nep_mg_ha", "obs_mask")
@@ -39,8 +40,9 @@ def read_observations(path: str | Path) -> pd.DataFrame:
     result = pd.DataFrame({"date": dates})
     for name in ("nep_mg_ha", "obs_mask", "nee_gcm2", GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN):
         if name in table:
-            result[name] = pd.to_numeric(table[name], errors="coerce").astype(float)
-            text = table[name].notna() & result[name].isna()
+            numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+            result[name] = numbers.where(numbers > MISSING_BELOW)
+            text = table[name].notna() & numbers.isna()
             if text.any():
                 row = int(text.to_numpy().argmax())
                 raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number")

@@ -62,7 +62,7 @@ def looks_like_forcing(fields: list[str]) -> bool:
 def read_forcing(path: str | Path, first_day: int | None = None) -> Forcing:
     """Read a forcing text. first_day: number that the file gives 1 January, 0 or 1 (None: told from the numbers).
 
-    UserError on a wrong number of fields, a field that is no number, or days that do not exist.
+    UserError on mixed line ends, a wrong number of fields, a field that is no number, or days that do not exist.
     """
     path = existing_file(path, "give VISIT's forcing text, such as LHP_ERA5.txt")
     try:
@@ -70,6 +70,8 @@ def read_forcing(path: str | Path, first_day: int | None = None) -> Forcing:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not plain text; expected VISIT's forcing text") from None
     newline = "\r\n" if "\r\n" in text else "\n"
+    if text.count("\n") != text.count(newline):
+        raise UserError(f"{path}: mixes line ends of Windows and Unix; save it with one kind")
     lines = text.split(newline)
     ends_with_newline = bool(lines) and lines[-1] == ""
     if ends_with_newline:

@@ -63,6 +63,12 @@ def test_number_of_the_first_of_january_is_found_or_asked_for(tmp_path, first_da
     assert str(read_forcing(path, first_day).dates[0]) == "2012-03-01"
 
 
+def test_mixed_line_ends_are_refused(tmp_path):
+    (tmp_path / "f.txt").write_bytes(forcing_text().encode().replace(b"\n", b"\r\n", 1))
+    with pytest.raises(UserError, match="f.txt: mixes line ends of Windows and Unix"):
+        read_forcing(tmp_path / "f.txt")
+
+
 def test_format_line_gives_the_numbers_back():
     values = np.array([2012, 60, *np.linspace(0.00012345678, 301.23456, 17)])
     np.testing.assert_allclose([float(text) for text in format_line(values).split()], values, rtol=1e-6)

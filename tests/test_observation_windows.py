@@ -126,6 +126,13 @@ def test_tiling_min_valid_and_gap_rules(folder):
     assert np.load(folder / "windows.npz")["context_x"].shape[1:] == (30, 10)
 
 
+def test_missing_codes_of_a_hand_made_observation_file_are_missing(folder):
+    lines = ["date,nep_mg_ha,obs_mask", "2012-01-01,-9999,0", "2012-01-02,0.01,1"]
+    (folder / "mine.csv").write_text("\n".join(lines) + "\n")
+    table = read_observations(folder / "mine.csv")
+    assert list(table["obs_mask"]) == [False, True] and np.isnan(table["nep_mg_ha"][0])
+
+
 def test_longest_gap():
     valid = np.array([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 0]], dtype=bool)
     assert list(longest_gap(valid)) == [2, 5, 0, 3]
