@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -32,9 +32,17 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong flag as every other mistake is reported: one line, without the long list of flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` and end with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def make_parser(description: str) -> argparse.ArgumentParser:
     """An argument parser with the repository's conventions (defaults shown, no abbreviated flags)."""
-    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+    return Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
 
 def iso_date(text: str) -> date:

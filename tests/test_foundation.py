@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import units
-from command_line import REPOSITORY, UserError, not_an_input, read_json, write_json, writing
+from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, read_json, write_json, writing
 from sites import DEFAULT_SITE, load_site
 
 
@@ -70,6 +70,16 @@ def test_user_errors_end_in_one_line_and_exit_code_2(tmp_path: Path):
         [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}
     )
     assert done.returncode == 2 and done.stderr == "error: a b\n" and done.stdout == ""
+
+
+def test_a_wrong_flag_is_one_line_too(capsys):
+    parser = make_parser("what it does")
+    parser.add_argument("--start", type=iso_date)
+    for given, message in ((["--start", "2012-13-01"], "'2012-13-01' is no day"), (["--stat"], "unrecognized")):
+        with pytest.raises(SystemExit) as stopped:
+            parser.parse_args(given)
+        text = capsys.readouterr().err
+        assert stopped.value.code == 2 and text.startswith("error: ") and text.count("\n") == 1 and message in text
 
 
 @pytest.mark.parametrize(
