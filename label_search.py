@@ -15,6 +15,7 @@ from command_line import progress
 from ensemble_diagnosis import EXACT, Evidence, Hypothesis, misfits, misfits_by_run, visible
 from parameters import catalogue
 from sites import TEXTURES
+from visit_forcing import upper_capacity
 
 SCREENED = 4  # runs on which candidates are screened
 FINALISTS = 8  # candidates that screening leaves
@@ -27,7 +28,6 @@ KEPT = 0.8  # every change that is reported must leave less than this share of t
 TIE = 1.01  # hypotheses within 1 percent explain equally well: the simpler one wins
 PERFECT = 0.03  # share of the present misfit below which a run counts as explained: less says no more
 FITTED = 0.005  # misfit at which a fitted site constant is near enough
-UPPER_CAPACITY = 143.0  # mm; null in a site's YAML means computed from sand and clay, which gives this at LHP
 
 
 def typical(by_run: np.ndarray, floor: float) -> np.ndarray:
@@ -92,7 +92,7 @@ def returned(evidence: Evidence, base: Hypothesis) -> list[Hypothesis]:
 def other_sites(evidence: Evidence, base: Hypothesis) -> list[Hypothesis]:
     """One site constant changed at a time, a good step up and down; the best of them is fitted later."""
     site = replace(evidence.site, **base.constants)
-    upper = site.upper_capacity or UPPER_CAPACITY
+    upper = upper_capacity(site)
     trials: dict[str, Sequence[float | str]] = {
         "lower_capacity": [site.lower_capacity * 0.6, site.lower_capacity * 1.7],
         "upper_capacity": [upper * 0.6, upper * 1.6],
@@ -271,7 +271,8 @@ def _refined(evidence: Evidence, hypothesis: Hypothesis, before: Hypothesis, job
         return hypothesis
     name = new[0]
     number = type(hypothesis.constants[name])  # a year stays whole
-    centre, old = hypothesis.constants[name], getattr(evidence.site, name) or UPPER_CAPACITY
+    centre = hypothesis.constants[name]
+    old = upper_capacity(evidence.site) if name == "upper_capacity" else getattr(evidence.site, name)
     half = 0.6 * abs(centre - old)
     for _ in range(4):
         values = [number(centre + half * step) for step in (-1.0, -0.5, 0.0, 0.5, 1.0)]
