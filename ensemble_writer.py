@@ -93,6 +93,14 @@ class EnsembleWriter:
                 f"{self.directory}: holds an ensemble that this script did not make (no {LOG}); give another folder "
                 "with --output-dir"
             )
+        if overwrite and log.is_file():
+            stamp = read_json(log).get("stamp")
+            others = [path for path in daily_files(self.directory).values() if f"_{stamp}_daily_" not in path.name]
+            if others:
+                raise UserError(
+                    f"{others[0]}: is not of the ensemble that --overwrite replaces ({len(others)} such files); move "
+                    "them elsewhere, or give another --output-dir"
+                )
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.directory)
         if overwrite and log.is_file():

@@ -247,6 +247,14 @@ def test_overwrite_begins_anew(copied, weather_file, monkeypatch):
     assert load_ensemble(copied).sample_ids.tolist() == [0, 1]
 
 
+def test_overwrite_spares_what_others_made(copied, weather_file, monkeypatch):
+    (copied / "LHP_20250101_daily_0099.txt").write_text("a run of the user's own VISIT")
+    before = sorted(copied.iterdir())
+    with pytest.raises(UserError, match=r"0099.txt: is not of the ensemble that --overwrite replaces \(1 such files\)"):
+        run_here(monkeypatch, arguments_for(copied, weather_file, "--seed", "8", "--overwrite"))
+    assert sorted(copied.iterdir()) == before
+
+
 def test_a_users_own_ensemble_is_never_touched(copied, weather_file, monkeypatch):
     (copied / "parameter_log.json").unlink()
     before = sorted(copied.iterdir())
