@@ -132,10 +132,12 @@ class Search:
 
     @property
     def best(self) -> Hypothesis:
+        """The hypothesis that the search ended with."""
         return self.steps[-1][0]
 
     @property
     def misfit(self) -> float:
+        """What it leaves, dimensionless; see ensemble_diagnosis.misfits."""
         return self.steps[-1][1]
 
 
