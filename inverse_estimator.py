@@ -14,13 +14,14 @@ from emulator_covariance import EmulatorErrorSample
 from error_model import ErrorModel, estimate_hyper, make_error_model
 from inversion_config import InversionConfig, make_inversion_config
 from inversion_data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
-from inversion_methods import Fit, adam, ensemble_smoother, gauss_newton, starting_points
+from inversion_methods import JOINED, Fit, adam, ensemble_smoother, gauss_newton, starting_points
 from inversion_problem import Forward, InversionProblem
 from latent_map import inversion_space, make_latent_map
 from parameters import ParameterSpace
 from posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior
 from units import TARGETS
 
+SAME_START = 1.0  # squared distance in posterior sds within which one start goes on for both
 ERROR_ROUNDS = 3  # fits with a re-estimated error model at most
 FIRST_ROUND = {"max_iterations": 8, "tolerance": 1.0}  # the error model changes afterwards: no need to converge
 
@@ -253,13 +254,17 @@ class StaticParameterInverter:
             second = adam(problem, fit.starts, half)
             return second, _joined(fit.history, second.history), fit.trace + second.trace
         fit = gauss_newton(problem, points, first)
-        history, trace = fit.history, fit.trace
+        history, trace, place = fit.history, fit.trace, np.arange(len(points))
         for _ in range(ERROR_ROUNDS if unknown else 0):
             settled = not self._update_error_model(problem, fit)
-            fit = gauss_newton(problem, np.unique(fit.starts, axis=0), config)
+            distinct, nearest = _distinct_starts(problem, fit)
+            fit, place = gauss_newton(problem, distinct, config), nearest[place]
             history, trace = _joined(history, fit.history), trace + fit.trace
             if settled:
                 break
+        first = np.unique(place, return_index=True)[1]
+        reasons = [fit.reasons[p] if k in first else JOINED for k, p in enumerate(place)]
+        fit.starts, fit.start_costs, fit.reasons = fit.starts[place], fit.start_costs[place], reasons
         return fit, history, trace
 
     def _update_error_model(self, problem: InversionProblem, fit: Fit) -> bool:
@@ -324,6 +329,20 @@ def scaler_numbers(scaler: Any) -> tuple[np.ndarray, np.ndarray]:
 def _has_unknowns(problem: InversionProblem) -> bool:
     model = problem.error_model
     return bool(np.isnan(model.observations.sd).any() or model.emulator is not None or model.estimate_discrepancy)
+
+
+def _distinct_starts(problem: InversionProblem, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """The best point and, of the other starts, those that ended elsewhere (place, size); the place of each start."""
+    _, stacked = problem.least_squares(fit.u[None], fit.predicted[None], fit.jacobian[None])
+    matrix = stacked[0].T @ stacked[0]
+    kept, place = [fit.u], np.zeros(len(fit.starts), dtype=int)
+    for k in np.argsort(fit.start_costs, kind="stable"):
+        distance = [(fit.starts[k] - u) @ matrix @ (fit.starts[k] - u) for u in kept]
+        place[k] = int(np.argmin(distance))
+        if distance[place[k]] > SAME_START:
+            place[k] = len(kept)
+            kept.append(fit.starts[k])
+    return np.array(kept), place
 
 
 def _joined(first: list[dict], second: list[dict]) -> list[dict]:

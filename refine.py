@@ -137,7 +137,10 @@ class Refinement:
             corrected, correction = self.corrected_inverter()
             previous = result
             result = corrected.invert_stretches(
-                result.prior, stretches, free=result.problem.latent.free_names, start_from=result.fit.starts
+                result.prior,
+                stretches,
+                free=result.problem.latent.free_names,
+                start_from=np.unique(result.fit.starts, axis=0),
             )
             recent = correction.left_over[-runs:]
             row = {
