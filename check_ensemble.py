@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
-from ensemble_diagnosis import Evidence, Hypothesis, daily_agreement, misfits, visible
+from ensemble_diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
 from ensemble_engines import weather_hash
 from label_search import Search, search
 from parameters import catalogue
@@ -187,8 +187,11 @@ def explain(
     lines = []
     if found.best.constants:
         for name, value in found.best.constants.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            lines.append(f"  site: {name} looks like {shown}, configs say {getattr(evidence.site, name)}")
+            found_here, said = (
+                f"{number:.4g}" if isinstance(number, float) else str(number)
+                for number in (value, site_constant(evidence.site, name))
+            )
+            lines.append(f"  site: {name} looks like {found_here}, {evidence.site.path.name} says {said}")
     moved = found.best.moved
     if moved:
         seen = visible(evidence, found.best, list(moved), jobs)

@@ -12,6 +12,7 @@ import numpy as np
 from parameters import catalogue
 from sites import Site
 from units import DAYS_PER_YEAR
+from visit_forcing import upper_capacity
 from visit_simulator import simulate
 from weather import Weather
 
@@ -52,6 +53,11 @@ class Evidence:
     def subset(self, runs: Sequence[int]) -> "Evidence":
         """The same with only some of the runs."""
         return replace(self, values=self.values[list(runs)], fluxes=self.fluxes[list(runs)])
+
+
+def site_constant(site: Site, name: str) -> float | str:
+    """A constant of the site as the process model uses it: an upper capacity of null is computed from the soil."""
+    return upper_capacity(site) if name == "upper_capacity" else getattr(site, name)
 
 
 def simulated(evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | None) -> np.ndarray:

@@ -12,10 +12,9 @@ from itertools import combinations
 import numpy as np
 
 from command_line import progress
-from ensemble_diagnosis import EXACT, Evidence, Hypothesis, misfits, misfits_by_run, visible
+from ensemble_diagnosis import EXACT, Evidence, Hypothesis, misfits, misfits_by_run, site_constant, visible
 from parameters import catalogue
 from sites import TEXTURES
-from visit_forcing import upper_capacity
 
 SCREENED = 4  # runs on which candidates are screened
 FINALISTS = 8  # candidates that screening leaves
@@ -92,7 +91,7 @@ def returned(evidence: Evidence, base: Hypothesis) -> list[Hypothesis]:
 def other_sites(evidence: Evidence, base: Hypothesis) -> list[Hypothesis]:
     """One site constant changed at a time, a good step up and down; the best of them is fitted later."""
     site = replace(evidence.site, **base.constants)
-    upper = upper_capacity(site)
+    upper = site_constant(site, "upper_capacity")
     trials: dict[str, Sequence[float | str]] = {
         "lower_capacity": [site.lower_capacity * 0.6, site.lower_capacity * 1.7],
         "upper_capacity": [upper * 0.6, upper * 1.6],
@@ -273,8 +272,7 @@ def _refined(evidence: Evidence, hypothesis: Hypothesis, before: Hypothesis, job
         return hypothesis
     name = new[0]
     number = type(hypothesis.constants[name])  # a year stays whole
-    centre = hypothesis.constants[name]
-    old = upper_capacity(evidence.site) if name == "upper_capacity" else getattr(evidence.site, name)
+    centre, old = hypothesis.constants[name], site_constant(evidence.site, name)
     half = 0.6 * abs(centre - old)
     for _ in range(4):
         values = [number(centre + half * step) for step in (-1.0, -0.5, 0.0, 0.5, 1.0)]
