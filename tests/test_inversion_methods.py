@@ -379,3 +379,13 @@ def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
         distance.append((shift, np.abs(samples.std(axis=0) / sd - 1).max()))
     assert distance[1][0] < distance[0][0] and distance[1][1] < distance[0][1], distance
     assert distance[1][0] < 0.3 and distance[1][1] < 0.3, distance
+
+
+def test_every_start_is_reported_though_those_that_end_together_go_on_as_one():
+    model = LinearEmulator()
+    context, future, y, mask = problem(model)
+    config = {"starts": 5, "clip_raw_params": {"enabled": False}, "error_model": {"emulator": False}}
+    _, info = inverter(model, config).invert(scalers()[0].mean, context, future, y, mask)
+    assert len(info["reasons"]) == len(info["start_losses"]) == 5 and not info["multimodal"]
+    assert info["reasons"].count("joined another start") == 4
+    np.testing.assert_allclose(info["start_losses"], info["best_loss"], atol=1e-3)
