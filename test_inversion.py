@@ -134,7 +134,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--holdout-end", type=iso_date, help="last day held out, included")
     group = parser.add_argument_group("the fit")
     group.add_argument("--method", choices=METHODS, help="overrides the configuration")
-    group.add_argument("--targets", help="fluxes to fit, comma-separated: nep,gpp,npp,rh,er (default: configuration)")
+    group.add_argument("--targets", nargs="+", help="fluxes to fit: nep,gpp,npp,rh,er (default: configuration)")
     group.add_argument("--free", nargs="+", metavar="NAME", help="estimate only these parameters")
     group.add_argument("--fix", nargs="+", metavar="NAME", help="keep these at the prior")
     group.add_argument(
@@ -170,6 +170,8 @@ def parse_arguments() -> argparse.Namespace:
     observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
     if arguments.mode is None:
         arguments.mode = "observation" if any(value is not None for value in observing) else "simulation"
+    if arguments.targets:
+        arguments.targets = ",".join(arguments.targets)
     arguments.obs_npz = arguments.obs_npz or str(REPOSITORY / "observations" / "obs_windows.npz")
     if (arguments.holdout_start is None) != (arguments.holdout_end is None):
         raise UserError("--holdout-start and --holdout-end belong together; give both (YYYY-MM-DD)")

@@ -132,6 +132,18 @@ def choose_device(name: str, local_rank: int) -> torch.device:
     return usable_device(name)
 
 
+def warn_of_another_site(directory: Path, site: Site) -> None:
+    """Say so when the ensemble's log names other site constants than `site`: a forgotten --site goes unnoticed else."""
+    log = directory / "parameter_log.json"
+    noted = read_json(log).get("settings", {}).get("site", {}) if log.is_file() else {}
+    other = [name for name, value in noted.items() if getattr(site, name, value) != value]
+    if other:
+        warn(
+            f"{log}: the runs were made with {other[0]} {noted[other[0]]}, training supposes "
+            f"{getattr(site, other[0])} ({site.name}); give the ensemble's site with --site"
+        )
+
+
 def describe_training(config: Configuration, data: TrainingData) -> dict[str, Any]:
     """Content of config.json: everything that load_emulator() and a reader need."""
     ensemble = data.ensemble
@@ -230,6 +242,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     generator = torch.Generator().manual_seed(config.training.seed)
     site = load_site(arguments.site)
     model = build_model(config, data, device, site)
+    warn_of_another_site(data.ensemble.directory, site)
     record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()

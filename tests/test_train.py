@@ -18,6 +18,7 @@ from configuration import ARCHITECTURE_FILE, load_configuration
 from cross_fit import build_model, folds_needed, split_seen
 from dataset import prepare
 from emulator import load_emulator
+from sites import load_site
 from training_loop import (
     TrainingState,
     draw_stretches,
@@ -100,6 +101,17 @@ def test_script_trains_and_leaves_a_loadable_emulator(preset, directory, tmp_pat
     np.testing.assert_array_equal(list(ranges.values()), np.column_stack([weather.min(axis=0), weather.max(axis=0)]))
     assert config["preset"] == preset and config["model"]["hidden_size"] == 8 and config["training"]["epochs"] == 2
     assert load_emulator(out).model.flux_feedback is (preset == "specification")
+
+
+def test_an_ensemble_of_another_site_is_said(tmp_path, capsys):
+    site = load_site()
+    log = {"settings": {"site": {"name": "HYY", "latitude": 61.85, "altitude": site.altitude}}}
+    (tmp_path / "parameter_log.json").write_text(json.dumps(log))
+    train.warn_of_another_site(tmp_path, site)
+    assert "made with name HYY" in (said := capsys.readouterr().err) and "give the ensemble's site with --site" in said
+    train.warn_of_another_site(tmp_path, replace(site, name="HYY", latitude=61.85))
+    train.warn_of_another_site(tmp_path / "without_log", site)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_refused_ensemble_costs_no_earlier_emulator(directory, tmp_path, monkeypatch, capsys):
