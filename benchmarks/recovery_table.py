@@ -170,7 +170,9 @@ def table(studies: dict[Row, dict], folders: dict, arguments: argparse.Namespace
     lines += [
         "", "![coverage](recovery_coverage.png)", "", "![skill](recovery_skill.png)", "",
         f"`python benchmarks/recovery_table.py --cases {arguments.cases} --starts {arguments.starts}`; "
-        f"{emulator_words(folders)}; {platform.machine()}, {os.cpu_count()} cores, one process a study.", "",
+        f"{emulator_words(folders)}; {platform.machine()}, {os.cpu_count()} cores, one process a study. Rows hold the "
+        "cases they list (a study can be continued); below some 50 the rank test has little power. Seconds are of the "
+        "last inversion of a case, without the simulator runs of --refine.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
