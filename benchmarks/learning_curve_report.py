@@ -66,7 +66,7 @@ def baseline_table(table: pd.DataFrame, baselines: pd.DataFrame) -> list[str]:
     """Unseen runs: the emulator's mean over seeds beside the baselines, and run means beside regressions."""
     lines = ["| runs | | GPP | NPP | NEP | Rh | median NSE of NEP | GPP, NPP, NEP, Rh of run means |", "|" + "---|" * 8]
     mean = table[table["preset"] == "recommended"].groupby("runs").mean(numeric_only=True)
-    for row in baselines.sort_values("runs").to_dict("records"):
+    for row in sorted(baselines.to_dict("records"), key=lambda row: row["runs"]):
         own = mean.loc[row["runs"]] if row["runs"] in mean.index else pd.Series(dtype=float)
         cells = numbers(own, [f"unseen_{name}" for name in (*TARGETS, "nse")])
         run_means = ", ".join(f"{own.get(f'mean_{name}', np.nan):.3f}" for name in TARGETS)
@@ -90,7 +90,9 @@ def window_table(table: pd.DataFrame, baselines: pd.DataFrame) -> list[str]:
                 lines.append(
                     f"| {row['preset']} | {row['runs']} | {split} | {cells} | {row[f'{split}_window_nep_rmse']:.5f} |"
                 )
-    for row in baselines[baselines["runs"] == 180].to_dict("records"):
+    for row in baselines.to_dict("records"):
+        if row["runs"] != 180:
+            continue
         for name in NAMES:
             cells = numbers(row, [f"{name}_window_{k}" for k in TARGETS])
             lines.append(f"| {name} | 180 | unseen | {cells} | {row[f'{name}_window_nep_rmse']:.5f} |")
@@ -103,7 +105,7 @@ def worst_table(worst: pd.DataFrame) -> list[str]:
         "| runs | sample | NSE of NEP | RMSE GPP / NPP / NEP / Rh, 1e-3 | mean GPP, Mg C ha-1 year-1 "
         "| distance (median) | most extreme parameters, place in their range 0-1 |", "|" + "---|" * 7,
     ]  # fmt: skip
-    for row in worst.sort_values(["runs", "nse_nep"]).to_dict("records"):
+    for row in sorted(worst.to_dict("records"), key=lambda row: (row["runs"], row["nse_nep"])):
         rmse = " / ".join(f"{1e3 * row[f'rmse_{name}']:.1f}" for name in TARGETS)
         lines.append(
             f"| {row['runs']} | {row['sample_id']} | {row['nse_nep']:.3f} | {rmse} | {row['mean_gpp']:.1f} "

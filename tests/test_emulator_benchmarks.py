@@ -100,6 +100,8 @@ def test_report_keeps_the_words_written_by_hand(data, tmp_path):
     assert "ratios: it wins." in text and "| 180 | recommended | 1 | 9 | 6 (2) | 0.9000 |" in text
     assert "| predecessor, as published | 180 | seen | 0.983 | 0.979 | 0.864 |" in text
     assert len(figure(rows, baselines).axes) == 2
+    write_report(tmp_path / "bare", rows, pd.DataFrame(), pd.DataFrame(), 7, "a machine")  # --no-baselines
+    assert "| 180 | recommended | 1 |" in (tmp_path / "bare.md").read_text()
 
 
 def test_training_page_says_what_was_not_reached(tmp_path):
