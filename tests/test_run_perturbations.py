@@ -20,7 +20,7 @@ from visit_files import ensemble_ranges, load_ensemble
 from visit_simulator import simulate
 from weather import generate_weather, read_weather, write_weather_csv
 
-RUNS = 6
+RUNS = 40  # enough that an interruption falls between the first and the last
 SCRIPT = str(REPOSITORY / "run_perturbations.py")
 
 
@@ -158,7 +158,7 @@ def test_killed_and_taken_up_again(uninterrupted, tmp_path, weather_file):
     process.communicate()
     finished = {path.name: path.stat().st_mtime_ns for path in directory.glob("LHP_*_daily_*.txt")}
     assert 2 <= len(finished) < RUNS
-    with pytest.raises(UserError, match=r"has no file \*_daily_000"):
+    with pytest.raises(UserError, match=r"has no file \*_daily_00"):
         load_ensemble(directory)
 
     process = start(arguments)
@@ -215,7 +215,7 @@ def test_a_damaged_finished_run_is_made_again(uninterrupted, copied, weather_fil
     ("more", "message"),
     [
         (["--seed", "8"], r"other settings \(seed: 7 there, 8 now\)"),
-        (["--n-samples", "7"], r"n_samples: 6 there, 7 now"),
+        (["--n-samples", "7"], rf"n_samples: {RUNS} there, 7 now"),
         (["--end", "2012-11-30"], r"end: 2012-12-31 there, 2012-11-30 now"),
         (["--spinup", "full"], r"spinup: fast there, full now"),
         (["--ranges", "RANGES"], r"ranges.tree_sla.max: 255.0 there, 250.0 now"),
@@ -282,14 +282,14 @@ def test_a_failing_run_stops_nothing(tmp_path, weather_file, monkeypatch, capsys
         return result
 
     monkeypatch.setattr("visit_simulator.simulate", sometimes)
-    assert run_here(monkeypatch, arguments_for(tmp_path / "data", weather_file)) == 0
+    assert run_here(monkeypatch, arguments_for(tmp_path / "data", weather_file, runs=6)) == 0
     assert "3 of 6 runs succeeded, 3 failed" in capsys.readouterr().out  # half of a Latin hypercube is above the middle
     results = pd.read_csv(tmp_path / "data" / "experiment_results.csv")
     assert (results.message[results.status == "failed"] == "the fluxes are not finite with these parameters").all()
     assert len(load_ensemble(tmp_path / "data").sample_ids) == 3
 
     monkeypatch.setattr("visit_simulator.simulate", lambda *_, **__: (_ for _ in ()).throw(ValueError("no luck")))
-    assert run_here(monkeypatch, arguments_for(tmp_path / "none", weather_file)) == 1
+    assert run_here(monkeypatch, arguments_for(tmp_path / "none", weather_file, runs=6)) == 1
     output = capsys.readouterr().out
     assert "0 of 6 runs succeeded, 6 failed" in output and "sample 0 failed: no luck" in output
 
