@@ -1,7 +1,7 @@
 """Everything of a day that does not depend on VISIT's parameters or state, computed once per weather.
 
 Symbols and section numbers follow the published equations of VISIT's daily big-leaf scheme (Ito & Oikawa 2002,
-Ecological Modelling 151:147-179; Penman-Monteith; Lloyd & Taylor 1994; Boyer et al. 1996; Ito 2007 for erosion).
+Ecological Modelling 151:143-176; Penman-Monteith; Lloyd & Taylor 1994; Boyer et al. 1996; Ito 2007 for erosion).
 Light comes from cloud cover, not from the short-wave column: that is how VISIT runs at LHP.
 """
 

@@ -1,7 +1,7 @@
 """VISIT's carbon and water cycle: one day of one sample, as plain functions of numbers.
 
 Units: carbon Mg C ha-1 (fluxes per day), water mm (fluxes mm day-1), temperatures deg C, light umol m-2 s-1.
-Equations: Sim-CYCLE/VISIT, Ito & Oikawa (2002, Ecological Modelling 151:147-179) after Monsi-Saeki and Kuroiwa
+Equations: Sim-CYCLE/VISIT, Ito & Oikawa (2002, Ecological Modelling 151:143-176) after Monsi-Saeki and Kuroiwa
 (canopy), Raich et al. (1991, temperature), Osmond et al. (1980, quantum yield), Brooks & Farquhar (1985, compensation
 point), Leuning (1995, stomata), Yokota & Hagihara (1996, acclimation and size effect), Lloyd & Taylor (1994, decay),
 Penman-Monteith (water), Boyer et al. (1996, DOC). VISIT's oddities are kept: the aim is VISIT's output.
