@@ -175,7 +175,9 @@ def test_killed_and_taken_up_again(uninterrupted, tmp_path, weather_file):
 
 def test_ctrl_c_says_how_to_go_on(uninterrupted, tmp_path, weather_file, monkeypatch, capsys):
     directory = tmp_path / "data"
-    process = start(arguments_for(directory, weather_file, "--no-text", jobs=2), start_new_session=True)
+    # tests that were themselves started in the background ignore Ctrl-C, and what they start inherits that
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start(arguments_for(directory, weather_file, "--no-text", jobs=2), start_new_session=True, **heard)
     wait_for_files(process, directory, "parts/*.npy", 1)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate()
