@@ -150,7 +150,7 @@ def figure(table: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     """1 - R2 on unseen runs against the number of runs: every seed, their mean, and gradient boosting of run means."""
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    rows = table[table["preset"] == "recommended"]
+    rows = table[table["preset"] == table["preset"].mode()[0]]  # the one measured most often
     mean = rows.groupby("runs").mean(numeric_only=True)
     runs = sorted(mean.index)
     for i, name in enumerate(TARGETS):
