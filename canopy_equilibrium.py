@@ -203,9 +203,11 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
     replaced = p["lf0"] * foliage / (1 - p["rgf"])
 
     def share(y):
+        """Share of the surplus y (Mg C ha-1 day-1) that replaces leaves, 0 to 0.6."""
         return (replaced / y).clamp(0.0, 0.6)
 
     def excess(y):
+        """GPP less all upkeep less y, Mg C ha-1 day-1: zero where y is the surplus at rest."""
         _, _, stem_upkeep, root_upkeep = _wood(p, y, share(y))
         return gpp - leaf_upkeep - stem_upkeep * stem_warmth - root_upkeep * root_warmth - y
 

@@ -80,6 +80,7 @@ def fit_in_memory(
     best: dict[str, torch.Tensor] = {}
 
     def keep(row, is_best):
+        """Remember the weights of the best epoch."""
         if is_best:
             best.update({name: value.clone() for name, value in model.state_dict().items() if torch.is_tensor(value)})
 

@@ -250,6 +250,7 @@ def prepare_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
+        """End this worker, and the program it waits for, once its parent is gone."""
         while os.getppid() == parent:
             time.sleep(0.5)
         for pid in list(_running):

@@ -152,6 +152,7 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
     targets = len(observations.targets)
 
     def unpack(x: np.ndarray) -> Hyper:
+        """Hyper-parameters from the optimiser's unconstrained vector x: logarithms, in the order of x0."""
         x = list(x)
         sd = np.array([np.exp(x.pop(0)) if unknown[t] else first.observation_sd[t] for t in range(targets)])
         scale = np.exp(x.pop(0)) if emulator is not None else 1.0

@@ -33,6 +33,7 @@ LEADS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 45, 60, 90, 120, 180, 270, 365, 730, 109
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__)
     parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder of the trained emulator")
     parser.add_argument("--data-dir", help="folder of the ensemble (default: the one it was trained on)")

@@ -142,6 +142,7 @@ def write_bars(result: InversionResult, truth: np.ndarray, title: str, path: Pat
         low, width = result.prior[latent.free] - 2 * latent.scale[latent.free], 4 * latent.scale[latent.free]
 
         def position(physical):
+            """Physical (..., parameter) -> (..., free parameter), 0 to 1 over two prior sds either side."""
             return (physical[..., latent.free] - low) / width
     else:
         position = latent.unit

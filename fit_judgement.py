@@ -64,6 +64,7 @@ def climatology_baseline(train_dates: np.ndarray, train_values: np.ndarray, date
     """
 
     def phase(days: np.ndarray) -> np.ndarray:
+        """Days since 1 January, (day,), 0 to 365."""
         year = days.astype("datetime64[Y]")
         return (days.astype("datetime64[D]") - year.astype("datetime64[D]")).astype(int).astype(float)
 

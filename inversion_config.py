@@ -166,6 +166,7 @@ def _typed(value: Any, annotation: str, place: str) -> Any:
 
 def _check(config: InversionConfig, source: str) -> None:
     def need(good: bool, key: str, value: Any, allowed: str) -> None:
+        """UserError that names the key, the value got and the values allowed, unless good."""
         if not good:
             raise UserError(f"{source}: {key} is {value!r}, allowed is {allowed}")
 

@@ -222,6 +222,7 @@ def save_parameter_figure(result: InversionResult, informed: list[str], sentence
     names = latent.free_names
 
     def position(physical: np.ndarray) -> np.ndarray:
+        """Physical (..., parameter) -> (..., free parameter): place inside the bounds, or scaled units."""
         if latent.space is not None:
             return latent.unit(physical)
         return (physical[..., latent.free] - result.prior[latent.free]) / latent.scale[latent.free]

@@ -70,6 +70,7 @@ class Windows:
         """The windows of an index array, slice or mask."""
 
         def take(array):
+            """The chosen windows of an array that may be missing."""
             return None if array is None else array[index]
 
         return Windows(

@@ -71,9 +71,11 @@ def randomized_minima(
     limit, covariance, jacobian = problem.latent.limit, mode.covariance, mode.white_jacobian
 
     def residuals(predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whitened, perturbed residuals (row, entry) of predictions (row, entry) Mg C ha-1 day-1 for these draws."""
         return problem.whiten(problem.value - torch.as_tensor(predicted)).numpy() + data_noise[rows]
 
     def costs(u: np.ndarray, residual: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Perturbed cost (row,) of latent u (row, size): half the squared residuals and distances to the target."""
         return 0.5 * np.sum(residual**2, axis=1) + 0.5 * np.sum((u - target[rows]) ** 2, axis=1)
 
     everyone = np.arange(draws)
