@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 import yaml
 
-from command_line import REPOSITORY, UserError, existing_file, read_json, warn
+from command_line import REPOSITORY, UserError, existing_file, warn
 from units import TARGETS
 
 ARCHITECTURE_FILE = REPOSITORY / "LHP_architecture.yaml"
@@ -148,14 +148,6 @@ def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None 
         _check_keys(body, ("model", "training"), path, f"presets.{name}")
     content = {"preset": preset, **presets[preset], **{key: content[key] for key in ("data", "splits", "evaluation")}}
     return from_dict(content, path)
-
-
-def read_configuration(path: str | Path) -> Configuration:
-    """The configuration inside a trained emulator's config.json."""
-    content = read_json(path)
-    if not isinstance(content, Mapping) or "configuration" not in content:
-        raise UserError(f"{path}: holds no 'configuration'; it is not the config.json of a trained emulator")
-    return from_dict(content["configuration"], Path(path))
 
 
 def from_dict(content: Mapping[str, Any], source: Path) -> Configuration:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from inversion_config import target_label
-from units import FLUX_UNIT
+from units import DAYS_PER_YEAR, FLUX_UNIT
 
 CLIMATOLOGY_WIDTH = 15.0  # days, Gaussian kernel of the smoothed climatology
 CONFLICT_SHARE = 0.2  # share of days outside the 95 percent band above which a month is in conflict
@@ -69,7 +69,7 @@ def climatology_baseline(train_dates: np.ndarray, train_values: np.ndarray, date
         return (days.astype("datetime64[D]") - year.astype("datetime64[D]")).astype(int).astype(float)
 
     distance = np.abs(phase(dates)[:, None] - phase(train_dates)[None, :])
-    distance = np.minimum(distance, 365.25 - distance)
+    distance = np.minimum(distance, DAYS_PER_YEAR - distance)
     weight = np.exp(-0.5 * (distance / CLIMATOLOGY_WIDTH) ** 2)
     return (weight @ train_values + 0.1 * train_values.mean()) / (weight.sum(axis=1) + 0.1)
 

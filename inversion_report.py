@@ -17,8 +17,6 @@ from parameters import ParameterSpace
 from posterior import identifiability
 from units import FLUX_UNIT
 
-SNAPSHOT_KEYS = ("names", "prior", "optimized", "metadata")
-
 
 @dataclass
 class Judged:

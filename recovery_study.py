@@ -24,7 +24,7 @@ from posterior import predictive_samples
 from recovery_statistics import study_summary, write_study_figures
 from simulator_check import driving_weather, simulate_vectors
 from sites import DEFAULT_SITE, load_site
-from units import DYNAMIC_FEATURES, TARGETS
+from units import DAYS_PER_YEAR, DYNAMIC_FEATURES, TARGETS
 from weather import Weather
 
 YEAR = 365  # days of the annual NEP that is predicted from shorter spans
@@ -161,7 +161,7 @@ def make_case(
     mask = observed.mask & ~gap_days(span, arguments.gaps, rng)[:, None]
     sd = np.full_like(observed.sd, np.nan if arguments.noise_unknown else max(arguments.noise, 1e-6))
     observed = replace(observed, observed=observed.observed + noise, mask=mask, sd=sd)
-    annual = fluxes[:, TARGETS.index("nep")].mean() * 365.25
+    annual = fluxes[:, TARGETS.index("nep")].mean() * DAYS_PER_YEAR
     return {"case": case, "observed": observed, "clean": clean, "annual_nep": float(annual), "start": str(start)}
 
 
@@ -234,7 +234,7 @@ def compare(inverter: StaticParameterInverter, result: InversionResult, case: di
     draws = predictive_samples(
         result.problem, inverter.errors, posterior.latent[:PREDICTIVE], "nep", result.config.seed, forward
     )
-    annual = draws.mean(axis=1) * 365.25
+    annual = draws.mean(axis=1) * DAYS_PER_YEAR
     annual_low, annual_high = np.quantile(annual, [0.05, 0.95])
     width = np.where(space.width > 0, space.width, 1.0)
     mean = posterior.physical.mean(axis=0)
