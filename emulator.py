@@ -17,7 +17,7 @@ from command_line import UserError, existing_file, read_json, warn
 from configuration import Configuration, from_dict
 from emulator_error import EmulatorErrors, load_errors
 from model import StaticConditionedLSTM, create_model
-from parameters import ParameterSpace, make_space
+from parameters import ParameterSpace, make_space, read_ranges
 from scalers import Scaler, load_scaler
 from units import TARGETS
 
@@ -227,7 +227,8 @@ def space_entries(names: Sequence[str], parameters: np.ndarray, log: Any = None)
     """The ranges behind an ensemble as [name, min, max or reference], for make_space().
 
     From the ranges in parameter_log.json where they hold every value of the parameter, else the smallest and largest
-    value drawn. names: P names; parameters (run, P) physical; log: content of parameter_log.json or None.
+    value drawn; a parameter that the default ranges tie to another one stays tied where every run obeys the tie.
+    names: P names; parameters (run, P) physical; log: content of parameter_log.json or None.
     """
     settings = log.get("settings") if isinstance(log, dict) else None
     ranges = settings.get("ranges", {}) if isinstance(settings, dict) else {}
@@ -238,5 +239,21 @@ def space_entries(names: Sequence[str], parameters: np.ndarray, log: Any = None)
         reference_known = isinstance(high, str) and high in names
         if low > column.min() or not (reference_known or (not isinstance(high, str) and high >= column.max())):
             low, high = float(column.min()), float(column.max())
+            reference = _obeyed_tie(name, names, np.asarray(parameters))
+            # A box in its place would count vectors as trained that no run came near.
+            high = high if reference is None else reference
         entries.append([name, float(low), high if isinstance(high, str) else float(high)])
     return entries
+
+
+def _obeyed_tie(name: str, names: Sequence[str], parameters: np.ndarray) -> str | None:
+    """The parameter that bounds `name` in the default ranges, where all runs (run, P) obey it and that says something:
+    with independent ranges of the same extent some run would not.
+    """
+    default = read_ranges()
+    tied_to = default.tied_to[default.names.index(name)] if name in default.names else -1
+    if tied_to < 0 or default.names[tied_to] not in names:
+        return None
+    column, bound = (parameters[:, list(names).index(n)] for n in (name, default.names[tied_to]))
+    obeyed = np.all(column <= bound) and column.max() > bound.min() >= column.min()
+    return default.names[tied_to] if obeyed else None

@@ -13,7 +13,7 @@ from error_model import ErrorModel, discrepancy_covariance
 from inversion_data import Observations, Stretch, combine_fluxes
 from inversion_methods import Fit
 from inversion_problem import InversionProblem
-from randomized_likelihood import Mode, randomized_samples
+from randomized_likelihood import Mode, randomized_minima
 
 INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as informed by the data
 SAME_MODE = 4.0  # squared Mahalanobis distance within which two starts ended in the same place
@@ -39,7 +39,8 @@ class Posterior:
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Central interval of every parameter: (parameter,), (parameter,), physical units."""
         tail = 0.5 * (1 - level)
-        low, high = np.quantile(self.physical, [tail, 1 - tail], axis=0)
+        # Of n draws the k-th has k / (n + 1) of the distribution below it: few draws do not narrow the interval.
+        low, high = np.quantile(self.physical, [tail, 1 - tail], axis=0, method="weibull")
         return low, high
 
     @property
@@ -56,28 +57,34 @@ class Posterior:
 def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: int, draws: int = 0) -> Posterior:
     """Gaussian around each distinct place where the starts ended, N(u, (J'J + I)^-1), weighted by its evidence.
 
-    Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. `draws` above 0 bends the Gaussians with
-    that many randomized minima (randomized_likelihood.py). Samples are clipped to the latent limit.
+    Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. With `draws` above 0 the samples are that
+    many randomized minima instead (randomized_likelihood.py): they follow the bends of the posterior, and each of
+    them fits the data as a whole. Samples are clipped to the latent limit.
     """
     modes = _distinct_modes(problem, fit)
     log_weight = np.array([np.linalg.slogdet(mode.factor)[1] - mode.cost for mode in modes])
     weights = np.exp(log_weight - log_weight.max())
     weights /= weights.sum()
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(modes), size=samples, p=weights)
-    latent = np.empty((samples, problem.size))
-    for k, mode in enumerate(modes):
-        here = np.flatnonzero(chosen == k)
-        if draws and len(here):
-            share = max(4, round(draws * len(here) / samples))
-            latent[here] = randomized_samples(problem, mode, len(here), share, rng)
-        else:
-            latent[here] = mode.u + rng.standard_normal((len(here), problem.size)) @ mode.factor.T
+    counts = _share_out(draws or samples, weights)
+    latent = np.concatenate([
+        randomized_minima(problem, mode, count, rng) if draws
+        else mode.u + rng.standard_normal((count, problem.size)) @ mode.factor.T
+        for mode, count in zip(modes, counts, strict=True)
+        if count
+    ])  # fmt: skip
+    # Whoever takes the first few samples gets a fair share of every mode.
+    latent = latent[rng.permutation(len(latent))]
     best = modes[0]
     eigenvalues = np.linalg.eigvalsh(best.white_jacobian.T @ best.white_jacobian)[::-1]
     method = "Laplace, randomized maximum likelihood" if draws else "Laplace"
     places = np.array([mode.u for mode in modes])
     return _posterior(problem, latent, places, weights, best.covariance, eigenvalues, method)
+
+
+def _share_out(count: int, weights: np.ndarray) -> np.ndarray:
+    """(mode,) whole numbers that add up to `count`, as near to weights (mode,), which sum to 1, as can be."""
+    return np.diff(np.round(np.cumsum(weights) * count).astype(int), prepend=0)
 
 
 def ensemble_posterior(problem: InversionProblem, fit: Fit) -> Posterior:

@@ -14,7 +14,7 @@ from inversion_problem import InversionProblem
 
 STEPS = 4  # Gauss-Newton steps of a draw at most
 SETTLED = 0.02  # a draw whose cost falls by less has arrived
-FREE_VARIANCE = 0.8  # posterior variance (prior 1) above which a direction counts as left to the prior
+MATCHED = 2  # draws a latent direction from which the linear draws get their exact covariance
 
 
 @dataclass(frozen=True)
@@ -35,40 +35,15 @@ class Mode:
         return self.factor @ self.factor.T
 
 
-def randomized_samples(
-    problem: InversionProblem, mode: Mode, samples: int, draws: int, rng: np.random.Generator
-) -> np.ndarray:
-    """(sample, size) latent: `draws` randomized minima around `mode`, spread over `samples`.
+def randomized_minima(problem: InversionProblem, mode: Mode, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draw, size) latent: the minima of perturbed costs around `mode`. Each fits the data as a whole.
 
-    Along directions that the data inform every sample repeats a draw; the others, which are Gaussian and independent,
-    are drawn anew for each sample. The Gaussian part of the draws gets the covariance that it has in theory, so that
-    few draws already give the right spread; what is left to chance is how the minima differ from it.
+    What is left to chance is where the minima of the true model lie, not those of the linear one: its draws have
+    their exact mean and, with enough draws, their exact covariance.
     """
-    linear, found = randomized_minima(problem, mode, draws, rng)
-    values, vectors = np.linalg.eigh(mode.covariance)
-    is_free = values > FREE_VARIANCE
-    free, informed = vectors[:, is_free], vectors[:, ~is_free]
-    along = (linear - mode.u) @ informed
-    if 2 * along.shape[1] < len(along):
-        lower = np.linalg.cholesky(along.T @ along / len(along))
-        matched = np.linalg.solve(lower, along.T).T * np.sqrt(values[~is_free])
-        found = found + (matched - along) @ informed.T
-    which = rng.permutation(np.arange(samples) % len(found))
-    fresh = rng.standard_normal((samples, free.shape[1])) * np.sqrt(values[is_free])
-    return found[which] + (fresh - (linear[which] - mode.u) @ free) @ free.T
-
-
-def randomized_minima(
-    problem: InversionProblem, mode: Mode, draws: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The draws of the linear model, and where the true model's minima are: (draw, size) latent each.
-
-    Perturbations come in pairs of opposite sign, so that the linear draws have the mode as their exact mean.
-    """
-    half = rng.standard_normal((-(-draws // 2), len(mode.predicted) + problem.size))
-    both = np.concatenate([half, -half])[:draws]
-    data_noise, target = both[:, : len(mode.predicted)], problem.prior + both[:, len(mode.predicted) :]
     limit, covariance, jacobian = problem.latent.limit, mode.covariance, mode.white_jacobian
+    data_noise, shift = _perturbations(mode, draws, rng)
+    target = problem.prior + shift
 
     def residuals(predicted: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Whitened, perturbed residuals (row, entry) of predictions (row, entry) Mg C ha-1 day-1 for these draws."""
@@ -98,4 +73,24 @@ def randomized_minima(
         moving = moving[~better | (gain > SETTLED)]
         if not len(moving):
             break
-    return linear, u
+    return u
+
+
+def _perturbations(mode: Mode, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Standard normal perturbations of the whitened data (draw, entry) and of the prior (draw, size).
+
+    They come in pairs of opposite sign, so that the linear model's minima have the mode as their mean. With 2 draws a
+    direction or more, the smallest change of the perturbations that gives those minima the covariance F F' is made:
+    few draws then give the right spread.
+    """
+    entries, size = mode.white_jacobian.shape
+    half = rng.standard_normal((-(-draws // 2), entries + size))
+    both = np.concatenate([half, -half])[:draws]
+    data_noise, shift = both[:, :entries], both[:, entries:]
+    if draws >= MATCHED * size:
+        # The linear minimum moves by covariance (J' noise + shift), which is F white with white of unit variance.
+        white = (data_noise @ mode.white_jacobian + shift) @ mode.factor
+        lower = np.linalg.cholesky(white.T @ white / draws)
+        move = (np.linalg.solve(lower, white.T).T - white) @ mode.factor.T
+        data_noise, shift = data_noise + move @ mode.white_jacobian.T, shift + move
+    return data_noise, shift
