@@ -22,6 +22,7 @@ ENTRIES_FOR_ESTIMATION = 450
 SCALE_SPREAD = 0.35  # sd of log(emulator error of a run / rms of all), at least
 SCALE_RUNS = 10  # runs needed to measure that
 DISCREPANCY_RATE = 3.0  # exponential prior of the discrepancy's sd over the data's: none unless the data ask for it
+DISCREPANCY_EVIDENCE = 3.0  # gain in log posterior that a discrepancy has to bring: chance alone brings it rarely
 DISCREPANCY_DAYS = 30.0  # prior median of the discrepancy's correlation time
 NOISE_SPREAD = 1.5  # sd of log(observation error / day-to-day scatter), prior
 DAYS_SPREAD = 0.7  # sd of log(discrepancy's correlation time), prior
@@ -139,8 +140,19 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
 
     residual: (entry,) y - f(u) + J (u - prior), the data as a linear function of the parameters sees them;
     jacobian: (entry, latent) df/du, Mg C ha-1 day-1 a prior sd. Maximises the marginal likelihood
-    N(residual; 0, covariance + J J') (Laplace, type II) with weak priors; at most 60 L-BFGS-B iterations.
+    N(residual; 0, covariance + J J') (Laplace, type II) with weak priors; at most 60 L-BFGS-B iterations. A discrepancy
+    stays only where it is worth DISCREPANCY_EVIDENCE: carried to other days, one that chance suggests widens every band.
     """
+    found, value = _most_probable(model, residual, jacobian)
+    if model.estimate_discrepancy:
+        plain, plain_value = _most_probable(replace(model, estimate_discrepancy=False), residual, jacobian)
+        if plain_value < value + DISCREPANCY_EVIDENCE:
+            found = plain
+    return replace(model, hyper=found)
+
+
+def _most_probable(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray) -> tuple[Hyper, float]:
+    """The unknown parts at their most probable values, and minus the log posterior there."""
     keep = model.observations.blocks(ENTRIES_FOR_ESTIMATION)
     observations = model.observations.subset(keep)
     emulator = None if model.emulator is None else model.emulator[np.ix_(keep, keep)]
@@ -217,11 +229,11 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
         x0.append(np.log(first.discrepancy_days))
         bounds.append((np.log(3.0), np.log(200.0)))
     if not x0:
-        return model
+        return unpack(np.empty(0)), negative_log_posterior(np.empty(0))[0]
     x0 = np.clip(x0, [low for low, _ in bounds], [high for _, high in bounds])
     options = {"maxiter": 60, "ftol": 1e-7}
     result = minimize(negative_log_posterior, x0, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return replace(model, hyper=unpack(result.x))
+    return unpack(result.x), float(result.fun)
 
 
 def discrepancy_covariance(observations: Observations, hyper: Hyper) -> np.ndarray:

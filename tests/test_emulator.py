@@ -11,7 +11,7 @@ from emulator_examples import NAMES, TINY, script, tiny_ensemble, write_ensemble
 from command_line import UserError
 from emulator import load_emulator, space_entries
 from model import create_model
-from parameters import make_space
+from parameters import make_space, read_ranges
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +94,23 @@ def test_ranges_come_from_the_log_where_it_knows_them():
         and space.lower.tolist() == [0.05, 0.275, 1.0]
         and space.upper[1:].tolist() == [0.825, 2.0]
     )
-    assert space_entries(names, values) == [
+    assert space_entries(names, values) == [  # no run comes near the tie: independent ranges say the same
         ["tree_alloc_ass", 0.2, 0.3],
         ["tree_alloc_abg", 0.5, 0.8],
         ["odd", 1.0, 2.0],
     ]
     narrow = {"settings": {"ranges": {"odd": {"min": 1.5, "max": 1.6}}}}  # a log of another ensemble
     assert space_entries(names, values, narrow)[2] == ["odd", 1.0, 2.0]
+
+
+def test_a_tie_that_every_run_obeys_is_kept_without_a_log():
+    space = read_ranges()
+    values = space.unit_to_physical(np.random.default_rng(0).random((60, len(space))))
+    found = make_space([tuple(entry) for entry in space_entries(space.names, values)], "here")
+    assert found.tied_to == space.tied_to and max(space.tied_to) >= 0
+    np.testing.assert_allclose(found.unit_to_physical(found.physical_to_unit(values)), values)
+    values[0, 0] = values[0, 1] + 0.01  # one run beyond its tie: the ranges were independent
+    assert make_space([tuple(entry) for entry in space_entries(space.names, values)], "here").tied_to[0] == -1
 
 
 def spoil(folder, tmp_path, change):

@@ -369,6 +369,7 @@ def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
     weight /= weight.sum()
     mean = weight @ grid
     sd = np.sqrt(weight @ (grid - mean) ** 2)
+    misfit = weight @ np.sum((y[0, :, 2] - bent(grid) @ design.T) ** 2, axis=1)
     distance = []
     for draws in (0, 128):
         config = {**UNBOUNDED, "error_model": {**QUIET["error_model"], "observation_sd": noise}}
@@ -379,6 +380,10 @@ def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
         distance.append((shift, np.abs(samples.std(axis=0) / sd - 1).max()))
     assert distance[1][0] < distance[0][0] and distance[1][1] < distance[0][1], distance
     assert distance[1][0] < 0.3 and distance[1][1] < 0.3, distance
+    # The last samples are the minima: each of them fits the data as well as the posterior says.
+    predicted = bent((info["posterior"].physical - static.mean) / static.scale) @ design.T
+    assert len(predicted) == 128
+    np.testing.assert_allclose(np.sum((y[0, :, 2] - predicted) ** 2, axis=1).mean(), misfit, rtol=0.05)
 
 
 def test_every_start_is_reported_though_those_that_end_together_go_on_as_one():
