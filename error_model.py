@@ -141,7 +141,7 @@ def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
     residual: (entry,) y - f(u) + J (u - prior), the data as a linear function of the parameters sees them;
     jacobian: (entry, latent) df/du, Mg C ha-1 day-1 a prior sd. Maximises the marginal likelihood
     N(residual; 0, covariance + J J') (Laplace, type II) with weak priors; at most 60 L-BFGS-B iterations. A
-    discrepancy stays only where it gains DISCREPANCY_EVIDENCE: one that chance suggests widens every band on other days.
+    discrepancy stays only where it gains DISCREPANCY_EVIDENCE: one that chance suggests widens every band elsewhere.
     """
     found, value = _most_probable(model, residual, jacobian)
     if model.estimate_discrepancy:

@@ -145,7 +145,7 @@ def test_gradient_of_the_marginal_likelihood(monkeypatch):
     """The analytic gradient that the optimiser gets equals finite differences of the value."""
     import error_model
 
-    seen = {}
+    sizes = []
 
     def check(function, x0, jac, method, bounds, options):
         point = np.asarray(x0) + 0.1
@@ -153,15 +153,28 @@ def test_gradient_of_the_marginal_likelihood(monkeypatch):
         steps = 1e-5 * np.eye(len(point))
         numeric = [(function(point + s)[0] - function(point - s)[0]) / 2e-5 for s in steps]
         np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-4)
-        seen["size"] = len(point)
-        return type("Result", (), {"x": point})
+        sizes.append(len(point))
+        return type("Result", (), {"x": point, "fun": value})
 
     monkeypatch.setattr(error_model, "minimize", check)
     data = observations(60, ("nep", "gpp"), value=0.01 * np.random.default_rng(0).standard_normal(120))
     model = make_error_model(data, error_sample(), ErrorModelConfig())
     jacobian = 0.002 * np.random.default_rng(1).standard_normal((120, 3))
     estimate_hyper(model, data.value, jacobian)
-    assert seen["size"] == 2 + 1 + 2 + 1
+    assert sizes == [2 + 1 + 2 + 1, 2 + 1]  # with a discrepancy of each flux and its time, and without
+
+
+@pytest.mark.parametrize(("days", "slow_sd", "wanted"), [(30, 0.0, False), (365, 0.0, False), (365, 0.006, True)])
+def test_a_discrepancy_needs_evidence(days, slow_sd, wanted):
+    """White noise of the known sd suggests none (8 data sets); a slow misfit is found in every one."""
+    found = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        slow = slow_sd * np.convolve(rng.standard_normal(days + 40), np.ones(40) / np.sqrt(40), "valid")[:days]
+        data = observations(days, ("nep",), value=slow + 0.005 * rng.standard_normal(days), sd=0.005)
+        model = make_error_model(data, None, ErrorModelConfig())
+        found.append(estimate_hyper(model, data.value, np.zeros((days, 1))).hyper.discrepancy_sd[0] > 0)
+    assert all(found) if wanted else not any(found), found
 
 
 def test_target_weights_divide_the_variance():
