@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from command_line import UserError, existing_file, read_json, warn
-from configuration import Configuration, from_dict
+from configuration import ARCHITECTURE_FILE, Configuration, from_dict
 from emulator_error import EmulatorErrors, load_errors
 from model import StaticConditionedLSTM, create_model
 from parameters import ParameterSpace, make_space, read_ranges
@@ -46,6 +46,11 @@ class Emulator:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.target_mean.device
+
+    @property
+    def data_directory(self) -> Path:
+        """The folder of the ensemble that it was trained on."""
+        return ARCHITECTURE_FILE.parent / self.configuration.data.directory
 
     @torch.no_grad()
     def predict(

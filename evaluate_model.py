@@ -22,7 +22,6 @@ import emulator_figures as figures
 import skill
 from baselines import NAMES, Baselines
 from command_line import REPOSITORY, UserError, make_parser, progress, run, warn, write_json, writing
-from configuration import ARCHITECTURE_FILE
 from dataset import TrainingData, prepare, window_starts
 from emulator import Emulator, load_emulator
 from units import FLUX_LABELS, FLUX_UNIT, TARGETS
@@ -259,9 +258,7 @@ def main() -> int:
     arguments = parse_arguments()
     began = time.monotonic()
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
-    stored = emulator.configuration.data.directory
-    directory = Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / stored
-    data = load_matching(emulator, directory)
+    data = load_matching(emulator, Path(arguments.data_dir or emulator.data_directory))
     stride = arguments.window_stride or emulator.configuration.evaluation.window_stride
     if stride < 1 or arguments.max_seen_runs < 1:
         raise UserError("--window-stride and --max-seen-runs must be 1 or more")

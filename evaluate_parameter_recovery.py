@@ -34,6 +34,7 @@ def main() -> int:
     arguments = parse_arguments()
     output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
+    arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         starts=arguments.starts, seed=arguments.seed,
@@ -182,7 +183,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--config", default=str(DEFAULT_CONFIG), help="inversion YAML")
     add("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="trained emulator")
-    add("--data-dir", default=str(REPOSITORY / "data"), help="its ensemble: runs, parameter_summary.csv, weather")
+    add("--data-dir", help="its ensemble: runs, parameter_summary.csv, weather (default: that of its training)")
     add("--result-dir", default=str(REPOSITORY / "inverse_recovery"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
     add("--method", choices=METHODS, help="overrides the configuration")

@@ -126,6 +126,8 @@ def choose_windows(
     low = np.datetime64(first) if first is not None else start
     high = np.datetime64(last) if last is not None else max(end, low)
     if low > high:
+        if first is None:
+            raise UserError(f"--obs-range-end {high} lies before {low}, the first start of a window of {path}")
         raise UserError(f"--obs-range-start {low} lies after --obs-range-end {high}")
     chosen = np.flatnonzero((windows.window_start >= low) & (windows.window_start <= high))
     if not len(chosen):

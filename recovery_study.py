@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ YEAR = 365  # days of the annual NEP that is predicted from shorter spans
 RANKS = 99  # posterior samples that a truth is ranked among
 PREDICTIVE = 150  # posterior draws behind the annual NEP
 GAP_DAYS = 5  # mean length of a gap
+CASE_SEEDS = 7919  # between the seeds of two cases
 SETTINGS = "study_settings.json"
 
 
@@ -207,6 +209,9 @@ def one_case(
     inverter: StaticParameterInverter, case: dict, truth: np.ndarray, weather: Weather, site, refine: int
 ) -> dict:
     """Invert one case and compare with its truth; plain numbers for a JSON file."""
+    # Starts and posterior draws of its own: shared draws would put the same sampling error into every case's ranks.
+    inverter = copy(inverter)
+    inverter.config = replace(inverter.config, seed=inverter.config.seed + CASE_SEEDS * (case["case"] + 1))
     prior = inverter.space.unit_to_physical(np.full(len(inverter.space), 0.5))
     result = inverter.invert_stretches(prior, [case["observed"]])
     if refine:

@@ -35,6 +35,7 @@ def main() -> int:
     begin = time.perf_counter()
     results = output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
+    arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
@@ -104,11 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--config", default=str(DEFAULT_CONFIG), help="inversion YAML")
     add("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="trained emulator")
-    add(
-        "--data-dir",
-        default=str(REPOSITORY / "data"),
-        help="ensemble: parameter_summary.csv (prior), runs (simulation)",
-    )
+    add("--data-dir", help="ensemble: parameter_summary.csv (prior), runs (default: that of the emulator's training)")
     add("--result-dir", default=str(REPOSITORY / "results" / "inversion"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
     add("--no-plots", action="store_true", help="tables only")

@@ -78,14 +78,16 @@ def observed(trained: Path, results: Path, *arguments) -> int:
 
 def test_observation_mode_leaves_every_file_of_the_contract(trained, tmp_path):
     result = script(
-        "test_inversion.py", "--data-dir", trained / "data", "--artifacts-dir", trained / "artifacts", "--config",
-        trained / "fast.yaml", "--result-dir", tmp_path, "--mode", "observation", "--obs-npz", trained / "windows.npz",
+        "test_inversion.py", "--artifacts-dir", trained / "artifacts", "--config", trained / "fast.yaml",
+        "--result-dir", tmp_path, "--mode", "observation", "--obs-npz", trained / "windows.npz",
         "--obs-index", 0, "--param-save", tmp_path / "kept.json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert CONTRACT | {"posterior.npz", "posterior.nc", "prior_conflict.csv"} <= {p.name for p in tmp_path.iterdir()}
     table = pd.read_csv(tmp_path / "parameter_values.csv")
     assert list(table.columns) == ["param_name", "prior", "optimized", "delta", "delta_pct"]
+    # Without --data-dir the prior comes from the ensemble that the emulator was trained on.
+    np.testing.assert_allclose(table["prior"], tiny_ensemble(runs=12).parameters.mean(axis=0))
     assert table["param_name"].tolist() == list(NAMES)
     np.testing.assert_allclose(table["delta"], table["optimized"] - table["prior"], atol=1e-12)
     snapshot = json.loads((tmp_path / "params_snapshot.json").read_text())
@@ -196,6 +198,7 @@ def test_free_and_fix(trained, tmp_path):
         (["--obs-index", "99"], r"--obs-index 99 is out of range: .*windows.npz holds windows 0 to 29"),
         (["--obs-range-start", "2019-01-01"], "no window of .* starts between 2019-01-01 and .*start 2017-01-01 to"),
         (["--obs-range-start", "2017-05-01", "--obs-range-end", "2017-04-01"], "lies after --obs-range-end"),
+        (["--obs-range-end", "2016-04-01"], "--obs-range-end 2016-04-01 lies before 2017-01-01, the first start"),
         (["--obs-index", "1", "--obs-range-start", "2017-01-01"], "give one of them"),
         (["--obs-prior-sample", "77"], "has no sample 77; it holds 12 samples, 0 to 11"),
         (["--holdout-start", "2017-01-01"], "belong together"),
@@ -282,8 +285,8 @@ def test_a_result_directory_that_is_a_file_is_refused_before_the_work(tmp_path):
 
 def recover(trained: Path, results: Path, *arguments) -> int:
     return run_script(
-        evaluate_parameter_recovery, "--data-dir", trained / "data", "--artifacts-dir", trained / "artifacts",
-        "--config", trained / "fast.yaml", "--result-dir", results, *arguments,
+        evaluate_parameter_recovery, "--artifacts-dir", trained / "artifacts", "--config", trained / "fast.yaml",
+        "--result-dir", results, *arguments,
     )  # fmt: skip
 
 
