@@ -2,7 +2,7 @@
 
   --part methods     time to the same cost: gauss_newton, adam, SciPy's L-BFGS-B and least_squares, same emulator
   --part spans       a whole inversion (8 starts, error model, Laplace posterior): 30 days, a year, five years
-  --part mcmc        Laplace and ensemble posterior against a long reference MCMC (emcee: pip install emcee)
+  --part mcmc        posteriors of gauss_newton, plain Laplace and ensemble against NUTS (pip install pyro-ppl)
   --part simulator   the refined emulator against Gauss-Newton on the simulator itself
 
 Example
@@ -20,6 +20,9 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from inversion_references import mcmc, simulator  # noqa: E402
 
 from command_line import REPOSITORY, UserError, make_parser, run, writing  # noqa: E402
 from emulator import load_emulator  # noqa: E402
@@ -28,9 +31,8 @@ from inverse_estimator import StaticParameterInverter  # noqa: E402
 from inversion_config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
 from inversion_methods import gauss_newton, starting_points  # noqa: E402
 from recovery_study import make_case, simulated_truth  # noqa: E402
-from simulator_check import driving_weather, on_stretches, simulate_vectors  # noqa: E402
+from simulator_check import driving_weather  # noqa: E402
 from sites import load_site  # noqa: E402
-from units import DYNAMIC_FEATURES, TARGETS  # noqa: E402
 
 NOISE = 0.005  # Mg C ha-1 day-1
 PARTS = ("methods", "spans", "mcmc", "simulator")
@@ -45,7 +47,8 @@ def main() -> int:
     parser.add_argument("--data-dir", default=str(REPOSITORY / "data"), help="its ensemble (for the weather)")
     parser.add_argument("--span", type=int, default=365, help="observed days of methods, mcmc and simulator")
     parser.add_argument("--seed", type=int, default=7, help="of truth, noise and starts")
-    parser.add_argument("--minutes", type=float, default=2.0, help="longest time of a method; time of the MCMC")
+    parser.add_argument("--minutes", type=float, default=2.0, help="longest time of a method")
+    parser.add_argument("--draws", type=int, default=1000, help="of the reference MCMC, after a fifth more of warm-up")
     parser.add_argument(
         "--output", default=str(REPOSITORY / "benchmarks" / "results" / "inversion.md"), help="markdown to write"
     )
@@ -67,6 +70,8 @@ def main() -> int:
 
 class Bench:
     """One known truth from the simulator, never trained on, with noise; the emulator and its inverter."""
+
+    noise = NOISE
 
     def __init__(self, arguments) -> None:
         self.emulator = load_emulator(arguments.artifacts_dir)
@@ -240,132 +245,6 @@ def spans(bench: Bench, arguments) -> str:
         informed = int((result.posterior.sd_ratio < 0.7).sum())
         lines.append(f"| {span} | {result.seconds:.1f} | {limit} | {result.problem.evaluations} | {informed} |")
         print(lines[-1], flush=True)
-    return "\n".join(lines) + "\n"
-
-
-def mcmc(bench: Bench, arguments) -> str:
-    """Means and sds of gauss_newton (Laplace, bent by randomized minima), plain Laplace, ensemble and emcee."""
-    try:
-        import emcee
-    except ImportError:
-        raise UserError("--part mcmc needs emcee: pip install emcee") from None
-    problem = bench.problem(arguments.span)
-    from inversion_methods import ensemble_smoother
-    from posterior import laplace_posterior
-
-    fit = gauss_newton(problem, starting_points(problem, 8, arguments.seed), bench.inverter.config)
-    laplace = laplace_posterior(problem, fit, 4000, arguments.seed)
-    bent = laplace_posterior(problem, fit, 4000, arguments.seed, bench.inverter.config.randomized_draws)
-    smoother = ensemble_smoother(problem, override(bench.inverter.config, method="ensemble"))
-    walkers = 4 * problem.size
-    sampler = emcee.EnsembleSampler(
-        walkers, problem.size, lambda u: -problem.costs(u)[0], vectorize=True,
-        moves=[(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.2)],
-    )  # fmt: skip
-    begin, state = time.perf_counter(), bent.latent[:walkers]
-    steps = 0
-    while time.perf_counter() - begin < 60 * arguments.minutes:
-        state = sampler.run_mcmc(state, 50)
-        steps += 50
-    chain = sampler.get_chain(discard=steps // 3, flat=True)
-    time_scale = sampler.get_autocorr_time(discard=steps // 3, quiet=True)
-    lines = [
-        f"## Posterior of {arguments.span} days of NEP: gauss_newton and ensemble against MCMC",
-        "",
-        f"emcee, {walkers} walkers, {steps} steps (first third dropped), autocorrelation time "
-        f"{np.median(time_scale):.0f} steps (median), {len(chain)} states. Latent units (prior sd 1).",
-        "",
-        "| parameter | MCMC mean | sd | gauss_newton mean | sd | plain Laplace mean | sd | ensemble mean | sd |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    names = problem.latent.free_names
-    others = {"gauss_newton": bent.latent, "plain Laplace": laplace.latent, "ensemble": smoother.members}
-    worst = {name: [0.0, 0.0] for name in others}
-    for i in np.argsort(chain.std(axis=0))[:10]:
-        mean, sd = chain[:, i].mean(), chain[:, i].std()
-        row = f"| {names[i]} | {mean:.2f} | {sd:.2f} |"
-        for name, samples in others.items():
-            row += f" {samples[:, i].mean():.2f} | {samples[:, i].std():.2f} |"
-            if sd < 0.7:
-                shift = abs(samples[:, i].mean() - mean) / sd
-                worst[name][0] = max(worst[name][0], shift)
-                worst[name][1] = max(worst[name][1], abs(samples[:, i].std() / sd - 1))
-        lines.append(row)
-    lines.append("")
-    for name, (shift, spread) in worst.items():
-        lines.append(
-            f"{name}, informed parameters (sd < 0.7): largest shift of the mean {100 * shift:.0f} percent of a "
-            f"posterior sd, largest difference of the sd {100 * spread:.0f} percent."
-        )
-    return "\n".join(lines) + "\n"
-
-
-class SimulatorForward:
-    """The process model in place of the emulator: physical (batch, parameter) -> fluxes of the stretches."""
-
-    def __init__(self, bench: Bench, stretches) -> None:
-        self.bench, self.stretches = bench, stretches
-        self.runs = 0
-        self.scale = torch.as_tensor(bench.inverter.static_scale)
-
-    def __call__(self, physical: torch.Tensor) -> list[torch.Tensor]:
-        """(batch, parameter) -> one (batch, day, 4) Mg C ha-1 day-1 for each stretch."""
-        self.runs += len(physical)
-        bench = self.bench
-        fluxes = simulate_vectors(physical.numpy(), bench.emulator.parameter_names, bench.weather, bench.site)
-        return [torch.as_tensor(on_stretches(fluxes, bench.weather.dates, [s])) for s in self.stretches]
-
-
-def simulator(bench: Bench, arguments) -> str:
-    """Estimates of the plain and of the refined emulator against Gauss-Newton on the simulator."""
-    from inversion_problem import InversionProblem
-    from refine import Refinement
-
-    stretch = bench.stretch(arguments.span)
-    plain = bench.inverter.invert_stretches(bench.prior, [stretch])
-    order = [DYNAMIC_FEATURES.index(name) for name in bench.emulator.feature_names]
-    refinement = Refinement(
-        bench.inverter,
-        lambda values: simulate_vectors(values, plain.names, bench.weather, bench.site),
-        bench.weather, stretch.context, order, np.empty((0, len(plain.names))),
-        np.empty((0, len(bench.weather.dates), len(TARGETS)), dtype=np.float32),
-    )  # fmt: skip
-    begin = time.perf_counter()
-    refined, rounds = refinement.run(plain, [stretch], 50)
-    refine_seconds = time.perf_counter() - begin
-
-    forward = SimulatorForward(bench, [stretch])
-    observations = plain.problem.observations
-    errors = make_error_model(observations, None, ErrorModelConfig(emulator=False, discrepancy=False))
-    problem = InversionProblem(forward, observations, plain.problem.latent, errors)
-    begin = time.perf_counter()
-    gold = gauss_newton(problem, refined.fit.u[None], bench.inverter.config)
-    gold_seconds = time.perf_counter() - begin
-    # The process model's own output is too rough in the parameters for an sd from differences; the refined one is not.
-    names, sd = plain.problem.latent.free_names, refined.posterior.sd_ratio
-    truth = plain.problem.latent.latent(bench.truth[0])
-    lines = [
-        f"## Refined emulator against Gauss-Newton on the simulator ({arguments.span} days of NEP, noise {NOISE})",
-        "",
-        f"Refinement: {len(refinement.parameters)} simulator runs in {len(rounds)} rounds, {refine_seconds:.0f} s; "
-        f"Gauss-Newton on the simulator: {forward.runs} runs, {gold_seconds:.0f} s. Latent units (prior sd 1).",
-        "",
-        "| informed parameter | truth | simulator | plain emulator | sd | refined emulator | sd |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    informed = np.flatnonzero(sd < 0.7)
-    shown = informed if len(informed) else np.argsort(sd)[:5]
-    for i in shown:
-        lines.append(
-            f"| {names[i]} | {truth[i]:.2f} | {gold.u[i]:.2f} | {plain.fit.u[i]:.2f} | "
-            f"{plain.posterior.sd_ratio[i]:.2f} | {refined.fit.u[i]:.2f} | {refined.posterior.sd_ratio[i]:.2f} |"
-        )
-    for name, fit in (("plain", plain.fit), ("refined", refined.fit)):
-        lines.append("")
-        lines.append(
-            f"Largest distance of the {name} emulator's estimate from the simulator's, parameters above: "
-            f"{np.abs(fit.u - gold.u)[shown].max():.3f} prior sd."
-        )
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,157 @@
+"""What the inversion's results are measured against: a long MCMC, and Gauss-Newton on the process model itself.
+
+Parts of benchmark_inversion.py; `bench` is its Bench: one known truth, the emulator and its inverter.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from command_line import UserError  # noqa: E402
+from error_model import make_error_model  # noqa: E402
+from inversion_config import ErrorModelConfig, override  # noqa: E402
+from inversion_methods import ensemble_smoother, gauss_newton, starting_points  # noqa: E402
+from inversion_problem import InversionProblem  # noqa: E402
+from posterior import laplace_posterior  # noqa: E402
+from refine import Refinement  # noqa: E402
+from simulator_check import on_stretches, simulate_vectors  # noqa: E402
+from units import DYNAMIC_FEATURES, TARGETS  # noqa: E402
+
+if TYPE_CHECKING:
+    from benchmark_inversion import Bench
+
+
+def mcmc(bench: "Bench", arguments) -> str:
+    """Means and sds of gauss_newton (randomized minima), plain Laplace and the ensemble method beside NUTS."""
+    try:
+        import arviz
+        import pyro
+        from pyro.infer import MCMC, NUTS
+    except ImportError:
+        raise UserError("--part mcmc needs Pyro's sampler: pip install pyro-ppl") from None
+    problem = bench.problem(arguments.span)
+    fit = gauss_newton(problem, starting_points(problem, 8, arguments.seed), bench.inverter.config)
+    laplace = laplace_posterior(problem, fit, 4000, arguments.seed)
+    bent = laplace_posterior(problem, fit, 4000, arguments.seed, bench.inverter.config.randomized_draws)
+    smoother = ensemble_smoother(problem, override(bench.inverter.config, method="ensemble"))
+    # NUTS (Hoffman and Gelman 2014) on the emulator's own gradient, in coordinates in which the Laplace posterior is
+    # a unit Gaussian.
+    mode, scale = torch.as_tensor(fit.u), torch.linalg.cholesky(torch.as_tensor(laplace.covariance))
+
+    def potential(position: dict[str, torch.Tensor]) -> torch.Tensor:
+        data, prior = problem.cost((mode + scale @ position["w"])[None])
+        return (data + prior).sum()
+
+    pyro.set_rng_seed(arguments.seed)
+    kernel = NUTS(potential_fn=potential, adapt_mass_matrix=False, max_tree_depth=6)
+    begin = time.perf_counter()
+    sampler = MCMC(
+        kernel, arguments.draws, arguments.draws // 5, {"w": torch.zeros_like(mode)}, disable_progbar=True
+    )  # fmt: skip
+    sampler.run()
+    seconds = time.perf_counter() - begin
+    chain = (mode + sampler.get_samples()["w"] @ scale.T).numpy()
+    effective = np.array([arviz.ess(chain[None, :, i]) for i in range(problem.size)])
+    lines = [
+        f"## Posterior of {arguments.span} days of NEP: gauss_newton and ensemble against MCMC",
+        "",
+        f"NUTS (Pyro), {len(chain)} draws after {arguments.draws // 5} of warm-up, {seconds:.0f} s; effective sample "
+        f"size {effective.min():.0f} (worst parameter) to {effective.max():.0f}, so that a mean is known to "
+        f"{100 / np.sqrt(effective.min()):.0f} percent of a posterior sd or better. Latent units (prior sd 1).",
+        "",
+        "| parameter | MCMC mean | sd | gauss_newton mean | sd | plain Laplace mean | sd | ensemble mean | sd |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    names = problem.latent.free_names
+    others = {"gauss_newton": bent.latent, "plain Laplace": laplace.latent, "ensemble": smoother.members}
+    worst = {name: [0.0, 0.0] for name in others}
+    for i in np.argsort(chain.std(axis=0))[:10]:
+        mean, sd = chain[:, i].mean(), chain[:, i].std()
+        row = f"| {names[i]} | {mean:.2f} | {sd:.2f} |"
+        for name, samples in others.items():
+            row += f" {samples[:, i].mean():.2f} | {samples[:, i].std():.2f} |"
+            if sd < 0.7:
+                shift = abs(samples[:, i].mean() - mean) / sd
+                worst[name][0] = max(worst[name][0], shift)
+                worst[name][1] = max(worst[name][1], abs(samples[:, i].std() / sd - 1))
+        lines.append(row)
+    lines.append("")
+    for name, (shift, spread) in worst.items():
+        lines.append(
+            f"{name}, informed parameters (sd < 0.7): largest shift of the mean {100 * shift:.0f} percent of a "
+            f"posterior sd, largest difference of the sd {100 * spread:.0f} percent."
+        )
+    return "\n".join(lines) + "\n"
+
+
+class SimulatorForward:
+    """The process model in place of the emulator: physical (batch, parameter) -> fluxes of the stretches."""
+
+    def __init__(self, bench: "Bench", stretches) -> None:
+        self.bench, self.stretches = bench, stretches
+        self.runs = 0
+        self.scale = torch.as_tensor(bench.inverter.static_scale)
+
+    def __call__(self, physical: torch.Tensor) -> list[torch.Tensor]:
+        """(batch, parameter) -> one (batch, day, 4) Mg C ha-1 day-1 for each stretch."""
+        self.runs += len(physical)
+        bench = self.bench
+        fluxes = simulate_vectors(physical.numpy(), bench.emulator.parameter_names, bench.weather, bench.site)
+        return [torch.as_tensor(on_stretches(fluxes, bench.weather.dates, [s])) for s in self.stretches]
+
+
+def simulator(bench: "Bench", arguments) -> str:
+    """Estimates of the plain and of the refined emulator against Gauss-Newton on the simulator."""
+    stretch = bench.stretch(arguments.span)
+    plain = bench.inverter.invert_stretches(bench.prior, [stretch])
+    order = [DYNAMIC_FEATURES.index(name) for name in bench.emulator.feature_names]
+    refinement = Refinement(
+        bench.inverter,
+        lambda values: simulate_vectors(values, plain.names, bench.weather, bench.site),
+        bench.weather, stretch.context, order, np.empty((0, len(plain.names))),
+        np.empty((0, len(bench.weather.dates), len(TARGETS)), dtype=np.float32),
+    )  # fmt: skip
+    begin = time.perf_counter()
+    refined, rounds = refinement.run(plain, [stretch], 50)
+    refine_seconds = time.perf_counter() - begin
+
+    forward = SimulatorForward(bench, [stretch])
+    observations = plain.problem.observations
+    errors = make_error_model(observations, None, ErrorModelConfig(emulator=False, discrepancy=False))
+    problem = InversionProblem(forward, observations, plain.problem.latent, errors)
+    begin = time.perf_counter()
+    gold = gauss_newton(problem, refined.fit.u[None], bench.inverter.config)
+    gold_seconds = time.perf_counter() - begin
+    # The process model's own output is too rough in the parameters for an sd from differences; the refined one is not.
+    names, sd = plain.problem.latent.free_names, refined.posterior.sd_ratio
+    truth = plain.problem.latent.latent(bench.truth[0])
+    lines = [
+        "## Refined emulator against Gauss-Newton on the simulator "
+        f"({arguments.span} days of NEP, noise {bench.noise})",
+        "",
+        f"Refinement: {len(refinement.parameters)} simulator runs in {len(rounds)} rounds, {refine_seconds:.0f} s; "
+        f"Gauss-Newton on the simulator: {forward.runs} runs, {gold_seconds:.0f} s. Latent units (prior sd 1).",
+        "",
+        "| informed parameter | truth | simulator | plain emulator | sd | refined emulator | sd |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    informed = np.flatnonzero(sd < 0.7)
+    shown = informed if len(informed) else np.argsort(sd)[:5]
+    for i in shown:
+        lines.append(
+            f"| {names[i]} | {truth[i]:.2f} | {gold.u[i]:.2f} | {plain.fit.u[i]:.2f} | "
+            f"{plain.posterior.sd_ratio[i]:.2f} | {refined.fit.u[i]:.2f} | {refined.posterior.sd_ratio[i]:.2f} |"
+        )
+    for name, fit in (("plain", plain.fit), ("refined", refined.fit)):
+        lines.append("")
+        lines.append(
+            f"Largest distance of the {name} emulator's estimate from the simulator's, parameters above: "
+            f"{np.abs(fit.u - gold.u)[shown].max():.3f} prior sd."
+        )
+    return "\n".join(lines) + "\n"
