@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from inversion_references import mcmc, simulator  # noqa: E402
 
