@@ -12,7 +12,6 @@ emulator's error on unseen runs (emulator_error.json and .npz).
 import argparse
 import math
 import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -23,35 +22,21 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import numpy as np
 import torch
 import torch.distributed as distributed
 
-from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json, writing
+from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
 from configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
 from cross_fit import build_model, cross_fit, folds_needed
 from dataset import TrainingData, describe, load_data
-from emulator import (
-    BEST,
-    CONFIG,
-    FORMAT,
-    HISTORY,
-    LATEST,
-    load_checkpoint,
-    load_emulator,
-    space_entries,
-    usable_device,
-)  # fmt: skip
+from emulator import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from emulator_error import EmulatorErrors, estimate_errors, save_errors
-from emulator_figures import loss_figure, save_figure
 from model import count_parameters
 from shared_dropout import SharedDropout
 from sites import DEFAULT_SITE, Site, load_site
 from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
-from units import DYNAMIC_FEATURES, FLUX_LABELS, TARGETS
-
-LOSS_FIGURE = "training_loss.png"
-STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of TrainingState, kept in checkpoint_latest.pt
+from training_record import describe_training, finish, resume, save_checkpoints, save_scalers
+from units import FLUX_LABELS, TARGETS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -144,70 +129,6 @@ def warn_of_another_site(directory: Path, site: Site) -> None:
         )
 
 
-def describe_training(config: Configuration, data: TrainingData) -> dict[str, Any]:
-    """Content of config.json: everything that load_emulator() and a reader need."""
-    ensemble = data.ensemble
-    log = ensemble.directory / "parameter_log.json"
-    weather = ensemble.dynamic[data.periods["train"]]  # (day, 10), units.UNITS
-    return {
-        "format": FORMAT, "configuration": config.as_dict(), "feature_names": list(DYNAMIC_FEATURES),
-        "target_names": list(TARGETS), "parameter_names": list(ensemble.parameter_names),
-        "feature_ranges": {  # of the training days, physical: beyond it the emulator extrapolates
-            name: [float(low), float(high)]
-            for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)
-        },
-        "parameter_space": space_entries(
-            ensemble.parameter_names, ensemble.parameters, read_json(log) if log.is_file() else None
-        ),
-        "data": {
-            "directory": str(config.data.directory), "runs": len(ensemble.sample_ids),
-            "first_day": str(ensemble.dates[0]), "last_day": str(ensemble.dates[-1]),
-            "seen_sample_ids": ensemble.sample_ids[data.seen].tolist(),
-            "unseen_sample_ids": ensemble.sample_ids[data.unseen].tolist(),
-            "constant_parameters": list(ensemble.constant_parameters),
-        },
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
-    }  # fmt: skip
-
-
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """torch.save through a temporary name: a kill leaves the old file or the new one."""
-    with writing(path) as temporary:
-        torch.save(content, temporary)
-
-
-def resume(
-    directory: Path, config: Configuration, data: TrainingData, model, optimizer, state: TrainingState, generator
-) -> None:
-    """Take everything back from checkpoint_latest.pt. UserError when it belongs to another training."""
-    latest = load_checkpoint(directory / LATEST)
-    if "training" not in latest:
-        raise UserError(f"{directory / LATEST}: holds no training state; start without --resume")
-    before, now = latest["training"]["configuration"], config.as_dict()
-    for section in ("model", "training", "splits"):
-        for key, value in now[section].items():
-            if before[section].get(key) != value:
-                raise UserError(
-                    f"{directory / LATEST}: trained with {section}.{key} {before[section].get(key)}, now it is "
-                    f"{value}; "
-                    "resume with the same settings, or start without --resume"
-                )
-    if latest["training"]["sample_ids"] != data.ensemble.sample_ids.tolist() or not np.array_equal(
-        latest["training_parameters"].numpy(), data.ensemble.parameters[data.seen]
-    ):
-        raise UserError(
-            f"{directory / LATEST}: trained on another ensemble than {data.ensemble.directory}; start without --resume"
-        )
-    model.load_state_dict(latest["model_state_dict"])
-    optimizer.load_state_dict(latest["training"]["optimizer"])
-    for name in STATE:
-        setattr(state, name, latest["training"][name])
-    generator.set_state(latest["training"]["batch_generator"])
-    torch.set_rng_state(latest["training"]["generator"])
-    if latest["training"]["cuda_generator"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(latest["training"]["cuda_generator"])
-
-
 def start_processes() -> tuple[int, int, int]:
     """(rank, world, local rank); joins the process group when torchrun started us."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -260,7 +181,6 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         f"{options.batch_size} stretches "
         f"of {options.warmup_days} + {options.scored_days} days"
     )
-    training_parameters = torch.as_tensor(data.ensemble.parameters[data.seen])
     if rank == 0:
         write_json(directory / CONFIG, record)
         save_scalers(directory, data)
@@ -269,20 +189,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     def on_epoch(row: dict[str, Any], is_best: bool) -> None:
         if rank:
             return
-        weights = {
-            "model_state_dict": model.state_dict(),
-            "training_parameters": training_parameters,
-            "epoch": state.epoch,
-        }
-        if is_best:
-            save_checkpoint(directory / BEST, weights)
-        training = {name: getattr(state, name) for name in STATE} | {
-            "optimizer": optimizer.state_dict(),
-            "batch_generator": generator.get_state(), "generator": torch.get_rng_state(),
-            "cuda_generator": torch.cuda.get_rng_state() if device.type == "cuda" else None,
-            "configuration": config.as_dict(), "sample_ids": data.ensemble.sample_ids.tolist(),
-        }  # fmt: skip
-        save_checkpoint(directory / LATEST, weights | {"training": training})
+        save_checkpoints(directory, config, data, model, optimizer, state, generator, is_best)
         write_json(directory / HISTORY, state.history)
         if board is not None:
             for key, value in row.items():
@@ -308,16 +215,6 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     return 0
 
 
-def save_scalers(directory: Path, data: TrainingData) -> None:
-    """Scalers (pickle + JSON twin) into the emulator's folder and, as the contract wants, beside the data."""
-    for name, scaler in (("scaler_dynamic", data.dynamic_scaler), ("scaler_static", data.static_scaler)):
-        scaler.save(directory / f"{name}.json")
-        try:
-            scaler.save(data.ensemble.directory / f"{name}.json")
-        except (OSError, UserError) as error:  # a read-only ensemble
-            warn(f"{name} is not written beside the data ({error}); the one in {directory} is what counts")
-
-
 def make_board(directory: str):
     """A TensorBoard writer; UserError when the package is missing."""
     try:
@@ -325,18 +222,6 @@ def make_board(directory: str):
     except ImportError:
         raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
     return SummaryWriter(directory)
-
-
-def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> None:
-    """After training: the last numbers of config.json and the loss figure."""
-    record["training_seconds"] = round(state.seconds, 1)
-    record["best_epoch"] = state.best_epoch
-    write_json(directory / CONFIG, record)
-    save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
-    print(
-        f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
-        f"{state.best:.5f} Mg C ha-1 day-1"
-    )
 
 
 def error_model(
