@@ -3,11 +3,16 @@
 import numpy as np
 import torch
 
+from inverse_estimator import StaticParameterInverter
 from scalers import Scaler
 
 PARAMETERS = ("a", "b", "c")
 FEATURES = 4
 CONTEXT = 5
+NOISE = 0.004
+QUIET = {"error_model": {"observation_sd": NOISE, "emulator": False, "discrepancy": False}}
+UNBOUNDED = {**QUIET, "clip_raw_params": {"enabled": False}}
+TRUTH = np.array([0.5, -1.0, 0.3])  # scaled
 
 
 class LinearEmulator(torch.nn.Module):
@@ -52,3 +57,19 @@ def window_data(days: int = 60, seed: int = 0, windows: int = 1, context: int = 
 def design_matrix(model: LinearEmulator, future: np.ndarray) -> np.ndarray:
     """d NEP / d scaled parameter (day, parameter)."""
     return 0.01 * model.unit * future @ model.mixing.detach().numpy()
+
+
+def problem(model, days=60, seed=1, noise=NOISE):
+    """Window arrays of one linear problem: context, future, y_obs, mask."""
+    context, future = window_data(days)
+    nep = design_matrix(model, future[0]) @ TRUTH
+    nep = nep + noise * np.random.default_rng(seed).standard_normal(days)
+    y = np.zeros((1, days, 4))
+    y[0, :, 2] = nep
+    return context, future, y, np.ones((1, days))
+
+
+def inverter(model, config, **options):
+    """The inverter of a linear emulator."""
+    static, dynamic = scalers()
+    return StaticParameterInverter(model, static, dynamic, config, "cpu", PARAMETERS, **options)
