@@ -2,7 +2,7 @@
 
   --part methods     time to the same cost: gauss_newton, adam, SciPy's L-BFGS-B and least_squares, same emulator
   --part spans       a whole inversion (8 starts, error model, Laplace posterior): 30 days, a year, five years
-  --part mcmc        posteriors of gauss_newton, plain Laplace and ensemble against NUTS (pip install pyro-ppl)
+  --part mcmc        posteriors of gauss_newton, plain Laplace and ensemble against emcee (pip install emcee)
   --part simulator   the refined emulator against Gauss-Newton on the simulator itself
 
 Example
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--span", type=int, default=365, help="observed days of methods, mcmc and simulator")
     parser.add_argument("--seed", type=int, default=7, help="of truth, noise and starts")
     parser.add_argument("--minutes", type=float, default=2.0, help="longest time of a method")
-    parser.add_argument("--draws", type=int, default=1000, help="of the reference MCMC, after a fifth more of warm-up")
+    parser.add_argument("--mcmc-minutes", type=float, default=12.0, help="time of the reference MCMC")
     parser.add_argument(
         "--output", default=str(REPOSITORY / "benchmarks" / "results" / "inversion.md"), help="markdown to write"
     )

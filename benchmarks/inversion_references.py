@@ -27,43 +27,56 @@ if TYPE_CHECKING:
     from benchmark_inversion import Bench
 
 
+def towards_gaussian(mean: np.ndarray, covariance: np.ndarray, share: float):
+    """A proposal for emcee's MHMove that would leave N(mean, covariance) as it is: a step towards its mean, and noise.
+
+    Preconditioned Crank-Nicolson (Cotter et al. 2013): what the data do not inform costs no acceptance. mean (size,),
+    covariance (size, size) latent; share: of the variance that is drawn anew, 0 to 1.
+    """
+    factor = np.linalg.cholesky(covariance)
+
+    def distance(u: np.ndarray) -> np.ndarray:
+        """Minus the log density of the Gaussian, up to a constant: u (walker, size) -> (walker,)."""
+        return 0.5 * np.sum(np.linalg.solve(factor, (u - mean).T) ** 2, axis=0)
+
+    def propose(u: np.ndarray, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+        """Proposals (walker, size), and the log of backward over forward proposal density (walker,)."""
+        noise = random.standard_normal(u.shape) @ factor.T
+        there = mean + np.sqrt(1 - share) * (u - mean) + np.sqrt(share) * noise
+        return there, distance(there) - distance(u)
+
+    return propose
+
+
 def mcmc(bench: "Bench", arguments) -> str:
-    """Means and sds of gauss_newton (randomized minima), plain Laplace and the ensemble method beside NUTS."""
+    """Means and sds of gauss_newton (randomized minima), plain Laplace and the ensemble method beside emcee."""
     try:
-        import arviz
-        import pyro
-        from pyro.infer import MCMC, NUTS
+        import emcee
     except ImportError:
-        raise UserError("--part mcmc needs Pyro's sampler: pip install pyro-ppl") from None
+        raise UserError("--part mcmc needs emcee: pip install emcee") from None
     problem = bench.problem(arguments.span)
     fit = gauss_newton(problem, starting_points(problem, 8, arguments.seed), bench.inverter.config)
     laplace = laplace_posterior(problem, fit, 4000, arguments.seed)
     bent = laplace_posterior(problem, fit, 4000, arguments.seed, bench.inverter.config.randomized_draws)
     smoother = ensemble_smoother(problem, override(bench.inverter.config, method="ensemble"))
-    # NUTS (Hoffman and Gelman 2014) on the emulator's own gradient, in coordinates in which the Laplace posterior is
-    # a unit Gaussian.
-    mode, scale = torch.as_tensor(fit.u), torch.linalg.cholesky(torch.as_tensor(laplace.covariance))
-
-    def potential(position: dict[str, torch.Tensor]) -> torch.Tensor:
-        data, prior = problem.cost((mode + scale @ position["w"])[None])
-        return (data + prior).sum()
-
-    pyro.set_rng_seed(arguments.seed)
-    kernel = NUTS(potential_fn=potential, adapt_mass_matrix=False, max_tree_depth=6)
-    begin = time.perf_counter()
-    sampler = MCMC(
-        kernel, arguments.draws, arguments.draws // 5, {"w": torch.zeros_like(mode)}, disable_progbar=True
+    walkers = 4 * problem.size
+    moves = [(emcee.moves.MHMove(towards_gaussian(fit.u, laplace.covariance, share)), 0.3) for share in (0.25, 0.6)]
+    moves += [(emcee.moves.DEMove(), 0.3), (emcee.moves.DESnookerMove(), 0.1)]
+    sampler = emcee.EnsembleSampler(
+        walkers, problem.size, lambda u: -problem.costs(u)[0], vectorize=True, moves=moves
     )  # fmt: skip
-    sampler.run()
-    seconds = time.perf_counter() - begin
-    chain = (mode + sampler.get_samples()["w"] @ scale.T).numpy()
-    effective = np.array([arviz.ess(chain[None, :, i]) for i in range(problem.size)])
+    begin, state, steps = time.perf_counter(), smoother.members[:walkers], 0  # wider than the posterior
+    while time.perf_counter() - begin < 60 * arguments.mcmc_minutes:
+        state = sampler.run_mcmc(state, 50)
+        steps += 50
+    chain = sampler.get_chain(discard=steps // 3, flat=True)
+    memory = sampler.get_autocorr_time(discard=steps // 3, quiet=True)
     lines = [
         f"## Posterior of {arguments.span} days of NEP: gauss_newton and ensemble against MCMC",
         "",
-        f"NUTS (Pyro), {len(chain)} draws after {arguments.draws // 5} of warm-up, {seconds:.0f} s; effective sample "
-        f"size {effective.min():.0f} (worst parameter) to {effective.max():.0f}, so that a mean is known to "
-        f"{100 / np.sqrt(effective.min()):.0f} percent of a posterior sd or better. Latent units (prior sd 1).",
+        f"emcee, {walkers} walkers, {steps} steps (first third dropped), autocorrelation time {np.median(memory):.0f} "
+        f"steps (median; worst parameter {memory.max():.0f}): {len(chain) / memory.max():.0f} independent states or "
+        "more. Latent units (prior sd 1).",
         "",
         "| parameter | MCMC mean | sd | gauss_newton mean | sd | plain Laplace mean | sd | ensemble mean | sd |",
         "|---|---|---|---|---|---|---|---|---|",
