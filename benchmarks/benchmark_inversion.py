@@ -249,9 +249,11 @@ def spans(bench: Bench, arguments) -> str:
 
 def footer(arguments) -> str:
     """Command and machine."""
+    mcmc_minutes = f" --mcmc-minutes {arguments.mcmc_minutes:g}" if "mcmc" in arguments.part else ""
     return (
         f"\n`python benchmarks/benchmark_inversion.py --part {' '.join(arguments.part)} --span {arguments.span} --seed "
-        f"{arguments.seed} --minutes {arguments.minutes:g}` on {platform.processor() or platform.machine()}, "
+        f"{arguments.seed} --minutes {arguments.minutes:g}"
+        f"{mcmc_minutes}` on {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, {arguments.threads} threads, PyTorch {torch.__version__}, load "
         f"{os.getloadavg()[0]:.1f} at the end.\n"
     )
