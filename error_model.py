@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from emulator_covariance import EmulatorErrorSample, empirical_weight, emulator_covariance
@@ -135,20 +135,33 @@ def run_scale(sample: EmulatorErrorSample, target: str) -> tuple[float, float]:
     return float(ratio.mean()), float(np.clip(ratio.std(), SCALE_SPREAD, 1.0))
 
 
-def estimate_hyper(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray) -> ErrorModel:
+def estimate_hyper(
+    model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray, misfit: np.ndarray | None = None
+) -> ErrorModel:
     """The error model with its unknown parts at their most probable values, parameters integrated out.
 
     residual: (entry,) y - f(u) + J (u - prior), the data as a linear function of the parameters sees them;
     jacobian: (entry, latent) df/du, Mg C ha-1 day-1 a prior sd. Maximises the marginal likelihood
     N(residual; 0, covariance + J J') (Laplace, type II) with weak priors; at most 60 L-BFGS-B iterations. A
     discrepancy stays only where it gains DISCREPANCY_EVIDENCE: one that chance suggests widens every band elsewhere.
+    It also stays where `misfit` (entry,), y - f(u) itself, is too large for the rest: the linear model may promise a
+    fit that bounds and bends of the true one forbid.
     """
     found, value = _most_probable(model, residual, jacobian)
     if model.estimate_discrepancy:
         plain, plain_value = _most_probable(replace(model, estimate_discrepancy=False), residual, jacobian)
-        if plain_value < value + DISCREPANCY_EVIDENCE:
+        if plain_value < value + DISCREPANCY_EVIDENCE and (misfit is None or _explains(model, plain, misfit)):
             found = plain
     return replace(model, hyper=found)
+
+
+def _explains(model: ErrorModel, hyper: Hyper, misfit: np.ndarray) -> bool:
+    """Whether the squared, whitened misfit is what chi-square allows (mean + 3 standard deviations)."""
+    keep = model.observations.blocks(ENTRIES_FOR_ESTIMATION)
+    emulator = None if model.emulator is None else model.emulator[np.ix_(keep, keep)]
+    factor = cholesky(_covariance(model.observations.subset(keep), emulator, hyper), lower=True)
+    white = solve_triangular(factor, misfit[keep], lower=True)
+    return bool(white @ white <= len(white) + 3 * np.sqrt(2 * len(white)))
 
 
 def _most_probable(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray) -> tuple[Hyper, float]:

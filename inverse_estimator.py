@@ -270,8 +270,9 @@ class StaticParameterInverter:
     def _update_error_model(self, problem: InversionProblem, fit: Fit) -> bool:
         """Re-estimate the error model's unknown parts around `fit`; True when they moved by more than 5 percent."""
         before = problem.error_model
-        linear = problem.observations.value - fit.predicted + fit.jacobian @ (fit.u - problem.prior)
-        after = estimate_hyper(before, linear, fit.jacobian)
+        misfit = problem.observations.value - fit.predicted
+        linear = misfit + fit.jacobian @ (fit.u - problem.prior)
+        after = estimate_hyper(before, linear, fit.jacobian, misfit)
         problem.set_error_model(after)
         old, new = np.diag(before.covariance()), np.diag(after.covariance())
         return bool(np.abs(np.log(new.mean() / old.mean())) > 0.1)

@@ -177,6 +177,18 @@ def test_a_discrepancy_needs_evidence(days, slow_sd, wanted):
     assert all(found) if wanted else not any(found), found
 
 
+def test_a_misfit_that_only_the_linear_model_explains_keeps_the_discrepancy():
+    """A constant misfit that the Jacobian could remove, but that is still there after the fit: noise does not explain it."""
+    rng = np.random.default_rng(0)
+    misfit = 0.02 + 0.005 * rng.standard_normal(30)
+    data = observations(30, ("nep",), value=misfit, sd=0.005)
+    model = make_error_model(data, None, ErrorModelConfig())
+    jacobian = np.full((30, 1), 0.02)  # one prior sd would remove it
+    assert estimate_hyper(model, misfit, jacobian).hyper.discrepancy_sd[0] == 0
+    assert estimate_hyper(model, misfit, jacobian, misfit - 0.02).hyper.discrepancy_sd[0] == 0
+    assert estimate_hyper(model, misfit, jacobian, misfit).hyper.discrepancy_sd[0] > 0
+
+
 def test_target_weights_divide_the_variance():
     config = ErrorModelConfig(observation_sd=0.001, discrepancy=False)
     plain = make_error_model(observations(5, ("nep", "gpp")), None, config).covariance()
