@@ -178,7 +178,7 @@ def test_a_discrepancy_needs_evidence(days, slow_sd, wanted):
 
 
 def test_a_misfit_that_only_the_linear_model_explains_keeps_the_discrepancy():
-    """A constant misfit that the Jacobian could remove, but that is still there after the fit: noise does not explain it."""
+    """A constant misfit that the Jacobian could remove, but that the fit left: noise does not explain it."""
     rng = np.random.default_rng(0)
     misfit = 0.02 + 0.005 * rng.standard_normal(30)
     data = observations(30, ("nep",), value=misfit, sd=0.005)
