@@ -147,12 +147,14 @@ def table(studies: dict[Row, dict], folders: dict, arguments: argparse.Namespace
         "is rejected at 1 percent after correction for 36 tests. Informed: median posterior sd below 0.7 prior sd.",
         "",
         "| emulator | days | noise | fluxes | cases | coverage 90 | error / range | annual NEP | ranks rejected | "
-        "skill tree_pmax | skill tree_lue | informed | worse than the prior (worst excess) | starts | s a case |",
+        "tree_pmax skill (coverage) | tree_lue skill (coverage) | informed | worse than the prior (worst excess) | "
+        "starts | s a case |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row, item in studies.items():
         emulator = f"{row.emulator}{f', --refine {row.refine}' if row.refine else ''}"
-        skill = [f"{item['parameters'][n]['skill']:.2f}" if n in item["parameters"] else "-" for n in SKILLS]
+        chosen = [item["parameters"].get(name) for name in SKILLS]
+        skill = [f"{p['skill']:.2f} ({p['coverage_90']:.2f})" if p else "-" for p in chosen]
         name, excess = worst_against_prior(item)
         worse = ", ".join(item["worse_than_prior"]) or "none"
         lines.append(
