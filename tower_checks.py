@@ -12,6 +12,7 @@ from tower_layouts import NepColumns
 from units import DAYS_PER_YEAR, G_M2_PER_MG_HA
 
 ENOUGH = 30  # days that a piece of evidence needs
+ENOUGH_OF_YEAR = 90  # the same for a single year: a month of winter, where fluxes are near 0, correlates by chance
 # A mean release above this, g C m-2 day-1 (5.5 Mg C ha-1 a year), is known only from a few disturbed peatlands.
 LARGEST_MEAN_RELEASE = 1.5
 JUMP_DAYS = 45  # days on each side of a change of unit that are compared
@@ -51,7 +52,7 @@ def _against_partition(tower: TowerFile, columns: NepColumns, nee: np.ndarray):
         return False, f"{relation} (correlation {correlation:.2f}, NEE = RECO - GPP)"
     years = tower.dates.astype("datetime64[Y]")
     for year in np.unique(years):  # a sign turned in some years only
-        of_year = _correlation(nee[years == year], expected[years == year])
+        of_year = _correlation(nee[years == year], expected[years == year], ENOUGH_OF_YEAR)
         if of_year is not None and of_year < -0.5:
             return False, f"{relation} in {year} (correlation {of_year:.2f}, NEE = RECO - GPP)"
     return (True if correlation > 0.5 else None), None
@@ -119,9 +120,9 @@ def _mean_release(nee: np.ndarray) -> str | None:
     return None
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+def _correlation(a: np.ndarray, b: np.ndarray, enough: int = ENOUGH) -> float | None:
     both = ~(np.isnan(a) | np.isnan(b))
-    if both.sum() < ENOUGH or a[both].std() == 0 or b[both].std() == 0:
+    if both.sum() < enough or a[both].std() == 0 or b[both].std() == 0:
         return None
     return float(np.corrcoef(a[both], b[both])[0, 1])
 
