@@ -173,4 +173,5 @@ def simulator(bench: "Bench", arguments) -> str:
             f"Largest distance of the {name} emulator's estimate from the simulator's, parameters above: "
             f"{np.abs(fit.u - gold.u)[shown].max():.3f} prior sd."
         )
+    lines += ["", f"Gauss-Newton on the simulator started at the refined estimate; it ended: {gold.reasons[0]}."]
     return "\n".join(lines) + "\n"
