@@ -22,6 +22,7 @@ def study_summary(results: Sequence[dict], names: Sequence[str], settings: dict)
     """
 
     def stack(key: str) -> np.ndarray:
+        """(case, parameter) of a key of the case results."""
         return np.array([item[key] for item in results], dtype=float)
 
     true, estimated, prior = stack("true"), stack("estimated"), stack("prior")

@@ -153,6 +153,7 @@ def make_case(
     start = weather.dates[first]
 
     def stretch(days: int) -> Stretch:
+        """The first `days` days from the start, without noise, all observed."""
         return stretch_from_arrays(
             scaled[:context], scaled[context : context + days], fluxes[:days], np.ones(days), start=start
         )

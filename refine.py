@@ -75,10 +75,12 @@ def fit_correction(points: np.ndarray, error: np.ndarray) -> Correction:
     share = share / max(share.sum(), 1e-30)
 
     def matrix(log_hyper: np.ndarray) -> np.ndarray:
+        """Covariance of the correction for logarithms of its hyper-parameters."""
         hyper = np.exp(log_hyper)
         return _kernel(x, x, hyper).numpy() + hyper[4] * np.eye(runs)
 
     def cost(log_hyper: np.ndarray) -> float:
+        """Minus the log posterior, up to a constant; large where the covariance is not positive definite."""
         try:
             factor = cho_factor(matrix(log_hyper), lower=True)
         except np.linalg.LinAlgError:
@@ -278,6 +280,7 @@ def make_engine(arguments: argparse.Namespace, weather: Weather, site: Site) -> 
     )  # fmt: skip
 
     def simulate(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(run, parameter) physical -> (run, day, 4) Mg C ha-1 day-1."""
         engine.check(names)
         fluxes = np.full((len(values), len(weather.dates), len(TARGETS)), np.nan)
         for outcome in run_all(engine, list(range(len(values))), tuple(names), values, arguments.jobs or 2, None):

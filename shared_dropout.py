@@ -20,6 +20,7 @@ class SharedDropout(nn.Module):
         self.probability = probability
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x with some entries 0 while training, of the same shape."""
         if not self.training or self.probability == 0.0:
             return x
         return x * (shared_random(x.shape, x.device) >= self.probability) / (1.0 - self.probability)

@@ -33,6 +33,7 @@ class StaticState:
         """The same vectors `times` times along the batch: order (time, B)."""
 
         def tile(x, dim):
+            """x, `times` times along `dim`; None stays None."""
             return None if x is None else torch.cat([x] * times, dim=dim)
 
         return StaticState(tile(self.hidden, 1), tile(self.cell, 1), tile(self.embedding, 0), tile(self.gain, 0),

@@ -203,6 +203,7 @@ def _partition(tower: TowerFile, nee: str) -> tuple[str | None, str | None]:
     pairs = [(f"GPP_{method}{family}", f"RECO_{method}{family}") for method in ("NT_", "DT_", "")]
 
     def filled(name: str) -> bool:
+        """Whether the column is there once and holds a number."""
         return tower.columns.count(name) == 1 and not np.isnan(tower.numbers(name)).all()
 
     for gpp, reco in pairs:

@@ -270,6 +270,7 @@ def from_tower(
     values, source = np.full((days, len(METEOROLOGY)), np.nan), np.full((days, len(METEOROLOGY)), NONE, dtype="<U9")
 
     def put(name: str, series: np.ndarray, label) -> None:
+        """Take a series (day,) as variable `name`, and note where it comes from."""
         column = METEOROLOGY.index(name)
         values[:, column] = series
         source[:, column] = np.where(np.isnan(series), NONE, label)

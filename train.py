@@ -40,6 +40,7 @@ from units import FLUX_LABELS, TARGETS
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = make_parser(__doc__)
     parser.add_argument(
         "--architecture", default=str(ARCHITECTURE_FILE), help="YAML with presets, periods and schedule"
@@ -143,6 +144,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     """Load, train, save, estimate errors; only rank 0 writes and speaks."""
 
     def say(text):
+        """Print on rank 0 only."""
         if rank == 0:
             print(text)
 
@@ -187,6 +189,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     board = make_board(arguments.tensorboard) if rank == 0 and arguments.tensorboard else None
 
     def on_epoch(row: dict[str, Any], is_best: bool) -> None:
+        """Save and report an epoch; `row`: its line of the training history."""
         if rank:
             return
         save_checkpoints(directory, config, data, model, optimizer, state, generator, is_best)
