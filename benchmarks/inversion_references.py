@@ -145,7 +145,8 @@ def simulator(bench: "Bench", arguments) -> str:
     errors = make_error_model(observations, None, ErrorModelConfig(emulator=False, discrepancy=False))
     problem = InversionProblem(forward, observations, plain.problem.latent, errors)
     begin = time.perf_counter()
-    gold = gauss_newton(problem, refined.fit.u[None], bench.inverter.config)
+    starts = {"prior": problem.prior, "plain estimate": plain.fit.u, "refined estimate": refined.fit.u}
+    gold = gauss_newton(problem, np.stack(list(starts.values())), bench.inverter.config)
     gold_seconds = time.perf_counter() - begin
     # The process model's own output is too rough in the parameters for an sd from differences; the refined one is not.
     names, sd = plain.problem.latent.free_names, refined.posterior.sd_ratio
@@ -173,5 +174,8 @@ def simulator(bench: "Bench", arguments) -> str:
             f"Largest distance of the {name} emulator's estimate from the simulator's, parameters above: "
             f"{np.abs(fit.u - gold.u)[shown].max():.3f} prior sd."
         )
-    lines += ["", f"Gauss-Newton on the simulator started at the refined estimate; it ended: {gold.reasons[0]}."]
+    before = problem.costs(np.stack(list(starts.values())))[0]
+    lines += ["", "| Gauss-Newton on the simulator from the | cost there | where it ended | why |", "|---|---|---|---|"]
+    for name, first, last, reason in zip(starts, before, gold.start_costs, gold.reasons, strict=True):
+        lines.append(f"| {name} | {first:.2f} | {last:.2f} | {reason} |")
     return "\n".join(lines) + "\n"

@@ -39,7 +39,6 @@ class Row:
     noise: float
     targets: str = "nep"
     refine: int = 0
-    share: float = 1.0  # of --cases
 
     @property
     def name(self) -> str:
@@ -53,11 +52,11 @@ ALL_FLUXES = "nep gpp er"
 PLAN = (
     Row("large", 30, 0.005), Row("large", 365, 0.005), Row("large", 30, 0.015), Row("large", 365, 0.015),
     Row("large", 1826, 0.005), Row("small", 30, 0.005), Row("small", 365, 0.005),
-    Row("large", 30, 0.005, ALL_FLUXES, share=0.3), Row("large", 365, 0.005, ALL_FLUXES, share=0.3),
-    Row("large", 30, 0.005, refine=50, share=0.4), Row("large", 365, 0.005, refine=50, share=0.3),
+    Row("large", 30, 0.005, ALL_FLUXES), Row("large", 365, 0.005, ALL_FLUXES),
+    Row("large", 30, 0.005, refine=50), Row("large", 365, 0.005, refine=50),
     Row("small", 30, 0.015), Row("small", 365, 0.015), Row("small", 1826, 0.005), Row("large", 1826, 0.015),
-    Row("small", 1826, 0.015), Row("large", 1826, 0.005, ALL_FLUXES, share=0.2),
-    Row("large", 1826, 0.005, refine=50, share=0.2),
+    Row("small", 1826, 0.015), Row("large", 1826, 0.005, ALL_FLUXES),
+    Row("large", 1826, 0.005, refine=50),
 )  # fmt: skip
 
 
@@ -98,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--data-dir", default=str(REPOSITORY / "data"), help="its ensemble")
     add("--small-artifacts", help="the emulator from few runs (default: none)")
     add("--small-data", help="its ensemble")
-    add("--cases", type=int, default=100, help="cases of a row (rows with all fluxes or --refine take a share)")
+    add("--cases", type=int, default=100, help="cases of a row")
     add("--starts", type=int, default=3, help="starting points of an inversion")
     add("--rows", nargs="+", metavar="NAME", help=f"only these studies: {' '.join(row.name for row in PLAN)}")
     add("--jobs", type=int, help="processes (default: all cores)")
@@ -114,15 +113,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def study(row: Row, folders: tuple[str, str], arguments: argparse.Namespace) -> None:
     """Run or continue one study in a process of its own."""
-    cases = max(1, round(row.share * arguments.cases))
     command = [
         sys.executable, str(REPOSITORY / "evaluate_parameter_recovery.py"), "--artifacts-dir", folders[0],
-        "--data-dir", folders[1], "--cases", cases, "--span", row.span, "--noise", row.noise, "--targets",
+        "--data-dir", folders[1], "--cases", arguments.cases, "--span", row.span, "--noise", row.noise, "--targets",
         *row.targets.split(), "--starts", arguments.starts, "--result-dir", arguments.result_dir / row.name,
         *(("--refine", row.refine) if row.refine else ()), *(("--jobs", arguments.jobs) if arguments.jobs else ()),
     ]  # fmt: skip
     begin = time.perf_counter()
-    print(f"{row.name}: {cases} cases", flush=True)
+    print(f"{row.name}: {arguments.cases} cases", flush=True)
     if subprocess.run([str(part) for part in command], check=False).returncode:
         raise UserError(f"the study {row.name} failed; see its message above")
     print(f"{row.name}: {time.perf_counter() - begin:.0f} s", flush=True)
