@@ -95,7 +95,8 @@ def stretch_losses(
     state = (torch.cat(hidden_states, dim=1), torch.cat(cell_states, dim=1))
     start_flux, static = torch.cat(previous), static.repeat(rollouts)
 
-    def chunks(x, offset=0):  # (B, day, n) -> (rollout x B, horizon, n), in the order of the states
+    def chunks(x, offset=0):
+        """(B, day, n) -> (rollout x B, horizon, n), in the order of the states; units as x."""
         return torch.cat([x[:, warmup + i * horizon + offset :][:, :horizon] for i in range(rollouts)])
 
     weather, truth, truth_before = chunks(dynamic), chunks(fluxes), chunks(fluxes, offset=-1)

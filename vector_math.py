@@ -19,6 +19,7 @@ def _bits_of(typing_context, x):
     """The 64 bits of a float as an integer."""
 
     def generate(context, builder, signature, arguments):
+        """LLVM instruction of one call (numba's interface for intrinsics)."""
         return builder.bitcast(arguments[0], context.get_value_type(types.int64))
 
     return types.int64(types.float64), generate
@@ -29,6 +30,7 @@ def _float_of(typing_context, bits):
     """The float with these 64 bits."""
 
     def generate(context, builder, signature, arguments):
+        """LLVM instruction of one call (numba's interface for intrinsics)."""
         return builder.bitcast(arguments[0], context.get_value_type(types.float64))
 
     return types.float64(types.int64), generate
@@ -39,6 +41,7 @@ def _fma(typing_context, a, b, c):
     """a * b + c, rounded once."""
 
     def generate(context, builder, signature, arguments):
+        """LLVM instruction of one call (numba's interface for intrinsics)."""
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), generate

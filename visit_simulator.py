@@ -161,6 +161,7 @@ def _experiment(
     flows = np.empty((runs, days, len(FLOWS))) if keep else None
 
     def run_batch(first: int) -> None:
+        """Fill the results of up to LANES runs, from run `first` on."""
         batch = slice(first, min(first + LANES, runs))
         count = batch.stop - first
         pools = daily_pools[batch] if keep else np.empty((count, days, len(STATE)))

@@ -100,6 +100,7 @@ def spin_up(
     queue = deque(range(len(rows)))
 
     def full_worker() -> None:
+        """Spin up run after run of the queue by full years of days."""
         while queue:
             try:
                 i = queue.popleft()
@@ -109,6 +110,7 @@ def spin_up(
             done(copies[i])
 
     def fast_worker() -> None:
+        """Spin up runs of the queue in lanes, by the fast method."""
         _Fast(rows, ground, loop, queue, states, loops, lambda i: done(copies[i])).work()
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -139,6 +141,7 @@ class _Fast:
         self.first_remembered = -(-(EXPORTS_FROM_YEAR - 1) // loop.forcing.years)
 
     def work(self) -> None:
+        """Fill the lanes from the queue and advance them until both are empty."""
         days = self.loop.forcing.days
         while True:
             for lane in range(LANES):

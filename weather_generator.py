@@ -72,6 +72,7 @@ def fit_statistics(values: np.ndarray, dates: np.ndarray, latitude: float, sourc
     scores = _normal_scores(stored, months)
 
     def lagged(lag: int) -> np.ndarray:
+        """Covariance (variable, variable) of normal scores with those `lag` days before, dimensionless."""
         later, earlier = scores[lag:], scores[: len(scores) - lag]
         return later.T @ earlier / len(later)
 
@@ -90,6 +91,7 @@ def save_statistics(path: str | Path, statistics: WeatherStatistics) -> None:
     """Write the statistics as readable JSON (the file named by `weather:` in a site's YAML)."""
 
     def rounded(array: np.ndarray) -> list:
+        """Nested lists of the shape of `array`, five significant digits."""
         return np.vectorize(lambda value: float(f"{value:.5g}"))(array).tolist()
 
     write_json(path, {

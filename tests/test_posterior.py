@@ -159,7 +159,7 @@ def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
         distance.append((shift, np.abs(samples.std(axis=0) / sd - 1).max()))
     assert distance[1][0] < distance[0][0] and distance[1][1] < distance[0][1], distance
     assert distance[1][0] < 0.3 and distance[1][1] < 0.3, distance
-    # The last samples are the minima: each of them fits the data as well as the posterior says.
+    # The samples are the minima: each of them fits the data as well as the posterior says.
     predicted = bent((info["posterior"].physical - static.mean) / static.scale) @ design.T
     assert len(predicted) == 128
     np.testing.assert_allclose(np.sum((y[0, :, 2] - predicted) ** 2, axis=1).mean(), misfit, rtol=0.05)
