@@ -7,6 +7,7 @@ An engine is sent to worker processes, returns every run's result or the reason 
 into the ensemble's folder: that is the parent's job, so workers need not share a disk with it.
 """
 
+import argparse
 import hashlib
 import os
 import shlex
@@ -24,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError
+from command_line import UserError, existing_file
+from parameters import CATALOGUE_FILE
 from sites import Site
 from visit_daily_text import parse_daily_file, round_as_written
 from visit_parameter_file import Slot, fill_template, find_slot, read_slots, write_parameter_file
@@ -201,6 +203,43 @@ class CommandEngine:
                 f"{len(self.dates)}, {self.dates[0]} to {self.dates[-1]} (--start, --end)"
             ), record  # fmt: skip
         return run.fluxes, content, "", record
+
+
+def add_command_arguments(group) -> None:
+    """Add the flags of a user's VISIT to `group` (argparse): what command_engine reads."""
+    add = group.add_argument
+    filled = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    add("--command-template", help=f"command line (no shell), in which are filled: {filled}")
+    add(
+        "--parameter-template", "--visit-template",
+        help="VISIT's baseline parameter file; a slot is a line of it, counted from 0",
+    )  # fmt: skip
+    add("--slots", default=str(CATALOGUE_FILE), help="CSV name,slot,baseline; a file with others is refused")
+    add("--parameter-name", default=DEFAULT_PARAMETER_NAME, help="name of the written file in the working dir")
+    add("--output-pattern", default="*daily*.txt", help="glob of the one daily file that a run writes")
+    add("--columns", nargs="+", help="column names of that file in order (default: VISIT's)")
+    add("--command-input", action="append", default=[], help="file to link into the working directory; repeatable")
+    add("--timeout", type=float, default=3600.0, help="seconds after which a run is killed and counts as failed")
+
+
+def command_engine(arguments: argparse.Namespace, dates: np.ndarray, names: Sequence[str]) -> CommandEngine:
+    """The user's VISIT of the command line for these days (day,) and parameters, checked before anything runs."""
+    if not arguments.parameter_template:
+        raise UserError("--command-template needs --parameter-template, VISIT's baseline parameter file; see --help")
+    if not arguments.timeout > 0:
+        raise UserError(f"--timeout is {arguments.timeout:g} s; it must be above 0")
+    inputs = tuple(Path(path).absolute() for path in arguments.command_input)
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"--command-input {path}: no such file or folder; check the path")
+    template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file").absolute()
+    engine = CommandEngine(
+        arguments.command_template, template, read_slots(arguments.slots), dates,
+        str(Path(arguments.weather).absolute()) if arguments.weather else "", arguments.parameter_name,
+        arguments.output_pattern, inputs, arguments.timeout, tuple(arguments.columns) if arguments.columns else None,
+    )  # fmt: skip
+    engine.check(names)
+    return engine
 
 
 _running: set[int] = set()  # programs of this process that have not ended

@@ -25,6 +25,7 @@ from inversion_report import write_csv
 from parameters import ParameterSpace, catalogue
 from posterior import predict_days
 from recovery_figures import overview, parameter_bars, parameter_traces
+from refine import check_runs
 from units import TARGETS
 
 DEFAULT_TRACES = ("tree_pmax", "tree_lue", "tree_sla", "tree_lf0", "tree_rmf0", "soil_sr_lf")
@@ -228,6 +229,9 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--trace-stride is {arguments.trace_stride}; it must be 1 or more")
     if arguments.cases < 0 or arguments.span < 1 or arguments.noise < 0 or not 0 <= arguments.gaps < 1:
         raise UserError("--cases must be 0 or more, --span 1 or more, --noise 0 or more, --gaps from 0 to below 1")
+    check_runs(arguments.refine)
+    if arguments.refine and not arguments.cases:
+        raise UserError("--refine belongs to a study: give --cases too, or use test_inversion.py for one inversion")
     return arguments
 
 

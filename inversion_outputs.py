@@ -28,6 +28,7 @@ from inversion_report import (
     write_csv,
 )  # fmt: skip
 from posterior import identifiability, predict_days, predictive_samples, save_arviz, save_posterior
+from simulator_check import ProcessModel, export_parameters, verify_estimate
 from units import FLUX_UNIT
 
 BAND_DRAWS = 200  # posterior draws behind predictive bands
@@ -53,6 +54,7 @@ def report_inversion(
     facts: dict,
     emulator: Emulator,
     arguments,
+    model: ProcessModel | None = None,
 ) -> None:
     """Write every table and figure of an inversion into `directory` and print the verdict."""
     posterior = result.posterior
@@ -68,10 +70,9 @@ def report_inversion(
     )  # fmt: skip
     simulator = None
     if arguments.verify:
-        from simulator_check import export_parameters, verify_estimate
-
-        simulator, lines = verify_estimate(arguments, emulator, result, case.fitted, main_item)
-        export_parameters(arguments.visit_template, result, directory / "visit_parameters.txt")
+        simulator, lines = verify_estimate(model, result, case.fitted, main_item)
+        path = directory / "visit_parameters.txt"
+        export_parameters(arguments.parameter_template, arguments.slots, result, path)
         facts |= lines
     emulator.check_ranges(result.optimized)
     distance = distance_sentence(inverter.space, emulator.training_parameters, result.optimized)

@@ -23,6 +23,7 @@ from inverse_estimator import InversionResult, StaticParameterInverter
 from inversion_data import OBSERVABLE, Stretch, stretch_from_arrays
 from posterior import predictive_samples
 from recovery_statistics import study_summary, write_study_figures
+from refine import Refinement
 from simulator_check import driving_weather, simulate_vectors
 from sites import DEFAULT_SITE, load_site
 from units import DAYS_PER_YEAR, DYNAMIC_FEATURES, TARGETS
@@ -165,7 +166,10 @@ def make_case(
     sd = np.full_like(observed.sd, np.nan if arguments.noise_unknown else max(arguments.noise, 1e-6))
     observed = replace(observed, observed=observed.observed + noise, mask=mask, sd=sd)
     annual = fluxes[:, TARGETS.index("nep")].mean() * DAYS_PER_YEAR
-    return {"case": case, "observed": observed, "clean": clean, "annual_nep": float(annual), "start": str(start)}
+    return {
+        "case": case, "observed": observed, "clean": clean, "annual_nep": float(annual), "start": str(start),
+        "order": order,
+    }  # fmt: skip
 
 
 def gap_days(days: int, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -216,13 +220,9 @@ def one_case(
     prior = inverter.space.unit_to_physical(np.full(len(inverter.space), 0.5))
     result = inverter.invert_stretches(prior, [case["observed"]])
     if refine:
-        from refine import Refinement
-
-        order = [DYNAMIC_FEATURES.index(name) for name in DYNAMIC_FEATURES]
-        shape = (0, len(weather.dates), len(TARGETS))
         refinement = Refinement(
             inverter, lambda values: simulate_vectors(values, result.names, weather, site, jobs=1), weather,
-            case["observed"].context, order, np.empty((0, len(truth))), np.empty(shape, dtype=np.float32),
+            case["observed"].context, case["order"],
         )  # fmt: skip
         result, _ = refinement.run(result, [case["observed"]], refine)
         inverter = refinement.corrected_inverter()[0]

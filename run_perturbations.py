@@ -29,20 +29,19 @@ import scipy
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy.stats import qmc
 
-from command_line import REPOSITORY, UserError, existing_file, iso_date, make_parser, output_folder, progress, run, warn
+from command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, progress, run, warn
 from ensemble_engines import (
-    DEFAULT_PARAMETER_NAME,
-    PLACEHOLDERS,
     BuiltinEngine,
     CommandEngine,
     RunResult,
+    add_command_arguments,
     as_columns,
+    command_engine,
     prepare_worker,
-    read_slots,
     weather_hash,
 )
 from ensemble_writer import Design, EnsembleWriter
-from parameters import CATALOGUE_FILE, DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
+from parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
 from sites import DEFAULT_SITE, Site, load_site
 from visit_files import load_ensemble
 from weather import Weather, generate_weather, read_weather
@@ -100,16 +99,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--no-text", action="store_true", help="only the binary copy (14 times smaller): no daily text files")
     add("--overwrite", action="store_true", help="replace an ensemble with other settings in --output-dir")
     add("--engine", choices=("builtin", "command"), default="builtin", help="the process model here, or your own VISIT")
-    command = parser.add_argument_group("--engine command: every run in a private working directory").add_argument
-    filled = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-    command("--command-template", help=f"command line (no shell), in which are filled: {filled}")
-    command("--parameter-template", help="VISIT's baseline parameter file; a slot is a line of it, counted from 0")
-    command("--slots", default=str(CATALOGUE_FILE), help="CSV name,slot,baseline; a file with others is refused")
-    command("--parameter-name", default=DEFAULT_PARAMETER_NAME, help="name of the written file in the working dir")
-    command("--output-pattern", default="*daily*.txt", help="glob of the one daily file that a run writes")
-    command("--columns", nargs="+", help="column names of that file in order (default: VISIT's)")
-    command("--command-input", action="append", default=[], help="file to link into the working directory; repeatable")
-    command("--timeout", type=float, default=3600.0, help="seconds after which a run is killed and counts as failed")
+    add_command_arguments(parser.add_argument_group("--engine command: every run in a private working directory"))
     arguments = parser.parse_args()
     if arguments.n_samples < 1:
         raise UserError(f"--n-samples is {arguments.n_samples}; it must be 1 or more")
@@ -117,8 +107,6 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--seed is {arguments.seed}; it must be 0 or more")
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs is {arguments.jobs}; it must be 1 or more")
-    if not arguments.timeout > 0:
-        raise UserError(f"--timeout is {arguments.timeout:g} s; it must be above 0")
     output_folder(arguments.output_dir, "--output-dir")
     return arguments
 
@@ -167,23 +155,11 @@ def make_engine(
                     f"{legal[name].maximum:g} {legal[name].unit}; narrow the range"
                 )
         return BuiltinEngine(weather, site, arguments.spinup, period[0], period[-1])
-    for flag in ("command_template", "parameter_template"):
-        if not getattr(arguments, flag):
-            raise UserError(f"--engine command needs --{flag.replace('_', '-')}; see --help")
+    if not arguments.command_template:
+        raise UserError("--engine command needs --command-template; see --help")
     if arguments.no_text:
         raise UserError("--no-text goes with --engine builtin only: the files of your VISIT are kept as they are")
-    inputs = tuple(Path(path).absolute() for path in arguments.command_input)
-    for path in inputs:
-        if not path.exists():
-            raise UserError(f"--command-input {path}: no such file or folder; check the path")
-    template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file").absolute()
-    engine = CommandEngine(
-        arguments.command_template, template, read_slots(arguments.slots), period,
-        str(Path(arguments.weather).absolute()) if arguments.weather else "", arguments.parameter_name,
-        arguments.output_pattern, inputs, arguments.timeout, tuple(arguments.columns) if arguments.columns else None,
-    )  # fmt: skip
-    engine.check(space.names)
-    return engine
+    return command_engine(arguments, period, space.names)
 
 
 def describe(

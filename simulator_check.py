@@ -1,18 +1,22 @@
-"""The process model beside the emulator: the weather an inversion runs under, and the estimate re-run (--verify)."""
+"""The process model beside the emulator: --refine and --verify run it under the weather of an inversion."""
 
 import argparse
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from command_line import UserError, warn
 from emulator import Emulator
+from ensemble_engines import command_engine, weather_hash
 from fit_judgement import scores
 from inverse_estimator import InversionResult
 from inversion_config import target_label
 from inversion_data import Stretch, combine_fluxes
 from inversion_report import Judged
+from parameters import catalogue
 from sites import DEFAULT_SITE, Site, load_site
 from units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from visit_files import load_ensemble
@@ -74,6 +78,51 @@ def simulate_vectors(
     return np.stack([result.flux(name) for name in TARGETS], axis=-1)
 
 
+@dataclass(frozen=True)
+class ProcessModel:
+    """What the emulator stands for, ready to run at any parameters: the built-in one, or the user's VISIT.
+
+    run: (run, parameter) physical -> (run, day of `weather`, 4) Mg C ha-1 day-1, NaN where a run failed. identity:
+    what decides the result beside the parameters, for those who keep runs.
+    """
+
+    weather: Weather
+    run: Callable[[np.ndarray], np.ndarray]
+    identity: dict[str, str]
+
+
+def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: Sequence[Stretch]) -> ProcessModel:
+    """The process model of the command line (--command-template: the user's VISIT), checked before anything runs."""
+    site, names = load_site(arguments.site or DEFAULT_SITE), emulator.parameter_names
+    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
+    if not arguments.command_template:
+        unknown = [name for name in names if name not in catalogue()]
+        if unknown:
+            raise UserError(
+                f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
+                "give your own VISIT with --command-template"
+            )
+        identity = {"model": "built-in process model", "site": str(site), "weather": weather_hash(weather)}
+        return ProcessModel(weather, lambda values: simulate_vectors(values, names, weather, site), identity)
+    engine = command_engine(arguments, weather.dates, names)
+    baseline = hashlib.sha256(engine.parameter_template.read_bytes()).hexdigest()
+    identity = {"model": engine.template, "parameter file": baseline, "weather": weather_hash(weather)}
+
+    def run(values: np.ndarray) -> np.ndarray:
+        """(run, parameter) physical -> (run, day, 4) Mg C ha-1 day-1."""
+        from run_perturbations import run_all  # compiled code: loaded only where it is needed
+
+        fluxes = np.full((len(values), len(weather.dates), len(TARGETS)), np.nan)
+        for outcome in run_all(engine, list(range(len(values))), tuple(names), values, arguments.jobs or 2):
+            if outcome.fluxes is None:
+                warn(f"run {outcome.sample_id} of --command-template failed: {outcome.message}")
+            else:
+                fluxes[outcome.sample_id] = outcome.fluxes
+        return fluxes
+
+    return ProcessModel(weather, run, identity)
+
+
 def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
     """Cut (run, day, 4) over consecutive `dates` to the days of the stretches: (run, day of all stretches, 4)."""
     day = np.timedelta64(1, "D")
@@ -82,23 +131,20 @@ def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stre
 
 
 def verify_estimate(
-    arguments: argparse.Namespace,
-    emulator: Emulator,
-    result: InversionResult,
-    stretches: Sequence[Stretch],
-    judged: Judged,
-) -> tuple[np.ndarray, dict[str, str]]:
-    """Re-run the simulator with the estimate under the same weather.
+    model: ProcessModel, result: InversionResult, stretches: Sequence[Stretch], judged: Judged
+) -> tuple[np.ndarray | None, dict[str, str]]:
+    """Re-run the process model with the estimate under the same weather.
 
-    Returns its flux on the days of `judged` (day,) Mg C ha-1 day-1 (the fitted offset added) and lines for the summary.
+    Returns its flux on the days of `judged` (day,) Mg C ha-1 day-1 (the fitted offset added), None where the run
+    failed, and lines for the summary.
     """
-    site = load_site(arguments.site or DEFAULT_SITE)
-    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
-    fluxes = simulate_vectors(result.optimized[None], result.names, weather, site, jobs=1)
-    offset = result.offsets.get(judged.target, 0.0)
-    series = combine_fluxes(on_stretches(fluxes, weather.dates, stretches)[0], judged.target) + offset
-    apart = scores(series, judged.optimized)
     label = target_label(judged.target)
+    fluxes = model.run(result.optimized[None])
+    if not np.isfinite(fluxes).all():
+        return None, {f"simulator with the same parameters, {label}": "the run failed, see the messages"}
+    offset = result.offsets.get(judged.target, 0.0)
+    series = combine_fluxes(on_stretches(fluxes, model.weather.dates, stretches)[0], judged.target) + offset
+    apart = scores(series, judged.optimized)
     lines = {
         f"simulator with the same parameters, {label}": (
             f"emulator - simulator RMSE {apart['rmse']:.5f}, bias {apart['bias']:+.5f} {FLUX_UNIT} "
@@ -114,9 +160,9 @@ def verify_estimate(
     return series, lines
 
 
-def export_parameters(template: str | None, result: InversionResult, path: Path) -> None:
+def export_parameters(template: str | None, slot_table: str, result: InversionResult, path: Path) -> None:
     """Write the estimate as VISIT's parameter file by slot (a CSV name,slot,value without a template)."""
-    slots = read_slots()
+    slots = read_slots(slot_table)
     values = {name: v for name, v in zip(result.names, result.optimized, strict=True) if name in slots}
     left = [name for name in result.names if name not in slots]
     if left:

@@ -17,6 +17,7 @@ import numpy as np
 
 from command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run
 from emulator import Emulator, load_emulator
+from ensemble_engines import add_command_arguments
 from inverse_estimator import StaticParameterInverter
 from inversion_config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from inversion_inputs import (
@@ -28,6 +29,8 @@ from inversion_inputs import (
 from inversion_outputs import Case, report_inversion, report_loaded
 from inversion_report import load_snapshot
 from prior_check import conflict_before_fit
+from refine import check_runs, refine_inversion
+from simulator_check import process_model
 
 
 def main() -> int:
@@ -54,15 +57,16 @@ def main() -> int:
         report_loaded(case, inverter, prior, optimized, metadata, results, facts, emulator, arguments.no_plots)
     else:
         conflict = None
+        model = process_model(arguments, emulator, case.fitted) if arguments.refine or arguments.verify else None
         if not arguments.unconstrained:
             conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix)
         result = inverter.invert_stretches(prior, case.fitted, arguments.unconstrained, free, fix)
         if arguments.refine:
-            from refine import refine_inversion
-
-            inverter, result = refine_inversion(arguments, emulator, inverter, case.fitted, result, results)
+            inverter, result = refine_inversion(
+                model, arguments.refine, emulator, inverter, case.fitted, result, results
+            )
         facts = facts_of(arguments, case, prior_source)
-        report_inversion(case, inverter, result, conflict, results, facts, emulator, arguments)
+        report_inversion(case, inverter, result, conflict, results, facts, emulator, arguments, model)
     print(f"done in {time.perf_counter() - begin:.1f} s")
     return 0
 
@@ -155,14 +159,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     group.add_argument("--weather", help="weather of the whole ensemble (default: that of --data-dir), VISIT's units")
     group.add_argument("--site", help="site YAML (default: configs/sites/lhp.yaml)")
-    group.add_argument(
-        "--visit-template", help="VISIT's baseline parameter file, to be filled by slot (default: a CSV)"
-    )
-    group.add_argument(
-        "--command-template", help="--refine with your own VISIT: its command, as in run_perturbations.py"
-    )
-    group.add_argument("--timeout", type=float, default=3600.0, help="seconds after which such a run counts as failed")
-    group.add_argument("--jobs", type=int, help="such runs at a time (default: 2)")
+    add_command_arguments(parser.add_argument_group("your own VISIT in its place, as in run_perturbations.py"))
+    group.add_argument("--jobs", type=int, help="runs of your own VISIT at a time (default: 2)")
     arguments = parser.parse_args()
     observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
     if arguments.mode is None:
@@ -176,10 +174,15 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--holdout-start {arguments.holdout_start} lies after --holdout-end {arguments.holdout_end}")
     if arguments.obs_index is not None and (arguments.obs_range_start or arguments.obs_range_end):
         raise UserError("--obs-index chooses one window and --obs-range-* many; give one of them")
-    for name, least in (("obs_range_step", 1), ("max_obs_windows", 1), ("refine", 0)):
+    for name, least in (("obs_range_step", 1), ("max_obs_windows", 1), ("jobs", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+    check_runs(arguments.refine)
+    if arguments.refine and arguments.unconstrained:
+        raise UserError("--refine draws from the posterior, which --unconstrained leaves out; give one of them")
+    if arguments.command_template and not (arguments.refine or arguments.verify):
+        raise UserError("--command-template is what --refine and --verify run; give one of these too")
     if arguments.param_load and (arguments.refine or arguments.verify):
         raise UserError("--param-load judges given parameters; --refine and --verify belong to an inversion")
     return arguments

@@ -21,7 +21,7 @@ from inversion_problem import InversionProblem  # noqa: E402
 from posterior import laplace_posterior  # noqa: E402
 from refine import Refinement  # noqa: E402
 from simulator_check import on_stretches, simulate_vectors  # noqa: E402
-from units import DYNAMIC_FEATURES, TARGETS  # noqa: E402
+from units import DYNAMIC_FEATURES  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark_inversion import Bench
@@ -133,8 +133,7 @@ def simulator(bench: "Bench", arguments) -> str:
     refinement = Refinement(
         bench.inverter,
         lambda values: simulate_vectors(values, plain.names, bench.weather, bench.site),
-        bench.weather, stretch.context, order, np.empty((0, len(plain.names))),
-        np.empty((0, len(bench.weather.dates), len(TARGETS)), dtype=np.float32),
+        bench.weather, stretch.context, order,
     )  # fmt: skip
     begin = time.perf_counter()
     refined, rounds = refinement.run(plain, [stretch], 50)
@@ -156,7 +155,7 @@ def simulator(bench: "Bench", arguments) -> str:
         "## Refined emulator against Gauss-Newton on the simulator "
         f"({arguments.span} days of NEP, noise {bench.noise})",
         "",
-        f"Refinement: {len(refinement.parameters)} simulator runs in {len(rounds)} rounds, {refine_seconds:.0f} s; "
+        f"Refinement: {refinement.runs} simulator runs in {len(rounds)} rounds, {refine_seconds:.0f} s; "
         f"Gauss-Newton on the simulator: {forward.runs} runs, {gold_seconds:.0f} s. Latent units (prior sd 1).",
         "",
         "| informed parameter | truth | simulator | plain emulator | sd | refined emulator | sd |",

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from inverse_estimator import StaticParameterInverter
+from parameters import make_space
 from scalers import Scaler
 
 PARAMETERS = ("a", "b", "c")
@@ -43,6 +44,19 @@ def scalers(parameters: int = len(PARAMETERS)) -> tuple[Scaler, Scaler]:
     names = tuple(f"p{i}" for i in range(parameters)) if parameters != len(PARAMETERS) else PARAMETERS
     static = Scaler(names, np.arange(1.0, parameters + 1), np.linspace(0.1, 0.3, parameters))
     return static, Scaler(tuple(f"x{i}" for i in range(FEATURES)), np.zeros(FEATURES), np.ones(FEATURES))
+
+
+_static = scalers()[0]
+SPACE = make_space(
+    [(n, m - 2 * s, m + 2 * s) for n, m, s in zip(PARAMETERS, _static.mean, _static.scale, strict=True)], "test"
+)
+
+
+def emulate(model, parameters, weather):
+    """Physical parameters (run, parameter), weather (day, F) -> fluxes (run, day, 4) of all days but the context."""
+    scaled = torch.as_tensor((parameters - _static.mean) / _static.scale, dtype=torch.float32)
+    with torch.no_grad():
+        return model.eval().simulate(scaled, torch.as_tensor(weather, dtype=torch.float32), CONTEXT).numpy()
 
 
 def window_data(days: int = 60, seed: int = 0, windows: int = 1, context: int = CONTEXT):

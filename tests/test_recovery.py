@@ -7,33 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from linear_emulator import CONTEXT, FEATURES, PARAMETERS, LinearEmulator, scalers
+from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
 
 import recovery_study
 import simulator_check
 from command_line import UserError
-from emulator_covariance import EmulatorErrorSample
 from inverse_estimator import StaticParameterInverter
-from inversion_data import stretch_from_arrays
-from parameters import make_space
 from recovery_statistics import rank_counts, rank_test, study_summary
-from refine import Refinement, RunStore, fit_correction
 from weather import Weather
 
 DAYS = 420
 DATES = np.datetime64("2012-01-01") + np.arange(DAYS)
 static, dynamic = scalers()
-SPACE = make_space(
-    [(n, m - 2 * s, m + 2 * s) for n, m, s in zip(PARAMETERS, static.mean, static.scale, strict=True)], "test"
-)
-
-
-def emulate(model, parameters, weather):
-    """(run, day, 4) over all days but the context."""
-    scaled = torch.as_tensor((parameters - static.mean) / static.scale, dtype=torch.float32)
-    with torch.no_grad():
-        return model.eval().simulate(scaled, torch.as_tensor(weather, dtype=torch.float32), CONTEXT).numpy()
 
 
 @pytest.fixture
@@ -146,108 +131,6 @@ def test_statistics_of_hand_made_cases():
     assert summary["parameters"]["x"]["skill"] == pytest.approx(0.8)
     assert summary["parameters"]["y"]["skill"] == pytest.approx(0.0)
     assert summary["informed_names"] == ["x"] and summary["range_error_prior"] == 0.5
-
-
-# --- refinement ------------------------------------------------------------------------------------------------------
-
-
-def test_correction_learns_a_smooth_error_and_knows_what_is_left():
-    rng = np.random.default_rng(4)
-    pattern = rng.standard_normal((50, 4))
-
-    def error(x):
-        return (0.01 + 0.01 * x[:, 0] + 0.004 * np.sin(2 * x[:, 1]))[:, None, None] * pattern
-
-    points, new = rng.standard_normal((60, 3)), rng.standard_normal((40, 3))
-    correction = fit_correction(points, error(points))
-    left = error(new) - correction(torch.as_tensor(new)).numpy()
-    assert np.sqrt(np.mean(left**2)) < 0.15 * np.sqrt(np.mean(error(new) ** 2))
-    ratio = np.sqrt(np.mean(correction.left_over**2) / np.mean(left**2))
-    assert 0.5 < ratio < 2.0, "leave-one-out errors must tell the size of the error at new points"
-
-
-def test_refinement_finds_the_answer_of_the_simulator_where_the_emulator_is_biased():
-    """The emulator errs so that the estimate is posterior standard deviations away; refinement removes that."""
-    emulator, simulator = LinearEmulator(), LinearEmulator()
-    with torch.no_grad():
-        emulator.mixing += 0.3 * torch.randn(emulator.mixing.shape, generator=torch.Generator().manual_seed(1))
-    weather = np.random.default_rng(2).standard_normal((DAYS, FEATURES))
-    truth = static.mean + static.scale * np.array([0.8, -0.7, 0.5])
-    noise = 0.003
-    observed = np.zeros((100, 4))
-    observed += emulate(simulator, truth[None], weather)[0, :100]
-    observed += noise * np.random.default_rng(3).standard_normal(observed.shape)
-    stretch = stretch_from_arrays(
-        weather[:CONTEXT], weather[CONTEXT : CONTEXT + 100], observed, np.ones(100), start=DATES[CONTEXT]
-    )
-    draws = SPACE.unit_to_physical(np.random.default_rng(5).random((40, 3)))
-    error = emulate(emulator, draws, weather) - emulate(simulator, draws, weather)
-    sample = EmulatorErrorSample(error, DATES[CONTEXT:])
-    config = {
-        "bounds_file": "emulator", "starts": 2,
-        "error_model": {"observation_sd": noise, "discrepancy": False},
-    }  # fmt: skip
-
-    def inverter(model, errors):
-        return StaticParameterInverter(model, static, dynamic, config, "cpu", PARAMETERS, space=SPACE, errors=errors)
-
-    gold = inverter(simulator, None).invert_stretches(static.mean, [stretch])
-    raw = inverter(emulator, sample).invert_stretches(static.mean, [stretch])
-
-    def simulate(values):
-        fluxes = emulate(simulator, values, weather)
-        return np.concatenate([np.zeros((len(values), CONTEXT, 4)), fluxes], axis=1)
-
-    source = SimpleNamespace(values=weather, dates=DATES, __len__=lambda: DAYS)
-    refinement = Refinement(
-        inverter(emulator, sample), simulate, _Weather(source), CONTEXT, list(range(FEATURES)), np.empty((0, 3)),
-        np.empty((0, DAYS, 4), dtype=np.float32),
-    )  # fmt: skip
-    refined, table = refinement.run(raw, [stretch], 20)
-    sd = gold.posterior.latent.std(axis=0)
-    assert np.abs((raw.fit.u - gold.fit.u) / sd).max() > 1.0, (
-        "the raw emulator must be wrong for this test to mean something"
-    )
-    assert np.abs(refined.fit.u - gold.fit.u).max() < 0.1  # of a prior sd, the issue's number
-    assert np.abs((refined.fit.u - gold.fit.u) / sd).max() < 0.5
-    assert table["error_after"].iloc[-1] < 0.2 * noise
-    np.testing.assert_allclose(refined.posterior.latent.std(axis=0), sd, rtol=0.25)
-
-
-class _Weather:
-    def __init__(self, source) -> None:
-        self.values, self.dates = source.values, source.dates
-
-    def __len__(self) -> int:
-        return len(self.dates)
-
-
-def test_refinement_runs_are_kept_and_reused(tmp_path):
-    dates = np.datetime64("2015-01-01") + np.arange(40)
-    possible = np.tile([300, 300, 300, 300, 200, 50, 1e-4, 0.018, 1.5, 400.0], (40, 1))
-    weather = SimpleNamespace(dates=dates, values=possible)
-    calls = []
-
-    def engine(values, names):
-        calls.append(len(values))
-        flux = 0.01 * np.ones((len(values), 40, 4)) * np.array([4.0, 3.0, 1.0, 2.0])
-        flux[values[:, 0] > 25] = np.nan  # a run that fails
-        return flux
-
-    names = ("tree_pmax", "tree_lue")
-    vectors = np.array([[20.0, 0.05], [28.0, 0.06]])
-    store = RunStore(tmp_path / "refinement", names, weather)
-    first = store.simulate(vectors, engine)
-    assert np.isfinite(first[0]).all() and np.isnan(first[1]).all()
-    again = RunStore(tmp_path / "refinement", names, weather)
-    np.testing.assert_allclose(again.simulate(vectors[:1], engine), first[:1], rtol=1e-6)
-    assert calls == [2], "a run that is there is not made again"
-    from visit_files import load_ensemble
-
-    ensemble = load_ensemble(tmp_path / "refinement")
-    assert ensemble.parameter_names == names and ensemble.fluxes.shape == (1, 40, 4)
-    with pytest.raises(UserError, match="holds other parameters"):
-        RunStore(tmp_path / "refinement", ("tree_pmax",), weather)
 
 
 def test_days_of_stretches_are_cut_out_by_date():

@@ -1,0 +1,307 @@
+"""Refinement: simulator runs at the posterior correct the emulator; --refine and --verify with either process model."""
+
+import json
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from emulator_examples import script
+from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
+from tower_examples import call
+
+import test_inversion
+from command_line import UserError
+from emulator_covariance import EmulatorErrorSample
+from inverse_estimator import StaticParameterInverter
+from inversion_data import stretch_from_arrays
+from parameters import catalogue
+from refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
+from simulator_check import ProcessModel
+from visit_files import load_ensemble
+
+DAYS = 420
+DATES = np.datetime64("2012-01-01") + np.arange(DAYS)
+static, dynamic = scalers()
+
+
+def test_correction_is_the_newest_mean_and_the_scatter_of_all_rounds():
+    rng = np.random.default_rng(4)
+    first, newest, new = 0.05 + 0.01 * rng.standard_normal((3, 60, 50, 4))
+    newest, new = newest - 0.03, new - 0.03
+    correction = local_correction([first, newest])
+    assert np.abs(correction.bias.numpy() - newest.mean(axis=0)).max() < 1e-12
+    assert correction.left_over.shape == (120, 50, 4)
+    left_out = newest[7] - np.delete(newest, 7, axis=0).mean(axis=0)
+    np.testing.assert_allclose(correction.left_over[67], left_out, rtol=1e-4, atol=1e-8)
+    left = new - correction.bias.numpy()
+    ratio = np.sqrt(np.mean(correction.left_over**2) / np.mean(left**2))
+    assert 0.95 < ratio < 1.05, "leave-one-out errors must tell the size of the error at new points"
+
+
+def test_refinement_finds_the_answer_of_the_simulator_where_the_emulator_is_biased():
+    """The emulator errs so that the estimate is posterior standard deviations away; refinement removes that."""
+    emulator, simulator = LinearEmulator(), LinearEmulator()
+    with torch.no_grad():
+        emulator.mixing += 0.3 * torch.randn(emulator.mixing.shape, generator=torch.Generator().manual_seed(1))
+    weather = np.random.default_rng(2).standard_normal((DAYS, FEATURES))
+    truth = static.mean + static.scale * np.array([0.8, -0.7, 0.5])
+    noise = 0.003
+    observed = np.zeros((100, 4))
+    observed += emulate(simulator, truth[None], weather)[0, :100]
+    observed += noise * np.random.default_rng(3).standard_normal(observed.shape)
+    stretch = stretch_from_arrays(
+        weather[:CONTEXT], weather[CONTEXT : CONTEXT + 100], observed, np.ones(100), start=DATES[CONTEXT]
+    )
+    draws = SPACE.unit_to_physical(np.random.default_rng(5).random((40, 3)))
+    error = emulate(emulator, draws, weather) - emulate(simulator, draws, weather)
+    sample = EmulatorErrorSample(error, DATES[CONTEXT:])
+    config = {
+        "bounds_file": "emulator", "starts": 2,
+        "error_model": {"observation_sd": noise, "discrepancy": False},
+    }  # fmt: skip
+
+    def inverter(model, errors):
+        return StaticParameterInverter(model, static, dynamic, config, "cpu", PARAMETERS, space=SPACE, errors=errors)
+
+    gold = inverter(simulator, None).invert_stretches(static.mean, [stretch])
+    raw = inverter(emulator, sample).invert_stretches(static.mean, [stretch])
+
+    def simulate(values):
+        fluxes = emulate(simulator, values, weather)
+        return np.concatenate([np.zeros((len(values), CONTEXT, 4)), fluxes], axis=1)
+
+    source = SimpleNamespace(values=weather, dates=DATES, __len__=lambda: DAYS)
+    refinement = Refinement(inverter(emulator, sample), simulate, _Weather(source), CONTEXT, list(range(FEATURES)))
+    refined, table = refinement.run(raw, [stretch], 20)
+    sd = gold.posterior.latent.std(axis=0)
+    assert np.abs((raw.fit.u - gold.fit.u) / sd).max() > 1.0, (
+        "the raw emulator must be wrong for this test to mean something"
+    )
+    assert np.abs(refined.fit.u - gold.fit.u).max() < 0.1  # of a prior sd, the issue's number
+    assert np.abs((refined.fit.u - gold.fit.u) / sd).max() < 0.5
+    assert table["error_after"].iloc[-1] < 0.2 * noise
+    np.testing.assert_allclose(refined.posterior.latent.std(axis=0), sd, rtol=0.25)
+
+
+class _Weather:
+    def __init__(self, source) -> None:
+        self.values, self.dates = source.values, source.dates
+
+    def __len__(self) -> int:
+        return len(self.dates)
+
+
+def example_posterior(draws):
+    latent = SimpleNamespace(free=np.arange(2), limit=2.0, physical_array=lambda u: np.pad(u, ((0, 0), (0, 1))))
+    physical = np.random.default_rng(0).standard_normal((draws, 3))
+    posterior = SimpleNamespace(physical=physical, modes=np.zeros((1, 3)), covariance=9.0 * np.eye(3))
+    return SimpleNamespace(posterior=posterior, problem=SimpleNamespace(latent=latent), optimized=np.full(3, 7.0))
+
+
+def test_draws_are_the_estimate_and_then_different_draws():
+    result = example_posterior(20)
+    draws = posterior_draws(result, 11, seed=1)
+    assert draws.shape == (11, 3) and (draws[0] == 7).all()
+    assert len(np.unique(draws[:, 0])) == 11
+    assert np.isin(draws[1:], result.posterior.physical).all()
+
+
+def test_more_runs_than_draws_come_from_the_gaussian_within_the_bounds():
+    result = example_posterior(20)
+    draws = posterior_draws(result, 200, seed=1)
+    assert draws.shape == (200, 3)
+    np.testing.assert_array_equal(np.sort(draws[1:21, 0]), np.sort(result.posterior.physical[:, 0]))
+    more = draws[21:]
+    assert np.abs(more).max() == 2 and (more[:, 2] == 0).all(), "clipped to the latent limit; the third is an offset"
+    assert 1 < more[:, 0].std() < 3
+
+
+def test_few_or_no_runs():
+    check_runs(0)
+    check_runs(FEWEST)
+    with pytest.raises(UserError, match="--refine is 3; it must be 0 .off. or 10 or more"):
+        check_runs(3)
+    with pytest.raises(UserError, match="--refine is -1"):
+        check_runs(-1)
+
+
+def test_a_process_model_that_fails_nearly_always_is_named():
+    def simulate(values):
+        fluxes = np.full((len(values), DAYS, 4), np.nan)
+        fluxes[: FEWEST - 1] = 0
+        return fluxes
+
+    refinement = Refinement(None, simulate, SimpleNamespace(dates=DATES), CONTEXT, list(range(FEATURES)))
+    with pytest.raises(UserError, match=f"{FEWEST - 1} of 30 simulator runs .* succeeded"):
+        refinement.add(np.zeros((30, 3)))
+
+
+# --- kept runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder of kept runs, its names, vectors, a process model that counts its runs (tree_pmax > 25 fails)."""
+    dates = np.datetime64("2015-01-01") + np.arange(40)
+    possible = np.tile([300, 300, 300, 300, 200, 50, 1e-4, 0.018, 1.5, 400.0], (40, 1))
+    weather, calls = SimpleNamespace(dates=dates, values=possible), []
+
+    def run(values):
+        calls.append(len(values))
+        flux = 0.01 * np.ones((len(values), 40, 4)) * np.array([4.0, 3.0, 1.0, 2.0])
+        flux[values[:, 0] > 25] = np.nan
+        return flux
+
+    return SimpleNamespace(
+        directory=tmp_path / "refinement", names=("tree_pmax", "tree_lue"), calls=calls,
+        vectors=np.array([[20.0, 0.05], [28.0, 0.06]]), model=ProcessModel(weather, run, {"model": "a"}),
+    )  # fmt: skip
+
+
+def test_runs_are_kept_and_reused(kept):
+    first = RunStore(kept.directory, kept.names, kept.model).simulate(kept.vectors)
+    assert np.isfinite(first[0]).all() and np.isnan(first[1]).all()
+    again = RunStore(kept.directory, kept.names, kept.model)
+    np.testing.assert_allclose(again.simulate(kept.vectors[:1]), first[:1], rtol=1e-6)
+    assert kept.calls == [2], "a run that is there is not made again"
+    ensemble = load_ensemble(kept.directory)
+    assert ensemble.parameter_names == kept.names and ensemble.fluxes.shape == (1, 40, 4)
+
+
+def test_runs_of_another_process_model_are_not_reused(kept):
+    RunStore(kept.directory, kept.names, kept.model).simulate(kept.vectors)
+    with pytest.raises(UserError, match="holds simulator runs with another parameters than now"):
+        RunStore(kept.directory, ("tree_pmax",), kept.model)
+    with pytest.raises(UserError, match="refinement: holds simulator runs with another model than now; remove"):
+        RunStore(kept.directory, kept.names, ProcessModel(kept.model.weather, kept.model.run, {"model": "b"}))
+    (kept.directory / "refinement.json").unlink()
+    with pytest.raises(UserError, match="refinement.json"):
+        RunStore(kept.directory, kept.names, kept.model)
+
+
+# --- the scripts -----------------------------------------------------------------------------------------------------
+
+# Three years of daily output from a parameter file read by line number; every run leaves a line in `counter`.
+FAKE_VISIT = """\
+    #!{python}
+    import datetime, math, sys
+    lines = open(sys.argv[1]).read().splitlines()
+    lue, lc0 = float(lines[12].split()[0]), float(lines[37].split()[0])
+    open("{counter}", "a").write("run\\n")
+    with open("VISIT_daily_out.txt", "w") as out:
+        for n in range(1096):
+            day = datetime.date(2011, 1, 1) + datetime.timedelta(n)
+            doy = day.timetuple().tm_yday - 1
+            wave = math.sin(n / 7)
+            row = [300.5, 299.5 + wave, 300.2, 300.1, 200 + 40 * math.cos(n / 11), 40, 1e-4, 0.0185, 1.2, 400]
+            gpp = lue * (2 + 0.3 * math.cos(n / 11))
+            npp = 0.4 * gpp
+            nep = npp - (0.03 + 100 * lc0 * (1 + 0.2 * wave))
+            print(day.year, doy, day.month, day.day, *row, gpp, npp, gpp - nep, nep, file=out)
+"""
+
+
+@pytest.fixture(scope="module")
+def own_visit(tmp_path_factory):
+    """A user's VISIT, its baseline parameter file, an ensemble of eight of its runs and an emulator of them."""
+    folder = tmp_path_factory.mktemp("own")
+    program = folder / "visit"
+    program.write_text(textwrap.dedent(FAKE_VISIT).format(python=sys.executable, counter=folder / "counter"))
+    program.chmod(0o755)
+    lines = [f"0.0  # line {i}\n" for i in range(140)]
+    for parameter in catalogue().values():
+        if parameter.slot is not None:
+            lines[parameter.slot] = f"{parameter.baseline:<12g}{parameter.name}  in {parameter.unit}\n"
+    (folder / "lhp.par").write_text("".join(lines))
+    (folder / "ranges.csv").write_text('0: "tree_lue", 0.03, 0.07\n1: "tree_lc0", 5e-5, 1e-4\n')
+    command = [
+        "--command-template", f"{program} {{parameters}}", "--parameter-template", folder / "lhp.par", "--jobs", 1,
+    ]  # fmt: skip
+    made = script(
+        "run_perturbations.py", "--engine", "command", "--n-samples", 8, "--start", "2011-01-01", "--end", "2013-12-31",
+        "--ranges", folder / "ranges.csv", "--output-dir", folder / "data", *command,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    made = script(
+        "train.py", "--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts", "--epochs", 2,
+        "--steps-per-epoch", 4, "--batch-size", 8, "--device", "cpu", "--error-runs", 0, "--hidden-size", 8,
+        "--num-layers", 1, "--train-period", 2011, 2011, "--validation-period", 2012, 2012, "--test-period", 2013, 2013,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    (folder / "fast.yaml").write_text(
+        "starts: 2\nsamples: 300\nrandomized_draws: 20\nbounds_file: emulator\ngauss_newton: {max_iterations: 4}\n"
+    )
+    flags = ["--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts", "--config", folder / "fast.yaml"]
+    return SimpleNamespace(folder=folder, command=command, flags=[*flags, "--no-plots"])
+
+
+def invert(own_visit, results, *arguments):
+    return script("test_inversion.py", *own_visit.flags, "--result-dir", results, "--sample-id", 1, *arguments)
+
+
+@pytest.fixture(scope="module")
+def refined(own_visit, tmp_path_factory):
+    """The result folder of --refine and --verify with the user's VISIT, the command and how often VISIT ran."""
+    folder, arguments = tmp_path_factory.mktemp("refined"), ["--refine", 20, "--verify", *own_visit.command]
+    before = runs_of(own_visit)
+    made = invert(own_visit, folder, *arguments)
+    assert made.returncode == 0, made.stderr
+    assert "refinement round 1: 20 runs" in made.stdout
+    return SimpleNamespace(folder=folder, arguments=arguments, runs=runs_of(own_visit) - before)
+
+
+def runs_of(own_visit):
+    return (own_visit.folder / "counter").read_text().count("\n")
+
+
+def test_files_of_refine_and_verify_with_the_users_visit(own_visit, refined):
+    table = pd.read_csv(refined.folder / "refinement.csv")
+    assert (table["error_after"] < table["error_before"]).all(), "of runs left out: what is learned is not by heart"
+    assert refined.runs == table["runs"].iloc[-1] + 1, "the refinement's runs, and one with the estimate"
+    ensemble = load_ensemble(refined.folder / "refinement")
+    assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1
+    snapshot = json.loads((refined.folder / "params_snapshot.json").read_text())
+    estimate = dict(zip(snapshot["names"], snapshot["optimized"], strict=True))
+    written = (refined.folder / "visit_parameters.txt").read_text().splitlines()
+    assert float(written[12].split()[0]) == pytest.approx(estimate["tree_lue"], rel=1e-5)
+
+
+def test_refinement_that_is_taken_up_again_repeats_no_run(own_visit, refined):
+    first, before = pd.read_csv(refined.folder / "refinement.csv"), runs_of(own_visit)
+    made = invert(own_visit, refined.folder, *refined.arguments)
+    assert made.returncode == 0, made.stderr
+    assert runs_of(own_visit) - before == 1, "only the run with the estimate, of --verify"
+    pd.testing.assert_frame_equal(pd.read_csv(refined.folder / "refinement.csv"), first)
+    other = invert(own_visit, refined.folder, "--refine", 20)
+    assert other.returncode == 2 and "holds simulator runs with another model than now" in other.stderr
+
+
+def test_refined_emulator_is_nearer_to_the_process_model_at_the_estimate(own_visit, refined, tmp_path):
+    made = invert(own_visit, tmp_path, "--verify", *own_visit.command)
+    assert made.returncode == 0, made.stderr
+    rmse = []
+    for folder in (tmp_path, refined.folder):
+        nep = pd.read_csv(folder / "nep_comparison.csv")
+        rmse.append(np.sqrt(np.mean((nep["optimized"] - nep["simulator"]) ** 2)))
+    assert rmse[1] < 0.5 * rmse[0], rmse
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--refine", 3], "--refine is 3; it must be 0 (off) or 10 or more"),
+        (["--refine", 20, "--unconstrained"], "--refine draws from the posterior, which --unconstrained leaves out"),
+        (["--command-template", "./visit {parameters}"], "is what --refine and --verify run; give one of these too"),
+        (["--refine", 20, "--command-template", "./visit {parameters}"], "needs --parameter-template"),
+        (["--verify", "--weather", "absent.csv"], "absent.csv"),
+    ],
+)
+def test_bad_requests_are_refused_before_the_inversion(own_visit, tmp_path, capsys, arguments, message):
+    assert call(test_inversion.main, *own_visit.flags, "--result-dir", tmp_path, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
