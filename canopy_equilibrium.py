@@ -180,15 +180,23 @@ def _lloyd_taylor(temperature: torch.Tensor) -> torch.Tensor:
 
 
 def _wood(p: Parameters, surplus, foliage_share) -> tuple[torch.Tensor, ...]:
-    """Stem and root (Mg C ha-1) that a mean surplus sustains, and their upkeep at 15 deg C (Mg C ha-1 day-1)."""
+    """Stem and root (Mg C ha-1) that a mean surplus sustains, and their upkeep at 15 deg C (Mg C ha-1 day-1).
+
+    p needs _wood_shares().
+    """
     wood = (1 - foliage_share) * surplus
-    stem = ((1 - p["rgc"]) * p["alloc_abg"] * wood / p["lc0"]).clamp(min=1e-3)
-    root = ((1 - p["rgr"]) * (1 - p["alloc_abg"]) * wood / p["lr0"]).clamp(min=1e-3)
+    stem = (p["to_stem"] * wood / p["lc0"]).clamp(min=1e-3)
+    root = (p["to_root"] * wood / p["lr0"]).clamp(min=1e-3)
     sapwood = torch.minimum(stem ** (1 - 0.33334 * stem / (p["f_sz_s"] + stem)), stem)
     fine = torch.minimum(root ** (1 - 0.33334 * root / (p["f_sz_r"] + root)), root)
     stem_upkeep = (p["rmc_s"] * sapwood + p["rmc_h"] * (stem - sapwood)) / 1000
     root_upkeep = (p["rmr_s"] * fine + p["rmr_h"] * (root - fine)) / 1000
     return stem, root, stem_upkeep, root_upkeep
+
+
+def _wood_shares(p: Parameters) -> Parameters:
+    """Shares of the wood's surplus that become stem and root; once, as _wood() runs hundreds of times."""
+    return {"to_stem": (1 - p["rgc"]) * p["alloc_abg"], "to_root": (1 - p["rgr"]) * (1 - p["alloc_abg"])}
 
 
 def layer_parameters(parameters: Parameters, layer: str) -> Parameters:
@@ -215,9 +223,10 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
     # Newton's steps converge; the slope is a difference quotient and needs no gradient of its own.
     y = 0.5 * gpp
     for _ in range(6):
+        here = excess(y)
         with torch.no_grad():
-            slope = ((excess(y * 1.01) - excess(y)) / (0.01 * y)).clamp(max=-0.5)
-        y = torch.maximum(y - excess(y) / slope, 0.02 * gpp)
+            slope = ((excess(y * 1.01) - here) / (0.01 * y)).clamp(max=-0.5)
+        y = torch.maximum(y - here / slope, 0.02 * gpp)
     return y, share(y)
 
 
@@ -285,6 +294,7 @@ def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str,
     litter = dict.fromkeys(LITTER, 0.0)
     for layer in LAYERS:
         p = layer_parameters(parameters, layer)
+        p |= _wood_shares(p)
         light = days.light * shade
         saturated, yield_ = _leaf(p, days, _water(days)[1])
         warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
