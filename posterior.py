@@ -58,8 +58,8 @@ def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: i
     """Gaussian around each distinct place where the starts ended, N(u, (J'J + I)^-1), weighted by its evidence.
 
     Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. With `draws` above 0 the samples are that
-    many randomized minima instead (randomized_likelihood.py): they follow the bends of the posterior, and each of
-    them fits the data as a whole. Samples are clipped to the latent limit.
+    many randomized minima instead (randomized_likelihood.py): they follow the bends of the posterior, and nearly
+    all of them fit the data as a whole. Samples are clipped to the latent limit.
     """
     modes = _distinct_modes(problem, fit)
     log_weight = np.array([np.linalg.slogdet(mode.factor)[1] - mode.cost for mode in modes])

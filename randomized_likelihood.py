@@ -36,8 +36,9 @@ class Mode:
 
 
 def randomized_minima(problem: InversionProblem, mode: Mode, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(draw, size) latent: the minima of perturbed costs around `mode`. Each fits the data as a whole.
+    """(draw, size) latent: the minima of perturbed costs around `mode`; nearly all fit the data as a whole.
 
+    Where a mode is much curved, a tenth may still be on their way after STEPS steps, and intervals come out wider.
     What is left to chance is where the minima of the true model lie, not those of the linear one: its draws have
     their exact mean and, with enough draws, their exact covariance.
     """
