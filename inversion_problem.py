@@ -112,8 +112,11 @@ class InversionProblem:
         """u (batch, size) -> (batch, entry) predicted observations, Mg C ha-1 day-1, differentiable."""
         self.evaluations += len(u)
         free = len(self.latent.free)
-        fluxes = self.forward(self.latent.physical(u[:, :free]))
-        return self._entries(fluxes) + self._offset_entries(u[:, free:])
+        return self.entries(self.forward(self.latent.physical(u[:, :free])), u)
+
+    def entries(self, fluxes: list[torch.Tensor], u: torch.Tensor) -> torch.Tensor:
+        """Fluxes (batch, day, 4) of each stretch -> (batch, entry) as observed, with the offsets of u (batch, size)."""
+        return self._entries(fluxes) + self._offset_entries(u[:, len(self.latent.free) :])
 
     def _entries(self, fluxes: list[torch.Tensor]) -> torch.Tensor:
         observations, columns = self.observations, []

@@ -224,8 +224,7 @@ def one_case(
             inverter, lambda values: simulate_vectors(values, result.names, weather, site, jobs=1), weather,
             case["observed"].context, case["order"],
         )  # fmt: skip
-        result, _ = refinement.run(result, [case["observed"]], refine)
-        inverter = refinement.corrected_inverter()[0]
+        result, inverter, _ = refinement.run(result, [case["observed"]], refine)
     return {"case": case["case"], "start": case["start"], **compare(inverter, result, case, truth)}
 
 

@@ -25,6 +25,7 @@ from weather import Weather, read_weather
 
 # Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
 SAME_WEATHER = 1e-3
+OUTLIER = 3.0  # emulator's error at the estimate over its usual size from which a fit exploits it
 
 
 def driving_weather(
@@ -151,6 +152,12 @@ def verify_estimate(
             f"over {len(series)} days"
         )
     }
+    emulator_sd = result.error_model.shares()[judged.target]["emulator_sd"] if result.problem.is_likelihood else 0.0
+    if 0 < OUTLIER * emulator_sd < apart["rmse"]:
+        warn(
+            f"the emulator errs by {apart['rmse']:.5f} {FLUX_UNIT} at the estimate, {apart['rmse'] / emulator_sd:.0f} "
+            "times what the error model takes it for: the fit owes something to that error; --refine 50 looks further"
+        )
     if judged.valid.any():
         against = scores(judged.observed[judged.valid], series[judged.valid])
         lines[f"simulator against the data, {label}"] = (

@@ -136,7 +136,7 @@ def simulator(bench: "Bench", arguments) -> str:
         bench.weather, stretch.context, order,
     )  # fmt: skip
     begin = time.perf_counter()
-    refined, rounds = refinement.run(plain, [stretch], 50)
+    refined, _, rounds = refinement.run(plain, [stretch], 50)
     refine_seconds = time.perf_counter() - begin
 
     forward = SimulatorForward(bench, [stretch])

@@ -48,16 +48,12 @@ class Row:
 
 
 ALL_FLUXES = "nep gpp er"
-# In order of importance: a plan that is stopped half-way leaves the most useful half.
+SPANS = (30, 365, 1826)
 PLAN = (
-    Row("large", 30, 0.005), Row("large", 365, 0.005), Row("large", 30, 0.015), Row("large", 365, 0.015),
-    Row("large", 1826, 0.005), Row("small", 30, 0.005), Row("small", 365, 0.005),
-    Row("large", 30, 0.005, ALL_FLUXES), Row("large", 365, 0.005, ALL_FLUXES),
-    Row("large", 30, 0.005, refine=50), Row("large", 365, 0.005, refine=50),
-    Row("small", 30, 0.015), Row("small", 365, 0.015), Row("small", 1826, 0.005), Row("large", 1826, 0.015),
-    Row("small", 1826, 0.015), Row("large", 1826, 0.005, ALL_FLUXES),
-    Row("large", 1826, 0.005, refine=50),
-)  # fmt: skip
+    *(Row(emulator, span, noise) for emulator in ("large", "small") for noise in (0.005, 0.015) for span in SPANS),
+    *(Row("large", span, 0.005, refine=50) for span in SPANS),
+    *(Row("large", span, 0.005, ALL_FLUXES) for span in SPANS),
+)
 
 
 def main() -> int:

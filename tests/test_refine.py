@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from inverse_estimator import StaticParameterInverter
 from inversion_data import stretch_from_arrays
 from parameters import catalogue
 from refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
-from simulator_check import ProcessModel
+from simulator_check import ProcessModel, verify_estimate
 from visit_files import load_ensemble
 
 DAYS = 420
@@ -42,17 +43,31 @@ def test_correction_is_the_newest_mean_and_the_scatter_of_all_rounds():
     assert 0.95 < ratio < 1.05, "leave-one-out errors must tell the size of the error at new points"
 
 
-def test_refinement_finds_the_answer_of_the_simulator_where_the_emulator_is_biased():
-    """The emulator errs so that the estimate is posterior standard deviations away; refinement removes that."""
+NOISE = 0.003
+
+
+class Days:
+    """Weather of the linear emulator's features."""
+
+    def __init__(self, values, dates) -> None:
+        self.values, self.dates = values, dates
+
+    def __len__(self) -> int:
+        return len(self.dates)
+
+
+@pytest.fixture
+def biased():
+    """An emulator that errs so that its estimate (`raw`) is posterior standard deviations away from that of the
+    simulator itself (`gold`), and a refinement that has not begun.
+    """
     emulator, simulator = LinearEmulator(), LinearEmulator()
     with torch.no_grad():
         emulator.mixing += 0.3 * torch.randn(emulator.mixing.shape, generator=torch.Generator().manual_seed(1))
     weather = np.random.default_rng(2).standard_normal((DAYS, FEATURES))
     truth = static.mean + static.scale * np.array([0.8, -0.7, 0.5])
-    noise = 0.003
-    observed = np.zeros((100, 4))
-    observed += emulate(simulator, truth[None], weather)[0, :100]
-    observed += noise * np.random.default_rng(3).standard_normal(observed.shape)
+    observed = emulate(simulator, truth[None], weather)[0, :100].astype(float)
+    observed += NOISE * np.random.default_rng(3).standard_normal(observed.shape)
     stretch = stretch_from_arrays(
         weather[:CONTEXT], weather[CONTEXT : CONTEXT + 100], observed, np.ones(100), start=DATES[CONTEXT]
     )
@@ -61,38 +76,64 @@ def test_refinement_finds_the_answer_of_the_simulator_where_the_emulator_is_bias
     sample = EmulatorErrorSample(error, DATES[CONTEXT:])
     config = {
         "bounds_file": "emulator", "starts": 2,
-        "error_model": {"observation_sd": noise, "discrepancy": False},
+        "error_model": {"observation_sd": NOISE, "discrepancy": False},
     }  # fmt: skip
 
     def inverter(model, errors):
         return StaticParameterInverter(model, static, dynamic, config, "cpu", PARAMETERS, space=SPACE, errors=errors)
 
-    gold = inverter(simulator, None).invert_stretches(static.mean, [stretch])
-    raw = inverter(emulator, sample).invert_stretches(static.mean, [stretch])
-
     def simulate(values):
         fluxes = emulate(simulator, values, weather)
         return np.concatenate([np.zeros((len(values), CONTEXT, 4)), fluxes], axis=1)
 
-    source = SimpleNamespace(values=weather, dates=DATES, __len__=lambda: DAYS)
-    refinement = Refinement(inverter(emulator, sample), simulate, _Weather(source), CONTEXT, list(range(FEATURES)))
-    refined, table = refinement.run(raw, [stretch], 20)
+    gold = inverter(simulator, None).invert_stretches(static.mean, [stretch])
+    raw = inverter(emulator, sample).invert_stretches(static.mean, [stretch])
+    refinement = Refinement(inverter(emulator, sample), simulate, Days(weather, DATES), CONTEXT, list(range(FEATURES)))
     sd = gold.posterior.latent.std(axis=0)
-    assert np.abs((raw.fit.u - gold.fit.u) / sd).max() > 1.0, (
-        "the raw emulator must be wrong for this test to mean something"
-    )
-    assert np.abs(refined.fit.u - gold.fit.u).max() < 0.1  # of a prior sd, the issue's number
-    assert np.abs((refined.fit.u - gold.fit.u) / sd).max() < 0.5
-    assert table["error_after"].iloc[-1] < 0.2 * noise
-    np.testing.assert_allclose(refined.posterior.latent.std(axis=0), sd, rtol=0.25)
+    assert np.abs((raw.fit.u - gold.fit.u) / sd).max() > 1.0, "the raw emulator must be wrong"
+    return SimpleNamespace(gold=gold, raw=raw, sd=sd, refinement=refinement, stretches=[stretch])
 
 
-class _Weather:
-    def __init__(self, source) -> None:
-        self.values, self.dates = source.values, source.dates
+def test_refinement_finds_the_answer_of_the_simulator_where_the_emulator_is_biased(biased):
+    refined, _, table = biased.refinement.run(biased.raw, biased.stretches, 20)
+    apart = np.abs(refined.fit.u - biased.gold.fit.u)
+    assert apart.max() < 0.1  # of a prior sd, the issue's number
+    assert (apart / biased.sd).max() < 0.5
+    assert table["error_after"].iloc[-1] < 0.2 * NOISE and table["error_at_estimate"].iloc[-1] < 0.2 * NOISE
+    np.testing.assert_allclose(refined.posterior.latent.std(axis=0), biased.sd, rtol=0.25)
 
-    def __len__(self) -> int:
-        return len(self.dates)
+
+def test_an_answer_that_exploits_an_error_of_the_emulator_gives_way(biased, capsys):
+    refinement = biased.refinement
+    gold, raw = (refinement.answer(result, refinement.inverter) for result in (biased.gold, biased.raw))
+    errors = [refinement.error_at_estimate(answer, biased.stretches) for answer in (gold, raw)]
+    assert errors[0] < 1e-6 and errors[1] > 0.5 * NOISE, "of the simulator's own answer, and of the emulator's"
+    assert refinement.nearest_to_the_data([gold, raw], biased.stretches) is gold
+    assert "gives way" in capsys.readouterr().err
+    assert refinement.nearest_to_the_data([raw, gold], biased.stretches) is gold
+    assert "kept all the same" in capsys.readouterr().err
+    failed = replace(gold, fluxes=np.full_like(gold.fluxes, np.nan))
+    assert refinement.nearest_to_the_data([failed, raw], biased.stretches) is raw
+
+
+def test_verify_says_when_a_fit_owes_something_to_the_emulator(capsys):
+    dates = np.datetime64("2015-01-01") + np.arange(40)
+    stretch, weather = SimpleNamespace(dates=dates[10:]), SimpleNamespace(dates=dates)
+    model = ProcessModel(weather, lambda values: np.full((1, 40, 4), 0.02), {})
+    result = SimpleNamespace(
+        optimized=np.zeros(2), offsets={}, problem=SimpleNamespace(is_likelihood=True),
+        error_model=SimpleNamespace(shares=lambda: {"nep": {"emulator_sd": 0.001}}),
+    )  # fmt: skip
+    for apart, warned in ((0.002, False), (0.004, True)):
+        flux = np.full(30, 0.02 + apart) + 1e-9 * np.arange(30)
+        judged = SimpleNamespace(target="nep", optimized=flux, observed=flux, valid=np.ones(30, dtype=bool))
+        series, lines = verify_estimate(model, result, [stretch], judged)
+        np.testing.assert_allclose(series, 0.02)
+        assert f"RMSE {apart:.5f}" in lines["simulator with the same parameters, NEP"]
+        assert ("4 times what the error model takes it for" in capsys.readouterr().err) == warned
+    failing = ProcessModel(weather, lambda values: np.full((1, 40, 4), np.nan), {})
+    series, lines = verify_estimate(failing, result, [stretch], judged)
+    assert series is None and "the run failed" in next(iter(lines.values()))
 
 
 def example_posterior(draws):
@@ -130,14 +171,11 @@ def test_few_or_no_runs():
 
 
 def test_a_process_model_that_fails_nearly_always_is_named():
-    def simulate(values):
-        fluxes = np.full((len(values), DAYS, 4), np.nan)
-        fluxes[: FEWEST - 1] = 0
-        return fluxes
-
-    refinement = Refinement(None, simulate, SimpleNamespace(dates=DATES), CONTEXT, list(range(FEATURES)))
+    fluxes = np.full((30, DAYS, 4), np.nan)
+    fluxes[: FEWEST - 1] = 0
+    refinement = Refinement(None, None, SimpleNamespace(dates=DATES), CONTEXT, list(range(FEATURES)))
     with pytest.raises(UserError, match=f"{FEWEST - 1} of 30 simulator runs .* succeeded"):
-        refinement.add(np.zeros((30, 3)))
+        refinement.add(np.zeros((30, 3)), fluxes)
 
 
 # --- kept runs -------------------------------------------------------------------------------------------------------
@@ -261,7 +299,7 @@ def runs_of(own_visit):
 def test_files_of_refine_and_verify_with_the_users_visit(own_visit, refined):
     table = pd.read_csv(refined.folder / "refinement.csv")
     assert (table["error_after"] < table["error_before"]).all(), "of runs left out: what is learned is not by heart"
-    assert refined.runs == table["runs"].iloc[-1] + 1, "the refinement's runs, and one with the estimate"
+    assert refined.runs == table["runs"].iloc[-1] + 2, "and two with the last estimate, of --refine and --verify"
     ensemble = load_ensemble(refined.folder / "refinement")
     assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1
     snapshot = json.loads((refined.folder / "params_snapshot.json").read_text())
