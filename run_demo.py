@@ -67,8 +67,8 @@ def demo_steps(folder: Path, runs: int, preset: str, seed: int) -> list[Step]:
         Step("two-stage judgement: the window's parameters over the whole year",
              ["test_inversion.py", *observed, *year, f"--param-load={results / 'window' / 'params_snapshot.json'}",
               f"--result-dir={results / 'window_judged_over_year'}"]),
-        Step("inversion of the whole year",
-             ["test_inversion.py", *observed, *year, f"--result-dir={results / 'year'}"]),
+        Step("inversion of the whole year, and the process model itself with the estimated parameters",
+             ["test_inversion.py", *observed, *year, "--verify", f"--result-dir={results / 'year'}"]),
         Step("recovery of a known run's parameters",
              ["evaluate_parameter_recovery.py", *here, "--sample-id=0", "--window-index=0", "--prior-mode=mean",
               f"--result-dir={recovery}"]),
@@ -99,6 +99,12 @@ def newest_recovery_table(folder: Path) -> Path:
 def verdict(result: Path) -> str:
     """First line of an inversion_summary.txt: what the fit is worth, in one sentence."""
     return (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()[0]
+
+
+def verified(result: Path) -> str:
+    """What the process model itself makes of the estimated parameters (--verify), from inversion_summary.txt."""
+    lines = (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()
+    return next(line.partition(": ")[2] for line in lines if line.startswith("simulator against the data"))
 
 
 def inside_intervals(result: Path, truth: dict[str, float]) -> tuple[int, int]:
@@ -137,6 +143,7 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
         f"tower      one window, fitted: {verdict(results / 'window')}",
         f"           its parameters over {TEST_YEAR}: {verdict(results / 'window_judged_over_year')}",
         f"           all of {TEST_YEAR}, fitted: {verdict(results / 'year')}",
+        f"           the process model itself with these parameters: {verified(results / 'year')}",
         f"           {inside} of {count} true parameters lie inside their 90 percent intervals",
         f"recovery   30 days of run 0: error / range {recovery['range_error_estimated']:.3f}, prior "
         f"{recovery['range_error_prior']:.3f}; {100 * recovery['coverage_90']:.0f} percent inside their intervals",
