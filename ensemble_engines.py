@@ -226,6 +226,8 @@ def command_engine(arguments: argparse.Namespace, dates: np.ndarray, names: Sequ
     """The user's VISIT of the command line for these days (day,) and parameters, checked before anything runs."""
     if not arguments.parameter_template:
         raise UserError("--command-template needs --parameter-template, VISIT's baseline parameter file; see --help")
+    if "{weather}" in arguments.command_template and not arguments.weather:
+        raise UserError("--command-template has {weather}, but no --weather FILE is given; add it")
     if not arguments.timeout > 0:
         raise UserError(f"--timeout is {arguments.timeout:g} s; it must be above 0")
     inputs = tuple(Path(path).absolute() for path in arguments.command_input)

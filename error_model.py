@@ -20,6 +20,7 @@ from inversion_data import Observations, combine_fluxes
 # Estimating the hyper-parameters costs a Cholesky factor a try; blocks of days up to this many entries are enough.
 ENTRIES_FOR_ESTIMATION = 450
 SCALE_SPREAD = 0.35  # sd of log(emulator error of a run / rms of all), at least
+LEAST_SCALE = 0.5  # on the emulator error: 36 parameters fit a short record that has no noise better than they should
 SCALE_RUNS = 10  # runs needed to measure that
 DISCREPANCY_RATE = 3.0  # exponential prior of the discrepancy's sd over the data's: none unless the data ask for it
 DISCREPANCY_EVIDENCE = 3.0  # gain in log posterior that a discrepancy has to bring: chance alone brings it rarely
@@ -235,7 +236,8 @@ def _most_probable(model: ErrorModel, residual: np.ndarray, jacobian: np.ndarray
         bounds.append((np.log(1e-3 * spread[t]), np.log(3 * spread[t])))
     if emulator is not None:
         x0.append(np.log(first.emulator_scale))
-        bounds.append((model.scale_prior[0] - 1.5, model.scale_prior[0] + 1.5))
+        least = max(model.scale_prior[0] - 1.5, np.log(LEAST_SCALE))
+        bounds.append((least, max(model.scale_prior[0], least) + 1.5))
     if model.estimate_discrepancy:
         x0 += list(np.log(np.maximum(first.discrepancy_sd, 0.1 * spread)))
         bounds += [(np.log(1e-3 * s), np.log(3 * s)) for s in spread]

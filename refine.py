@@ -18,7 +18,7 @@ from command_line import UserError, read_json, warn, write_json, writing
 from emulator import Emulator
 from emulator_covariance import EmulatorErrorSample
 from inverse_estimator import InversionResult, StaticParameterInverter
-from inversion_data import Stretch, combine_fluxes, stretch_from_arrays
+from inversion_data import OBSERVABLE, Stretch, combine_fluxes, stretch_from_arrays
 from inversion_problem import Forward
 from simulator_check import OUTLIER, ProcessModel, on_stretches
 from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
@@ -27,6 +27,7 @@ from weather import Weather
 
 MAX_ROUNDS = 4
 SMALL = 0.2  # emulator error / observation error (sd of the fitted targets) at which refinement stops
+COLUMNS = ("round", "runs", "error_before", "error_after", "error_at_estimate", "observation_sd", "shift")
 SETTINGS = "refinement.json"  # which process model made the runs of a folder
 FEWEST = 10  # runs of a round from which a mean and a scatter can be told
 
@@ -99,11 +100,16 @@ class Refinement:
         the rounds.
         """
         answers = [self.answer(result, self.inverter)]
-        rows = []
+        rows: list[dict] = []
+        typical = True
         for round_number in range(1, rounds + 1):
             previous = answers[-1]
             draws = posterior_draws(previous.result, runs, self.inverter.config.seed + round_number)
-            self.add(draws, np.concatenate([previous.fluxes, self.simulate(draws[1:])]))
+            try:
+                self.add(draws, np.concatenate([previous.fluxes, self.simulate(draws[1:])]))
+            except UserError as error:
+                warn(f"{error}; the answer of round {round_number - 1} stands")
+                break
             corrected, correction = self.corrected_inverter()
             result = corrected.invert_stretches(
                 result.prior,
@@ -126,13 +132,18 @@ class Refinement:
                 f"{row['error_before']:.5f} -> {row['error_after']:.5f} {FLUX_UNIT} (left-out runs), at the estimate "
                 f"{row['error_at_estimate']:.5f}, observation error {row['observation_sd']:.5f}"
             )
-            typical = row["error_at_estimate"] <= OUTLIER * row["error_after"]
+            # NaN: the simulator fails at the estimate, and nothing can be said of the emulator there
+            typical = not row["error_at_estimate"] > OUTLIER * row["error_after"]
             if row["error_after"] < SMALL * row["observation_sd"] and round_number > 1 and typical:
                 break
         else:
             warn(f"refinement stopped after its budget of {rounds} rounds; see refinement.csv")
+        if rows and np.isnan(rows[-1]["error_at_estimate"]):
+            warn("refinement: the process model fails at the estimate; judge the answer with care")
         chosen = answers[-1] if typical else self.nearest_to_the_data(answers, stretches)
-        return chosen.result, chosen.inverter, pd.DataFrame(rows)
+        kept = next(i for i, answer in enumerate(answers) if answer is chosen)
+        table = pd.DataFrame(rows, columns=COLUMNS).assign(kept=[row["round"] == kept for row in rows])
+        return chosen.result, chosen.inverter, table
 
     def answer(self, result: InversionResult, inverter: StaticParameterInverter) -> Answer:
         """An inversion's result together with the simulator's fluxes at its estimate."""
@@ -163,7 +174,7 @@ class Refinement:
                 costs.append(0.5 * white @ white + 0.5 * np.sum((u - problem.prior) ** 2))
             else:
                 costs.append(np.inf)
-        best = int(np.argmin(costs))
+        best = int(np.argmin(costs)) if np.isfinite(costs).any() else len(answers) - 1
         kept = "is kept all the same" if answers[best] is answers[-1] else "gives way"
         warn(
             f"refinement: the emulator errs at the last estimate over {OUTLIER:g} times as much as around it; the "
@@ -201,11 +212,12 @@ class Refinement:
         return CorrectedInverter(self.inverter, correction, sample, first), correction
 
     def observed_rms(self, error: np.ndarray, result: InversionResult, stretches: Sequence[Stretch]) -> float:
-        """Rms of error (run, day, 4) of the first target on the observed days, Mg C ha-1 day-1."""
+        """Rms of error (run, day, 4) of the first target on the days when it is observed, Mg C ha-1 day-1."""
         first = self.weather.dates[self.context]
-        dates = np.concatenate([s.dates[s.mask.any(axis=1)] for s in stretches])
+        target = result.config.targets[0]
+        dates = np.concatenate([s.dates[s.mask[:, OBSERVABLE.index(target)]] for s in stretches])
         index = ((dates - first) / np.timedelta64(1, "D")).astype(int)
-        return float(np.sqrt(np.mean(combine_fluxes(error[:, index], result.config.targets[0]) ** 2)))
+        return float(np.sqrt(np.mean(combine_fluxes(error[:, index], target) ** 2)))
 
 
 class CorrectedInverter(StaticParameterInverter):
@@ -238,9 +250,9 @@ def posterior_draws(result: InversionResult, count: int, seed: int) -> np.ndarra
 
 
 def check_runs(runs: int) -> None:
-    """UserError unless --refine is 0 (off) or enough runs a round."""
-    if runs and runs < FEWEST:
-        raise UserError(f"--refine is {runs}; it must be 0 (off) or {FEWEST} or more simulator runs a round")
+    """UserError unless --refine is 0 (off) or enough runs a round, of which half may fail."""
+    if runs and runs < 2 * FEWEST:
+        raise UserError(f"--refine is {runs}; it must be 0 (off) or {2 * FEWEST} or more simulator runs a round")
 
 
 # --- from the command line -------------------------------------------------------------------------------------------
@@ -254,8 +266,11 @@ def refine_inversion(
     stretches: Sequence[Stretch],
     result: InversionResult,
     directory: Path,
-) -> tuple[StaticParameterInverter, InversionResult]:
-    """--refine `runs` of test_inversion.py: kept in directory/refinement as an ensemble, reused on a restart."""
+) -> tuple[StaticParameterInverter, InversionResult, str]:
+    """--refine `runs` of test_inversion.py: kept in directory/refinement as an ensemble, reused on a restart.
+
+    Returns the inverter, its result and a line for the summary.
+    """
     store = RunStore(directory / "refinement", result.names, model)
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
     context = emulator.configuration.evaluation.context_days
@@ -263,7 +278,11 @@ def refine_inversion(
     result, inverter, table = refinement.run(result, stretches, runs)
     with writing(directory / "refinement.csv") as temporary:
         table.to_csv(temporary, index=False)
-    return inverter, result
+    kept = table["round"][table["kept"]].max() if table["kept"].any() else 0
+    return inverter, result, (
+        f"{len(table)} rounds, {refinement.runs} runs of the process model; the answer is that of round {kept}"
+        f"{'' if kept else ' (before refinement)'}"
+    )  # fmt: skip
 
 
 class RunStore:
@@ -302,10 +321,9 @@ class RunStore:
             else:
                 missing.append(i)
         if missing:
-            made = self.model.run(parameters[missing])
-            for i, flux in zip(missing, made, strict=True):
+            for i, flux in self.model.runs(parameters[missing]):
                 if np.isfinite(flux).all():
-                    fluxes[i] = self._keep(parameters[i], flux)
+                    fluxes[missing[i]] = self._keep(parameters[missing[i]], flux)
         return fluxes
 
     def _keep(self, vector: np.ndarray, flux: np.ndarray) -> np.ndarray:

@@ -104,7 +104,7 @@ def verdict(result: Path) -> str:
 def verified(result: Path) -> str:
     """What the process model itself makes of the estimated parameters (--verify), from inversion_summary.txt."""
     lines = (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()
-    return next(line.partition(": ")[2] for line in lines if line.startswith("simulator against the data"))
+    return next((x.partition(": ")[2] for x in lines if x.startswith("simulator against the data")), "the run failed")
 
 
 def inside_intervals(result: Path, truth: dict[str, float]) -> tuple[int, int]:

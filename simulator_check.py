@@ -2,13 +2,13 @@
 
 import argparse
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from command_line import UserError, warn
+from command_line import UserError, existing_file, warn
 from emulator import Emulator
 from ensemble_engines import command_engine, weather_hash
 from fit_judgement import scores
@@ -20,7 +20,7 @@ from parameters import catalogue
 from sites import DEFAULT_SITE, Site, load_site
 from units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from visit_files import load_ensemble
-from visit_parameter_file import read_slots, write_parameter_file
+from visit_parameter_file import fill_template, read_slots, write_parameter_file
 from weather import Weather, read_weather
 
 # Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
@@ -83,45 +83,95 @@ def simulate_vectors(
 class ProcessModel:
     """What the emulator stands for, ready to run at any parameters: the built-in one, or the user's VISIT.
 
-    run: (run, parameter) physical -> (run, day of `weather`, 4) Mg C ha-1 day-1, NaN where a run failed. identity:
-    what decides the result beside the parameters, for those who keep runs.
+    runs: (run, parameter) physical -> (index, fluxes (day of `weather`, 4) Mg C ha-1 day-1) of each run as it ends;
+    failed ones are warned of and left out. identity: what decides the result beside the parameters, for those who
+    keep runs.
     """
 
     weather: Weather
-    run: Callable[[np.ndarray], np.ndarray]
+    runs: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]
     identity: dict[str, str]
+
+    def run(self, values: np.ndarray) -> np.ndarray:
+        """(run, parameter) physical -> (run, day, 4) Mg C ha-1 day-1, NaN where a run failed."""
+        fluxes = np.full((len(values), len(self.weather.dates), len(TARGETS)), np.nan)
+        for i, flux in self.runs(values):
+            fluxes[i] = flux
+        return fluxes
 
 
 def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: Sequence[Stretch]) -> ProcessModel:
     """The process model of the command line (--command-template: the user's VISIT), checked before anything runs."""
     site, names = load_site(arguments.site or DEFAULT_SITE), emulator.parameter_names
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
-    if not arguments.command_template:
-        unknown = [name for name in names if name not in catalogue()]
-        if unknown:
-            raise UserError(
-                f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
-                "give your own VISIT with --command-template"
-            )
-        identity = {"model": "built-in process model", "site": str(site), "weather": weather_hash(weather)}
-        return ProcessModel(weather, lambda values: simulate_vectors(values, names, weather, site), identity)
-    engine = command_engine(arguments, weather.dates, names)
-    baseline = hashlib.sha256(engine.parameter_template.read_bytes()).hexdigest()
-    identity = {"model": engine.template, "parameter file": baseline, "weather": weather_hash(weather)}
+    slots = read_slots(arguments.slots)
+    if arguments.parameter_template:
+        template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file")
+        fill_template(template, {name: slots[name].baseline for name in names if name in slots}, slots)
+    if arguments.command_template:
+        return _users_visit(arguments, emulator, site, weather)
+    if arguments.command_input or arguments.columns:
+        raise UserError("--command-input and --columns belong to --command-template, your VISIT's command; give it too")
+    unknown = [name for name in names if name not in catalogue()]
+    if unknown:
+        raise UserError(
+            f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
+            "give your own VISIT with --command-template"
+        )
 
-    def run(values: np.ndarray) -> np.ndarray:
-        """(run, parameter) physical -> (run, day, 4) Mg C ha-1 day-1."""
+    def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """All in one call, one by one where one of them is not legal: the others must not suffer."""
+        try:
+            yield from enumerate(simulate_vectors(values, names, weather, site))
+        except UserError as error:
+            if len(values) == 1:
+                warn(f"a run of the process model failed: {error}")
+                return
+            for i, value in enumerate(values):
+                yield from ((i, flux) for _, flux in runs(value[None]))
+
+    constants = {f.name: getattr(site, f.name) for f in fields(site) if f.name not in ("path", "period", "weather")}
+    return ProcessModel(
+        weather, runs, {"model": "built-in process model", "site": str(constants), "weather": weather_hash(weather)}
+    )
+
+
+def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, weather: Weather) -> ProcessModel:
+    """The user's VISIT over the days of the ensemble; it must see the weather that the emulator sees."""
+    own = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
+    different = int((own.values != weather.values).any(axis=1).sum())
+    if different:
+        raise UserError(
+            f"the windows' weather is not that of {own.source} on {different} days, which your VISIT would see: build "
+            "the windows from the same weather, or give theirs with --weather"
+        )
+    if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
+        dates = load_ensemble(arguments.data_dir, emulator.configuration.data.column_order).dates
+        weather = own.between(dates[0], dates[-1])
+    names = emulator.parameter_names
+    engine = command_engine(arguments, weather.dates, names)
+
+    def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Run by run, as they end."""
         from run_perturbations import run_all  # compiled code: loaded only where it is needed
 
-        fluxes = np.full((len(values), len(weather.dates), len(TARGETS)), np.nan)
         for outcome in run_all(engine, list(range(len(values))), tuple(names), values, arguments.jobs or 2):
             if outcome.fluxes is None:
-                warn(f"run {outcome.sample_id} of --command-template failed: {outcome.message}")
+                warn(f"a run of --command-template failed: {outcome.message}")
             else:
-                fluxes[outcome.sample_id] = outcome.fluxes
-        return fluxes
+                yield outcome.sample_id, outcome.fluxes
 
-    return ProcessModel(weather, run, identity)
+    def content(path: Path) -> str:
+        """SHA-256 of a file's bytes; the name alone of a folder."""
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+    identity = {
+        "model": engine.template, "parameter file": content(engine.parameter_template),
+        "slots": str({name: engine.slots[name].slot for name in names if name in engine.slots}),
+        "files": f"{engine.parameter_name} {engine.output_pattern} {engine.columns}",
+        "inputs": str({str(path): content(path) for path in engine.inputs}), "weather": weather_hash(weather),
+    }  # fmt: skip
+    return ProcessModel(weather, runs, identity)
 
 
 def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
@@ -152,11 +202,13 @@ def verify_estimate(
             f"over {len(series)} days"
         )
     }
-    emulator_sd = result.error_model.shares()[judged.target]["emulator_sd"] if result.problem.is_likelihood else 0.0
+    shares = result.error_model.shares() if result.problem.is_likelihood else {}
+    emulator_sd = shares.get(judged.target, {}).get("emulator_sd", 0.0)  # none for a flux that was not fitted
     if 0 < OUTLIER * emulator_sd < apart["rmse"]:
         warn(
             f"the emulator errs by {apart['rmse']:.5f} {FLUX_UNIT} at the estimate, {apart['rmse'] / emulator_sd:.0f} "
-            "times what the error model takes it for: the fit owes something to that error; --refine 50 looks further"
+            "times what the error model takes it for: the fit owes something to that error. --refine 50 runs the "
+            "process model there and looks further; after that: more training runs, or fewer --free parameters"
         )
     if judged.valid.any():
         against = scores(judged.observed[judged.valid], series[judged.valid])

@@ -43,6 +43,8 @@ def main() -> int:
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
     )  # fmt: skip
+    if arguments.refine and config.lambda_prior is not None:
+        raise UserError(f"{arguments.config}: --refine draws from the posterior; it needs lambda_prior: null")
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     case = load_case(arguments, emulator)
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
@@ -62,10 +64,14 @@ def main() -> int:
             conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix)
         result = inverter.invert_stretches(prior, case.fitted, arguments.unconstrained, free, fix)
         if arguments.refine:
-            inverter, result = refine_inversion(
+            inverter, result, refined = refine_inversion(
                 model, arguments.refine, emulator, inverter, case.fitted, result, results
             )
         facts = facts_of(arguments, case, prior_source)
+        if model is not None:
+            facts["process model"] = model.identity["model"]
+        if arguments.refine:
+            facts["refinement"] = refined
         report_inversion(case, inverter, result, conflict, results, facts, emulator, arguments, model)
     print(f"done in {time.perf_counter() - begin:.1f} s")
     return 0

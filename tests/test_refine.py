@@ -116,10 +116,49 @@ def test_an_answer_that_exploits_an_error_of_the_emulator_gives_way(biased, caps
     assert refinement.nearest_to_the_data([failed, raw], biased.stretches) is raw
 
 
+def test_a_refinement_returns_the_answer_that_fits_and_its_inverter(biased, monkeypatch):
+    """Were the last estimate to exploit an error, the best one on the simulator is returned, with its own inverter."""
+    monkeypatch.setattr(Refinement, "error_at_estimate", lambda *_: 1.0)
+    monkeypatch.setattr(Refinement, "nearest_to_the_data", lambda self, answers, stretches: answers[1])
+    result, inverter, table = biased.refinement.run(biased.raw, biased.stretches, 20)
+    assert len(table) == 4 and table["kept"].tolist() == [True, False, False, False]
+    first = local_correction(biased.refinement.errors[:1]).bias
+    assert torch.equal(inverter.correction.bias, first) and inverter.correction is result.problem.forward.correction
+
+
+def test_a_simulator_that_fails_at_estimates_is_no_error_of_the_emulator(biased, capsys):
+    simulate = biased.refinement.simulate
+    biased.refinement.simulate = lambda values: simulate(values) * (np.nan if len(values) == 1 else 1.0)
+    result, _, table = biased.refinement.run(biased.raw, biased.stretches, 20)
+    assert np.abs(result.fit.u - biased.gold.fit.u).max() < 0.1 and table["kept"].iloc[-1]
+    errors = capsys.readouterr().err
+    assert "fails at the estimate" in errors and "emulator errs" not in errors
+
+
+def test_too_few_runs_leave_the_answer_before(biased, capsys):
+    biased.refinement.simulate = lambda values: np.full((len(values), DAYS, 4), np.nan)
+    result, inverter, table = biased.refinement.run(biased.raw, biased.stretches, 20)
+    assert result is biased.raw and inverter is biased.refinement.inverter and table.empty
+    assert "0 of 20 simulator runs" in capsys.readouterr().err
+
+
+def test_a_weather_that_is_not_given_is_not_handed_to_the_users_visit(own_visit, tmp_path, capsys):
+    command = ["--command-template", f"{own_visit.folder}/visit {{parameters}} {{weather}}", *own_visit.command[2:]]
+    assert call(test_inversion.main, *own_visit.flags, "--result-dir", tmp_path, "--verify", *command) == 2
+    assert "no --weather FILE is given" in capsys.readouterr().err
+
+
+def test_verify_of_a_flux_that_was_not_fitted(own_visit, tmp_path):
+    """NEP of an ensemble run is always known, and judged first."""
+    made = invert(own_visit, tmp_path, "--targets", "gpp", "--verify", *own_visit.command)
+    assert made.returncode == 0, made.stderr
+    assert "simulator with the same parameters, NEP" in (tmp_path / "inversion_summary.txt").read_text()
+
+
 def test_verify_says_when_a_fit_owes_something_to_the_emulator(capsys):
     dates = np.datetime64("2015-01-01") + np.arange(40)
     stretch, weather = SimpleNamespace(dates=dates[10:]), SimpleNamespace(dates=dates)
-    model = ProcessModel(weather, lambda values: np.full((1, 40, 4), 0.02), {})
+    model = ProcessModel(weather, lambda values: iter([(0, np.full((40, 4), 0.02))]), {})
     result = SimpleNamespace(
         optimized=np.zeros(2), offsets={}, problem=SimpleNamespace(is_likelihood=True),
         error_model=SimpleNamespace(shares=lambda: {"nep": {"emulator_sd": 0.001}}),
@@ -131,7 +170,7 @@ def test_verify_says_when_a_fit_owes_something_to_the_emulator(capsys):
         np.testing.assert_allclose(series, 0.02)
         assert f"RMSE {apart:.5f}" in lines["simulator with the same parameters, NEP"]
         assert ("4 times what the error model takes it for" in capsys.readouterr().err) == warned
-    failing = ProcessModel(weather, lambda values: np.full((1, 40, 4), np.nan), {})
+    failing = ProcessModel(weather, lambda values: iter([]), {})
     series, lines = verify_estimate(failing, result, [stretch], judged)
     assert series is None and "the run failed" in next(iter(lines.values()))
 
@@ -163,8 +202,8 @@ def test_more_runs_than_draws_come_from_the_gaussian_within_the_bounds():
 
 def test_few_or_no_runs():
     check_runs(0)
-    check_runs(FEWEST)
-    with pytest.raises(UserError, match="--refine is 3; it must be 0 .off. or 10 or more"):
+    check_runs(2 * FEWEST)
+    with pytest.raises(UserError, match="--refine is 3; it must be 0 .off. or 20 or more"):
         check_runs(3)
     with pytest.raises(UserError, match="--refine is -1"):
         check_runs(-1)
@@ -188,15 +227,18 @@ def kept(tmp_path):
     possible = np.tile([300, 300, 300, 300, 200, 50, 1e-4, 0.018, 1.5, 400.0], (40, 1))
     weather, calls = SimpleNamespace(dates=dates, values=possible), []
 
-    def run(values):
+    def runs(values):
         calls.append(len(values))
-        flux = 0.01 * np.ones((len(values), 40, 4)) * np.array([4.0, 3.0, 1.0, 2.0])
-        flux[values[:, 0] > 25] = np.nan
-        return flux
+        for i, value in enumerate(values):
+            if value[0] > 25:
+                continue
+            if value[0] < 10:
+                raise KeyboardInterrupt
+            yield i, 0.01 * np.ones((40, 4)) * np.array([4.0, 3.0, 1.0, 2.0])
 
     return SimpleNamespace(
         directory=tmp_path / "refinement", names=("tree_pmax", "tree_lue"), calls=calls,
-        vectors=np.array([[20.0, 0.05], [28.0, 0.06]]), model=ProcessModel(weather, run, {"model": "a"}),
+        vectors=np.array([[20.0, 0.05], [28.0, 0.06]]), model=ProcessModel(weather, runs, {"model": "a"}),
     )  # fmt: skip
 
 
@@ -210,12 +252,19 @@ def test_runs_are_kept_and_reused(kept):
     assert ensemble.parameter_names == kept.names and ensemble.fluxes.shape == (1, 40, 4)
 
 
+def test_an_interrupted_round_keeps_the_runs_that_had_ended(kept):
+    with pytest.raises(KeyboardInterrupt):
+        RunStore(kept.directory, kept.names, kept.model).simulate(np.array([[20.0, 0.05], [5.0, 0.05]]))
+    RunStore(kept.directory, kept.names, kept.model).simulate(np.array([[20.0, 0.05], [21.0, 0.05]]))
+    assert kept.calls == [2, 1]
+
+
 def test_runs_of_another_process_model_are_not_reused(kept):
     RunStore(kept.directory, kept.names, kept.model).simulate(kept.vectors)
     with pytest.raises(UserError, match="holds simulator runs with another parameters than now"):
         RunStore(kept.directory, ("tree_pmax",), kept.model)
     with pytest.raises(UserError, match="refinement: holds simulator runs with another model than now; remove"):
-        RunStore(kept.directory, kept.names, ProcessModel(kept.model.weather, kept.model.run, {"model": "b"}))
+        RunStore(kept.directory, kept.names, ProcessModel(kept.model.weather, kept.model.runs, {"model": "b"}))
     (kept.directory / "refinement.json").unlink()
     with pytest.raises(UserError, match="refinement.json"):
         RunStore(kept.directory, kept.names, kept.model)
@@ -300,6 +349,10 @@ def test_files_of_refine_and_verify_with_the_users_visit(own_visit, refined):
     table = pd.read_csv(refined.folder / "refinement.csv")
     assert (table["error_after"] < table["error_before"]).all(), "of runs left out: what is learned is not by heart"
     assert refined.runs == table["runs"].iloc[-1] + 2, "and two with the last estimate, of --refine and --verify"
+    assert (
+        f"the answer is that of round {table['round'][table['kept']].max()}"
+        in (refined.folder / "inversion_summary.txt").read_text()
+    )
     ensemble = load_ensemble(refined.folder / "refinement")
     assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1
     snapshot = json.loads((refined.folder / "params_snapshot.json").read_text())
@@ -331,11 +384,13 @@ def test_refined_emulator_is_nearer_to_the_process_model_at_the_estimate(own_vis
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--refine", 3], "--refine is 3; it must be 0 (off) or 10 or more"),
+        (["--refine", 3], "--refine is 3; it must be 0 (off) or 20 or more"),
         (["--refine", 20, "--unconstrained"], "--refine draws from the posterior, which --unconstrained leaves out"),
         (["--command-template", "./visit {parameters}"], "is what --refine and --verify run; give one of these too"),
         (["--refine", 20, "--command-template", "./visit {parameters}"], "needs --parameter-template"),
         (["--verify", "--weather", "absent.csv"], "absent.csv"),
+        (["--verify", "--parameter-template", "absent.par"], "absent.par"),
+        (["--verify", "--columns", "a", "b"], "belong to --command-template"),
     ],
 )
 def test_bad_requests_are_refused_before_the_inversion(own_visit, tmp_path, capsys, arguments, message):
