@@ -221,7 +221,7 @@ def coverage_figure(studies: dict[Row, dict]) -> Figure:
 
 def skill_figure(studies: dict[Row, dict]) -> Figure:
     """Posterior over prior sd of the best informed parameters by study."""
-    plain = {row: item for row, item in studies.items() if not row.refine}
+    plain = {row: item for row, item in studies.items() if not row.refine} or studies
     first = next(iter(plain.values()))["parameters"]
     best = {n: min(item["parameters"][n]["sd_ratio"] for item in plain.values()) for n in first}
     names = sorted(best, key=best.get)[:12]
