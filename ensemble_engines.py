@@ -304,5 +304,3 @@ def prepare_worker(parent: int) -> None:
 def as_columns(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
     """name -> (run,) from values (run, parameter)."""
     return {name: values[:, i] for i, name in enumerate(names)}
-
-

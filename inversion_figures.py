@@ -35,11 +35,13 @@ def nep_comparison(
     verdict: str,
     target: str = "nep",
     simulator: np.ndarray | None = None,
+    observed_band: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
     """Daily series, running mean, scatter and residuals of one flux.
 
     dates, observed, prior, optimized, simulator: (day,); valid: (day,) bool, observed; fitted: (day,) bool, used in
-    the fit (the rest is held out); band: 5 and 95 percent of the posterior-predictive flux, (day,) each.
+    the fit (the rest is held out); band: 5 and 95 percent of the true flux given the data, (day,) each; observed_band:
+    the same with observation error, where 90 percent of the observations are expected.
     """
     order = np.argsort(dates, kind="stable")
     dates, observed, valid, fitted, prior, optimized = (
@@ -51,10 +53,12 @@ def nep_comparison(
     _title(figure, verdict, 150)
 
     ax = axes["daily"]
-    if band is not None:
-        x, low = _with_gaps(dates, band[0][order])
-        ax.fill_between(x, low, _with_gaps(dates, band[1][order])[1], color=OPTIMIZED, alpha=0.2, lw=0,
-                        label=f"90 % posterior-predictive {label}")  # fmt: skip
+    bands = (observed_band, 0.15, "90 % of observations"), (band, 0.4, f"90 % of the true {label}")
+    for limits, alpha, name in bands:
+        if limits is not None:
+            x, low = _with_gaps(dates, limits[0][order])
+            high = _with_gaps(dates, limits[1][order])[1]
+            ax.fill_between(x, low, high, color=OPTIMIZED, alpha=alpha, lw=0, label=name)
     ax.plot(dates[valid & fitted], observed[valid & fitted], ".", color=OBSERVED, ms=4, label="observed (fitted)")
     if (valid & ~fitted).any():
         ax.plot(dates[valid & ~fitted], observed[valid & ~fitted], "+", color="k", ms=4, label="observed (held out)")
@@ -65,7 +69,7 @@ def nep_comparison(
             *_with_gaps(dates, simulator[order]), color=SIMULATOR, lw=1, ls="--", label="simulator, same parameters"
         )
     ax.set_ylabel(f"{label} ({FLUX_UNIT})")
-    ax.legend(ncols=6, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.13), frameon=False)
+    ax.legend(ncols=7, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.13), frameon=False)
 
     ax, days = axes["mean"], 15 if len(dates) > 60 else 5
     smooth = {"observed": (np.where(valid, observed, np.nan), OBSERVED), "prior": (prior, PRIOR),

@@ -25,6 +25,7 @@ from inversion_report import (
     save_snapshot,
     series_table,
     summary_text,
+    with_observation_error,
     write_csv,
 )  # fmt: skip
 from posterior import identifiability, predict_days, predictive_samples, save_arviz, save_posterior
@@ -91,7 +92,7 @@ def report_inversion(
     if conflict is not None:
         write_csv(directory / "prior_conflict.csv", conflict.table)
     if posterior is not None:
-        write_posterior(directory, result, main_item, draws[main_item.target])
+        write_posterior(directory, result, main_item, draws[main_item.target], share.get("observation_sd"))
     if not arguments.no_plots:
         ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
         figure = loss_history(result.history, ylabel, f"{result.config.method}: {endings(result)}")
@@ -140,13 +141,19 @@ def metadata_of(case: Case, result: InversionResult, sentence: str, arguments) -
     }  # fmt: skip
 
 
-def write_posterior(directory: Path, result: InversionResult, judged: Judged, draws: np.ndarray) -> None:
-    """posterior_summary.csv, posterior.npz and posterior.nc (ArviZ)."""
-    posterior = result.posterior
+def write_posterior(
+    directory: Path, result: InversionResult, judged: Judged, draws: np.ndarray, noise_sd: float | None
+) -> None:
+    """posterior_summary.csv, posterior.npz and posterior.nc (ArviZ); draws: (sample, day) of the true flux."""
+    posterior, target = result.posterior, judged.target
     write_csv(directory / "posterior_summary.csv", posterior_table(result))
-    extra = {"dates": judged.dates.astype(str), f"{judged.target}_samples": draws.astype(np.float32)}
+    extra = {"dates": judged.dates.astype(str), f"{target}_samples": draws.astype(np.float32)}
     save_posterior(directory / "posterior.npz", posterior, **extra)
-    save_arviz(directory / "posterior.nc", posterior, draws, judged.dates, judged.observed)
+    predictive = {f"true_{target}": draws}
+    if noise_sd is not None:
+        predictive[target] = with_observation_error(draws, noise_sd, result.config.seed)
+    observed = {target: np.where(judged.valid, judged.observed, np.nan)}
+    save_arviz(directory / "posterior.nc", posterior, predictive, judged.dates, observed)
 
 
 def save_posterior_figures(result: InversionResult, conflict: Conflict | None, directory: Path) -> None:
@@ -212,7 +219,7 @@ def save_comparisons(judged: list[Judged], sentence: str, directory: Path, simul
     for item in judged:
         figure = nep_comparison(
             item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized, item.band, sentence,
-            item.target, simulator.get(item.target),
+            item.target, simulator.get(item.target), item.observed_band,
         )  # fmt: skip
         save(figure, directory / f"{item.target}_comparison.png")
 

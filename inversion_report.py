@@ -29,10 +29,11 @@ class Judged:
     fitted: np.ndarray
     prior: np.ndarray
     optimized: np.ndarray
-    band: tuple[np.ndarray, np.ndarray] | None
+    band: tuple[np.ndarray, np.ndarray] | None  # of the true flux, 90 percent
+    observed_band: tuple[np.ndarray, np.ndarray] | None  # the same with observation error
     table: pd.DataFrame
     autocorrelation: dict[int, float]
-    coverage: dict[str, float]  # share of observed days inside the 90 percent predictive band of observations
+    coverage: dict[str, float]  # share of observed days inside observed_band
 
 
 def judge(
@@ -48,7 +49,7 @@ def judge(
     """Compare prior and optimized (day of all stretches,) with the observed days of `target`.
 
     `holdout`: the same stretches with the held-out days' mask (or empty). draws: (sample, day) of the true flux for
-    the band; noise_sd: observation error that is added for the coverage of observations.
+    the band; noise_sd: observation error that is added for the band of observations and its coverage.
     """
     column = OBSERVABLE.index(target)
     observed = np.concatenate([s.observed[:, column] for s in fitted])
@@ -63,17 +64,23 @@ def judge(
     )
     days = used if used.any() else valid
     lagged = residual_autocorrelation(dates[days], (optimized - observed)[days])
-    band, coverage = None, {}
+    band, observed_band, coverage = None, None, {}
     if draws is not None:
         band = tuple(np.quantile(draws, [0.05, 0.95], axis=0))
         if noise_sd is not None:
-            noise = noise_sd * np.random.default_rng(seed).standard_normal(draws.shape)
-            low, high = np.quantile(draws + noise, [0.05, 0.95], axis=0)
+            low, high = np.quantile(with_observation_error(draws, noise_sd, seed, copies=5), [0.05, 0.95], axis=0)
+            observed_band = (low, high)
             inside = (observed >= low) & (observed <= high)
             for name, here in (("fitted", used), ("holdout", held)):
                 if here.any():
                     coverage[name] = float(inside[here].mean())
-    return Judged(target, dates, observed, valid, used, prior, optimized, band, table, lagged, coverage)
+    return Judged(target, dates, observed, valid, used, prior, optimized, band, observed_band, table, lagged, coverage)
+
+
+def with_observation_error(draws: np.ndarray, noise_sd: float, seed: int, copies: int = 1) -> np.ndarray:
+    """Draws of what would be observed (copies * sample, day) from draws of the true flux (sample, day); one unit."""
+    repeated = np.tile(draws, (copies, 1))
+    return repeated + noise_sd * np.random.default_rng(seed).standard_normal(repeated.shape)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -109,7 +116,7 @@ def write_csv(path: Path, table: pd.DataFrame, index: bool = False) -> None:
 
 
 def series_table(judged: Judged, simulator: np.ndarray | None = None) -> pd.DataFrame:
-    """The numbers behind nep_comparison.png: date, observed, valid, fitted, prior, optimized, band, simulator."""
+    """The numbers behind nep_comparison.png: date, observed, valid, fitted, prior, optimized, bands, simulator."""
     table = pd.DataFrame({
         "date": judged.dates.astype("datetime64[D]").astype(str), "observed": judged.observed,
         "valid": judged.valid.astype(int), "fitted": judged.fitted.astype(int), "prior": judged.prior,
@@ -117,6 +124,8 @@ def series_table(judged: Judged, simulator: np.ndarray | None = None) -> pd.Data
     })  # fmt: skip
     if judged.band is not None:
         table["low_90"], table["high_90"] = judged.band
+    if judged.observed_band is not None:
+        table["observed_low_90"], table["observed_high_90"] = judged.observed_band
     if simulator is not None:
         table["simulator"] = simulator
     return table

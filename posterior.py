@@ -260,21 +260,27 @@ def save_posterior(path: str | Path, posterior: Posterior, **extra: np.ndarray) 
         )  # fmt: skip
 
 
-def save_arviz(path: str | Path, posterior: Posterior, predictive: np.ndarray, dates, observed: np.ndarray) -> None:
-    """Write a netCDF that arviz.from_netcdf reads: posterior (chain 1), posterior_predictive NEP, observed NEP.
+def save_arviz(
+    path: str | Path, posterior: Posterior, predictive: dict[str, np.ndarray], dates, observed: dict[str, np.ndarray]
+) -> None:
+    """Write a netCDF that arviz.from_netcdf reads: posterior (chain 1), posterior_predictive, observed_data.
 
-    predictive: (sample, day), observed: (day,), Mg C ha-1 day-1; dates (day,) or None. arviz.InferenceData.to_netcdf
-    is an xarray write of one group each, done here with h5netcdf so that importing arviz (seconds) is not needed.
+    predictive: name -> (sample, day), observed: name -> (day,), Mg C ha-1 day-1; dates (day,). What is predicted under
+    the name of the observed flux has observation error, as arviz.plot_ppc and its relatives expect.
+    arviz.InferenceData.to_netcdf is an xarray write of one group each, done here with h5netcdf so that importing arviz
+    (seconds) is not needed.
     """
     import xarray
 
-    coordinates = {"chain": [0], "day": np.arange(len(observed)) if dates is None else dates.astype("datetime64[ns]")}
+    coordinates = {"chain": [0], "day": dates.astype("datetime64[ns]")}
     groups = {
         "posterior": {
             name: (("chain", "draw"), posterior.physical[None, :, i]) for i, name in enumerate(posterior.names)
         },
-        "posterior_predictive": {"nep": (("chain", "draw", "day"), predictive[None].astype(np.float32))},
-        "observed_data": {"nep": (("day",), observed)},
+        "posterior_predictive": {
+            name: (("chain", "draw", "day"), draws[None].astype(np.float32)) for name, draws in predictive.items()
+        },
+        "observed_data": {name: (("day",), values) for name, values in observed.items()},
     }
     with writing(path) as temporary:
         for k, (group, variables) in enumerate(groups.items()):

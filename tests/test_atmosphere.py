@@ -30,8 +30,11 @@ def test_top_of_atmosphere_daily_matches_the_closed_form():
         days = np.arange(0, 365, 7)
         phi, delta = np.radians(latitude), atmosphere.declination(days)
         h = np.arccos(np.clip(-np.tan(phi) * np.tan(delta), -1, 1))
-        exact = 1367.0 * atmosphere.eccentricity_factor(days) / np.pi * (
-            h * np.sin(phi) * np.sin(delta) + np.cos(phi) * np.cos(delta) * np.sin(h)
+        exact = (
+            1367.0
+            * atmosphere.eccentricity_factor(days)
+            / np.pi
+            * (h * np.sin(phi) * np.sin(delta) + np.cos(phi) * np.cos(delta) * np.sin(h))
         )
         assert np.allclose(atmosphere.top_of_atmosphere_daily(latitude, days), exact, atol=1.0)
 
@@ -61,9 +64,9 @@ def test_saturation_vapour_pressure_known_values():
 def test_saturation_slope_is_the_derivative():
     t = np.array([-10.0, 5.0, 27.0, 35.0])
     step = 1e-3
-    numeric = (
-        atmosphere.saturation_vapour_pressure(t + step) - atmosphere.saturation_vapour_pressure(t - step)
-    ) / (2 * step)
+    numeric = (atmosphere.saturation_vapour_pressure(t + step) - atmosphere.saturation_vapour_pressure(t - step)) / (
+        2 * step
+    )
     assert np.allclose(atmosphere.saturation_slope(t), numeric, rtol=0.01)
 
 

@@ -157,6 +157,23 @@ def test_posterior_files_are_readable_and_agree(trained, tmp_path):
     np.testing.assert_allclose(group["tree_pmax"][0], samples[:, names.index("tree_pmax")])
 
 
+def test_bands_of_the_true_flux_and_of_observations(trained, tmp_path):
+    import xarray
+
+    observed(trained, tmp_path, "--obs-index", 2)
+    series = pd.read_csv(tmp_path / "nep_comparison.csv")
+    assert (series["observed_low_90"] < series["low_90"]).all() and (series["low_90"] < series["high_90"]).all()
+    assert (series["high_90"] < series["observed_high_90"]).all()
+    used = series[series["fitted"] == 1]
+    share = used["observed"].between(used["observed_low_90"], used["observed_high_90"]).mean()
+    summary = (tmp_path / "inversion_summary.txt").read_text()
+    assert f"fitted days inside the 90 percent predictive band: {100 * share:.0f} percent" in summary
+    sd = float(summary.split("observation sd ")[1].split()[0])
+    predicted = xarray.open_dataset(tmp_path / "posterior.nc", group="posterior_predictive", engine="h5netcdf")
+    noise = (predicted["nep"] - predicted["true_nep"]).to_numpy()
+    assert noise.std() == pytest.approx(sd, rel=0.05)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_arviz_reads_the_posterior(trained, tmp_path):
     arviz = pytest.importorskip("arviz")
