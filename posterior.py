@@ -67,12 +67,13 @@ def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: i
     weights /= weights.sum()
     rng = np.random.default_rng(seed)
     counts = _share_out(draws or samples, weights)
-    latent = np.concatenate([
-        randomized_minima(problem, mode, count, rng) if draws
-        else mode.u + rng.standard_normal((count, problem.size)) @ mode.factor.T
-        for mode, count in zip(modes, counts, strict=True)
-        if count
-    ])  # fmt: skip
+    if draws:
+        latent = randomized_minima(problem, modes, counts, rng)
+    else:
+        latent = np.concatenate([
+            mode.u + rng.standard_normal((count, problem.size)) @ mode.factor.T
+            for mode, count in zip(modes, counts, strict=True)
+        ])  # fmt: skip
     # Whoever takes the first few samples gets a fair share of every mode.
     latent = latent[rng.permutation(len(latent))]
     best = modes[0]
