@@ -15,7 +15,7 @@ import torch
 from inversion_problem import InversionProblem
 
 STEPS = 4  # Gauss-Newton steps of a draw at most with the Jacobian of its mode
-SETTLED = 0.02  # a draw whose cost falls by less has arrived
+SETTLED = 0.02  # a draw whose cost falls, or can be expected to fall, by less has arrived
 MATCHED = 2  # draws a latent direction from which the linear draws get their exact covariance
 EXCESS = 2.0  # a draw whose cost is higher by more than at its linear minimum is followed further
 WORTH = 0.5  # a place of another draw is taken over where it lowers the cost by more
@@ -77,7 +77,7 @@ class _Draws:
         everyone = np.arange(len(self.target))
         centre = np.concatenate([np.repeat(mode.u[None], count, axis=0) for mode, count in shares])
         at_centre = np.concatenate([np.repeat(self._misfits(m.predicted[None]), count, axis=0) for m, count in shares])
-        move = self._linear_step(everyone, centre, at_centre)
+        move = self._linear_step(everyone, centre, at_centre)[0]
         there = at_centre - np.concatenate([
             move[self.which == k] @ mode.white_jacobian.T for k, (mode, _) in enumerate(shares)
         ])  # fmt: skip
@@ -90,11 +90,13 @@ class _Draws:
         """STEPS Gauss-Newton steps, shortened where they lead uphill, with the Jacobian of the mode."""
         length, moving = np.ones(len(self.u)), np.arange(len(self.u))
         for _ in range(STEPS):
-            gain = self._try(moving, length[moving, None] * self._linear_step(moving, self.u[moving]))[0]
-            length[moving[gain <= 0]] *= 0.4
-            moving = moving[(gain <= 0) | (gain > SETTLED)]
+            step, promise = self._linear_step(moving, self.u[moving])
+            moving, step = moving[promise > SETTLED], step[promise > SETTLED]
             if not len(moving):
                 break
+            gain = self._try(moving, length[moving, None] * step)[0]
+            length[moving[gain <= 0]] *= 0.4
+            moving = moving[(gain <= 0) | (gain > SETTLED)]
 
     def take_better_places(self) -> np.ndarray:
         """Move draws to where another one is, if their own cost is clearly lower there; (draw,) bool, who moved.
@@ -150,15 +152,20 @@ class _Draws:
         self.cost[rows[better]] = cost[better]
         return gain, trial - before, change
 
-    def _linear_step(self, rows: np.ndarray, u: np.ndarray, misfit: np.ndarray | None = None) -> np.ndarray:
-        """Steps (row, size) from u (row, size) to the minimum of the linear model with the modes' Jacobians."""
-        step = np.empty_like(u)
+    def _linear_step(
+        self, rows: np.ndarray, u: np.ndarray, misfit: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Steps (row, size) from u (row, size) to the minimum of the linear model with the modes' Jacobians, and by how
+        much that would lower the cost (row,).
+        """
+        step, promise = np.empty_like(u), np.empty(len(u))
         residual = (self.misfit[rows] if misfit is None else misfit) + self.noise[rows]
         for k, (mode, _) in enumerate(self.shares):
             here = self.which[rows] == k
             slope = residual[here] @ mode.white_jacobian - (u[here] - self.target[rows[here]])
             step[here] = slope @ mode.covariance
-        return step
+            promise[here] = 0.5 * np.sum(slope * step[here], axis=1)
+        return step, promise
 
     def _misfits(self, predicted: np.ndarray) -> np.ndarray:
         """Whitened residuals (row, entry) of predictions (row, entry) Mg C ha-1 day-1."""

@@ -1,7 +1,10 @@
 """Posteriors against known ones: linear-Gaussian, by quadrature, with several fluxes, of days in a gap."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from linear_emulator import (
     NOISE,
     QUIET,
@@ -14,6 +17,9 @@ from linear_emulator import (
     scalers,
     window_data,
 )
+
+import randomized_likelihood
+from randomized_likelihood import Mode, randomized_minima
 
 
 def analytic_posterior(model, future, y):
@@ -163,3 +169,65 @@ def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
     predicted = bent((info["posterior"].physical - static.mean) / static.scale) @ design.T
     assert len(predicted) == 128
     np.testing.assert_allclose(np.sum((y[0, :, 2] - predicted) ** 2, axis=1).mean(), misfit, rtol=0.05)
+
+
+def narrow_valley(sd: float = 0.05):
+    """Two parameters of which the data see only u1 - 2 u0^2 + u0^3 = 0.3, within `sd`: a bent valley."""
+
+    def predict(u):
+        return (u[:, 1] - 2 * u[:, 0] ** 2 + u[:, 0] ** 3)[:, None]
+
+    value = torch.tensor([0.3])
+
+    def costs(u):
+        return 0.5 * np.sum(u**2, axis=1) + 0.5 * ((0.3 - predict(u)[:, 0]) / sd) ** 2, predict(u)
+
+    problem = SimpleNamespace(
+        latent=SimpleNamespace(limit=4.0), prior=np.zeros(2), value=value, whiten=lambda x: x / sd, costs=costs
+    )
+    u = np.array([0.19, 0.365])  # the lowest cost
+    jacobian = np.array([[-4 * u[0] + 3 * u[0] ** 2, 1.0]]) / sd
+    factor = np.linalg.inv(np.linalg.cholesky(jacobian.T @ jacobian + np.eye(2))).T
+    return problem, Mode(u, costs(u[None])[0][0], predict(u[None])[0], jacobian, factor)
+
+
+def test_draws_astray_find_their_way_into_a_narrow_valley(monkeypatch):
+    problem, mode = narrow_valley()
+    axis = np.linspace(-4, 4, 1601)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    weight = np.exp(-problem.costs(grid)[0])
+    weight /= weight.sum()
+    sd = np.sqrt(weight @ grid**2 - (weight @ grid) ** 2)
+
+    def draws():
+        """Share of draws that miss the data by more than 4 sd, and sd of the draws over the exact one."""
+        u = randomized_minima(problem, [mode], [400], np.random.default_rng(3))
+        misfit = np.abs(0.3 - problem.costs(u)[1][:, 0]) / 0.05
+        return (misfit > 4).mean(), np.abs(np.log(u.std(axis=0) / sd)).max()
+
+    astray, apart = draws()
+    monkeypatch.setattr(randomized_likelihood, "ROUNDS", 0)
+    astray_before, apart_before = draws()
+    assert astray_before > 0.1, "the valley must be hard for this test to tell anything"
+    assert astray < 0.02 and apart < min(0.3, apart_before), (astray, apart, astray_before, apart_before)
+
+
+def test_draws_of_a_linear_model_take_no_steps_further():
+    """Where the model is linear the first step is exact, whatever the number of modes that the draws start from."""
+    runs = []
+
+    def costs(u):
+        runs.append(len(u))
+        return 0.5 * np.sum(u**2, axis=1) + 0.5 * ((1.0 - u[:, 0]) / 0.5) ** 2, u[:, :1]
+
+    problem = SimpleNamespace(
+        latent=SimpleNamespace(limit=6.0), prior=np.zeros(2), value=torch.tensor([1.0]), whiten=lambda x: x / 0.5,
+        costs=costs,
+    )  # fmt: skip
+    jacobian = np.array([[2.0, 0.0]])
+    factor = np.linalg.inv(np.linalg.cholesky(jacobian.T @ jacobian + np.eye(2))).T
+    mode = Mode(np.array([0.8, 0.0]), 0.4, np.array([0.8]), jacobian, factor)
+    u = randomized_minima(problem, [mode, mode, mode], [60, 0, 40], np.random.default_rng(0))
+    assert runs == [100, 100]
+    np.testing.assert_allclose(u.mean(axis=0), [0.8, 0.0], atol=1e-9)
+    np.testing.assert_allclose(np.cov(u[:60], rowvar=False, bias=True), mode.covariance, atol=1e-6)
