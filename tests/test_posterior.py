@@ -172,10 +172,10 @@ def test_randomized_minima_bend_the_posterior_towards_the_exact_one():
 
 
 def narrow_valley(sd: float = 0.05):
-    """Two parameters of which the data see only u1 - 2 u0^2 + u0^3 = 0.3, within `sd`: a bent valley."""
+    """Two parameters of which the data see only u1 - u0^2 = 0.3, within `sd`: a bent valley."""
 
     def predict(u):
-        return (u[:, 1] - 2 * u[:, 0] ** 2 + u[:, 0] ** 3)[:, None]
+        return (u[:, 1] - u[:, 0] ** 2)[:, None]
 
     value = torch.tensor([0.3])
 
@@ -185,8 +185,8 @@ def narrow_valley(sd: float = 0.05):
     problem = SimpleNamespace(
         latent=SimpleNamespace(limit=4.0), prior=np.zeros(2), value=value, whiten=lambda x: x / sd, costs=costs
     )
-    u = np.array([0.19, 0.365])  # the lowest cost
-    jacobian = np.array([[-4 * u[0] + 3 * u[0] ** 2, 1.0]]) / sd
+    u = np.array([0.0, 0.3 / (1 + sd**2)])  # the lowest cost
+    jacobian = np.array([[0.0, 1.0]]) / sd
     factor = np.linalg.inv(np.linalg.cholesky(jacobian.T @ jacobian + np.eye(2))).T
     return problem, Mode(u, costs(u[None])[0][0], predict(u[None])[0], jacobian, factor)
 
@@ -208,8 +208,8 @@ def test_draws_astray_find_their_way_into_a_narrow_valley(monkeypatch):
     astray, apart = draws()
     monkeypatch.setattr(randomized_likelihood, "ROUNDS", 0)
     astray_before, apart_before = draws()
-    assert astray_before > 0.1, "the valley must be hard for this test to tell anything"
-    assert astray < 0.02 and apart < min(0.3, apart_before), (astray, apart, astray_before, apart_before)
+    assert astray_before > 0.04 and apart_before > 0.5, "the valley must be hard for this test to tell anything"
+    assert astray < 0.005 and apart < 0.25, (astray, apart)
 
 
 def test_draws_of_a_linear_model_take_no_steps_further():
@@ -228,6 +228,6 @@ def test_draws_of_a_linear_model_take_no_steps_further():
     factor = np.linalg.inv(np.linalg.cholesky(jacobian.T @ jacobian + np.eye(2))).T
     mode = Mode(np.array([0.8, 0.0]), 0.4, np.array([0.8]), jacobian, factor)
     u = randomized_minima(problem, [mode, mode, mode], [60, 0, 40], np.random.default_rng(0))
-    assert runs == [100, 100]
+    assert runs == [100]
     np.testing.assert_allclose(u.mean(axis=0), [0.8, 0.0], atol=1e-9)
     np.testing.assert_allclose(np.cov(u[:60], rowvar=False, bias=True), mode.covariance, atol=1e-6)
