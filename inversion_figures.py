@@ -98,8 +98,11 @@ def nep_comparison(
     ax.legend(fontsize=8, frameon=False)
 
     ax = axes["residual"]
-    for name, values, color in (("prior", prior, PRIOR), ("optimized", optimized, OPTIMIZED)):
-        ax.hist((values - observed)[valid], bins=40, histtype="step", color=color, label=name)
+    residuals = {"prior": ((prior - observed)[valid], PRIOR), "optimized": ((optimized - observed)[valid], OPTIMIZED)}
+    both = np.concatenate([values for values, _ in residuals.values()])
+    edges = np.histogram_bin_edges(both[np.isfinite(both)], bins=int(np.clip(valid.sum() // 4, 10, 60)))
+    for name, (values, color) in residuals.items():
+        ax.hist(values, bins=edges, histtype="step", color=color, label=name)
     ax.axvline(0, color="k", lw=0.8)
     ax.set_xlabel(f"modelled - observed {label} ({FLUX_UNIT})")
     ax.set_ylabel("days")
