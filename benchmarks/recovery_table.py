@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conclusions import read_conclusions  # noqa: E402
+
 from command_line import REPOSITORY, UserError, make_parser, read_json, run, writing  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -170,6 +172,8 @@ def table(studies: dict[Row, dict], folders: dict, arguments: argparse.Namespace
         "cases they list (a study can be continued); below some 50 the rank test has little power. Seconds are of the "
         "last inversion of a case, without the simulator runs of --refine.", "",
     ]  # fmt: skip
+    for text in read_conclusions(RESULTS / "recovery.md").values():
+        lines += [text, ""]
     return "\n".join(lines)
 
 
