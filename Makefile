@@ -13,7 +13,7 @@ $(VENV)/.installed: requirements.txt requirements-test.txt
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python run_demo.py
+	$(BIN)/python extras/run_demo.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

@@ -3,7 +3,7 @@
     python blend_observation_meteorology.py --era5-input LHP_ERA5.txt --obs-csv observations/met_obs.csv \\
         --output LHP_BLEND.txt
 
-The forcing text has 19 fields a day (visit_forcing_file.py). Replaced are mean 2 m temperature, surface temperature,
+The forcing text has 19 fields a day (weather/forcing_file.py). Replaced are mean 2 m temperature, surface temperature,
 specific humidity, precipitation (kg m-2 s-1), shortwave, wind (u and v keep their direction), and cloud (percent) where
 it was estimated from the tower's shortwave. Soil, snow, pressure, minimum and maximum temperature stay as they are.
 Fields that are not replaced keep their text to the character. Values that the CSV's sidecar of sources calls ERA5 are
@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import UserError, existing_file, make_parser, not_an_input, run, warn, write_json
-from prepare_observation_meteorology import sidecar_path
-from tower_file import MISSING_BELOW
-from tower_meteorology import ESTIMATED, TOWER
-from units import POSSIBLE, UNITS
-from visit_forcing_file import FIELDS, Forcing, read_forcing, write_forcing
-from weather import HINTS
+from calibration.common.command_line import UserError, existing_file, make_parser, not_an_input, run, warn, write_json
+from calibration.common.units import POSSIBLE, UNITS
+from calibration.tower.file import MISSING_BELOW
+from calibration.tower.meteorology import ESTIMATED, TOWER, sidecar_path
+from calibration.weather.daily import HINTS
+from calibration.weather.forcing_file import FIELDS, Forcing, read_forcing, write_forcing
 
 # The tower's variables and the forcing fields that they replace; wind is handled apart.
 REPLACED = {

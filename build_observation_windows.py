@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from command_line import REPOSITORY, UserError, iso_date, make_parser, read_json, run, warn
-from observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, read_observations
-from observation_summary import longest_gap
-from observation_windows import Windows
-from sites import DEFAULT_SITE, load_site
-from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS, UNITS
-from weather import Weather, read_weather
+from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, read_json, run, warn
+from calibration.common.sites import DEFAULT_SITE, load_site
+from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS, UNITS
+from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, read_observations
+from calibration.tower.summary import longest_gap
+from calibration.tower.windows import Windows
+from calibration.weather.daily import Weather, read_weather
 
 DAY = np.timedelta64(1, "D")
 # Without the training weather's own range, more than this many scales from its mean counts as outside.
@@ -172,7 +172,9 @@ def main() -> None:
     add("--output", default=str(REPOSITORY / "observations" / "obs_windows.npz"), help=".npz to write")
     arguments = parser.parse_args()
     min_valid = check_lengths(arguments)
-    from scalers import load_scaler  # torch and scikit-learn take seconds to import: --help need not wait
+    from calibration.common.scalers import (
+        load_scaler,  # torch and scikit-learn take seconds to import: --help need not wait
+    )
 
     artifacts = Path(arguments.artifacts_dir)
     scaler_path = Path(arguments.scaler) if arguments.scaler else default_scaler(artifacts)

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
-from ensemble_diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
-from ensemble_engines import weather_hash
-from label_search import Search, search
-from parameters import catalogue
-from sites import DEFAULT_SITE, Site, load_site
-from units import DYNAMIC_FEATURES, TARGETS
-from visit_files import LOG, Ensemble, load_ensemble, notice
-from weather import Weather, generate_weather, read_weather
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
+from calibration.common.parameters import catalogue
+from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
+from calibration.ensembles.engines import weather_hash
+from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice
+from calibration.ensembles.label_search import Search, search
+from calibration.weather.daily import Weather, generate_weather, read_weather
 
 SAME = 0.002  # misfit that rounding and a shorter spin-up may leave
 MODEL_ERROR = 0.03  # misfit that real VISIT may leave: a relabelling counts below it only if it explains nearly all

@@ -11,11 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from command_line import UserError, make_parser, run
-from configuration import ARCHITECTURE_FILE, Configuration, SplitOptions, fit_splits, load_configuration
-from scalers import Scaler
-from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS, UNITS
-from visit_files import Ensemble, load_ensemble
+from calibration.common.command_line import UserError, make_parser, run
+from calibration.common.configuration import (
+    ARCHITECTURE_FILE,
+    Configuration,
+    SplitOptions,
+    fit_splits,
+    load_configuration,
+)
+from calibration.common.scalers import Scaler
+from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS, UNITS
+from calibration.ensembles.files import Ensemble, load_ensemble
 
 PERIODS = ("train", "validation", "test")
 

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import emulator_figures as figures
-import skill
-from baselines import NAMES, Baselines
-from command_line import REPOSITORY, UserError, make_parser, progress, run, warn, write_json, writing
+from calibration.common import skill
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, progress, run, warn, write_json, writing
+from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
+from calibration.emulator import figures
+from calibration.emulator.baselines import NAMES, Baselines
+from calibration.emulator.trained import Emulator, load_emulator
+from calibration.ensembles.files import load_ensemble
 from dataset import TrainingData, prepare, window_starts
-from emulator import Emulator, load_emulator
-from units import FLUX_LABELS, FLUX_UNIT, TARGETS
-from visit_files import load_ensemble
 
 SPLITS = ("seen", "unseen")
 LEADS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 45, 60, 90, 120, 180, 270, 365, 730, 1095, 1460, 1825)  # days

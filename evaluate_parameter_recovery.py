@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import REPOSITORY, UserError, make_parser, output_folder, run, write_json, writing
-from emulator import Emulator, load_emulator
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, run, write_json, writing
+from calibration.common.parameters import ParameterSpace, catalogue
+from calibration.common.units import TARGETS
+from calibration.emulator.trained import Emulator, load_emulator
+from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
+from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
+from calibration.inversion.posterior import predict_days
+from calibration.judgement.recovery_figures import overview, parameter_bars, parameter_traces
+from calibration.judgement.refine import check_runs
+from calibration.judgement.report import write_csv
 from inverse_estimator import InversionResult, StaticParameterInverter
-from inversion_config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
-from inversion_inputs import load_matching_ensemble, prior_parameters, simulation_window
-from inversion_report import write_csv
-from parameters import ParameterSpace, catalogue
-from posterior import predict_days
-from recovery_figures import overview, parameter_bars, parameter_traces
-from refine import check_runs
-from units import TARGETS
 
 DEFAULT_TRACES = ("tree_pmax", "tree_lue", "tree_sla", "tree_lf0", "tree_rmf0", "soil_sr_lf")
 
@@ -42,7 +42,7 @@ def main() -> int:
     )  # fmt: skip
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     if arguments.cases:
-        from recovery_study import run_study
+        from calibration.judgement.recovery_study import run_study
 
         return run_study(arguments, emulator, inverter)
 

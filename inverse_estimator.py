@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from command_line import UserError, warn
-from emulator_covariance import EmulatorErrorSample
-from error_model import ErrorModel, estimate_hyper, make_error_model
-from inversion_config import InversionConfig, make_inversion_config
-from inversion_data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
-from inversion_methods import JOINED, Fit, adam, ensemble_smoother, gauss_newton, starting_points
-from inversion_problem import Forward, InversionProblem
-from latent_map import inversion_space, make_latent_map
-from parameters import ParameterSpace
-from posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior
-from units import TARGETS
+from calibration.common.command_line import UserError, warn
+from calibration.common.parameters import ParameterSpace
+from calibration.common.units import TARGETS
+from calibration.inversion.config import InversionConfig, make_inversion_config
+from calibration.inversion.data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
+from calibration.inversion.emulator_covariance import EmulatorErrorSample
+from calibration.inversion.error_model import ErrorModel, estimate_hyper, make_error_model
+from calibration.inversion.latent_map import inversion_space, make_latent_map
+from calibration.inversion.methods import JOINED, Fit, adam, ensemble_smoother, gauss_newton, starting_points
+from calibration.inversion.posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior
+from calibration.inversion.problem import Forward, InversionProblem
 
 SAME_START = 1.0  # squared distance in posterior sds within which one start goes on for both
 ERROR_ROUNDS = 3  # fits with a re-estimated error model at most

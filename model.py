@@ -1,6 +1,6 @@
 """The emulator's network: an LSTM over daily weather, conditioned on VISIT's static parameters.
 
-  parameters -> static side (static_side.py) -> the LSTM's first state, an embedding, a gain and offset
+  parameters -> static side (network/static_side.py) -> the LSTM's first state, an embedding, a gain and offset
   weather    -> LSTM -> read-out -> three fluxes; the fourth follows from NEP = NPP - Rh
 
 `python model.py` prints a short description of both presets.
@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from canopy_equilibrium import GUESSES, sun
-from command_line import make_parser, run, warn
-from scalers import Scaler
-from season import rate_amplitude, season
-from shared_dropout import SharedDropout, shared_random
-from sites import Site
-from soil_water import DENSE, LHP_ALTITUDE, LHP_CAPACITY, OPEN, soil_water
-from static_features import LHP_DAY, logarithmic_parameters
-from static_side import StaticSide, StaticState
-from units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
-from visit_forcing import upper_capacity
+from calibration.common.command_line import make_parser, run, warn
+from calibration.common.scalers import Scaler
+from calibration.common.sites import Site
+from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
+from calibration.network.canopy_equilibrium import GUESSES, sun
+from calibration.network.season import rate_amplitude, season
+from calibration.network.shared_dropout import SharedDropout, shared_random
+from calibration.network.soil_water import DENSE, LHP_ALTITUDE, LHP_CAPACITY, OPEN, soil_water
+from calibration.network.static_features import LHP_DAY, logarithmic_parameters
+from calibration.network.static_side import StaticSide, StaticState
+from calibration.visit.forcing import upper_capacity
 
 CO2_COLUMN = DYNAMIC_FEATURES.index("a_co2")
 EXTRA = 6  # columns that prepare_days() adds: season (2), soil water under two reference forests (4)
@@ -70,7 +70,7 @@ class StaticConditionedLSTM(nn.Module):
         self.register_buffer("target_scale", torch.ones(len(TARGETS)))
         self.register_buffer("dynamic_mean", torch.zeros(dynamic_dim))
         self.register_buffer("dynamic_scale", torch.ones(dynamic_dim))
-        self.register_buffer("co2_amplitude", torch.tensor(torch.inf))  # scaled CO2 day-1, see season.py
+        self.register_buffer("co2_amplitude", torch.tensor(torch.inf))  # scaled CO2 day-1, see network/season.py
         self.register_buffer("altitude", torch.tensor(LHP_ALTITUDE))  # m
         self.register_buffer("capacity", torch.tensor(LHP_CAPACITY))  # mm, upper and lower bucket of the soil
         self._known_weather: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -369,8 +369,11 @@ def describe(preset: str, config: Any, names: Sequence[str], values: np.ndarray)
 
 
 def main() -> int:
-    from configuration import ARCHITECTURE_FILE, load_configuration  # only this self-description needs them
-    from parameters import read_ranges
+    from calibration.common.configuration import (  # only this self-description needs them
+        ARCHITECTURE_FILE,
+        load_configuration,
+    )
+    from calibration.common.parameters import read_ranges
 
     parser = make_parser("Describe the emulator's network: shapes, parts and number of weights of each preset.")
     parser.add_argument("--architecture", default=str(ARCHITECTURE_FILE), help="YAML with the presets")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import UserError, existing_file, make_parser, run, writing
-from parameters import DEFAULT_RANGES, ParameterSpace, read_ranges
-from recovery_figures import normalised_scatter
+from calibration.common.command_line import UserError, existing_file, make_parser, run, writing
+from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, read_ranges
+from calibration.judgement.recovery_figures import normalised_scatter
 
 ESTIMATE_COLUMNS = ("estimated", "optimized")
 

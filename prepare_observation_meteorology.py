@@ -15,15 +15,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atmosphere import air_pressure
-from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, run, warn, write_json, writing
-from sites import Site, load_site
-from tower_file import read_tower_file
-from tower_layouts import HIGH, LAYOUTS, LOW, recognise
-from tower_meteorology import ERA5, NONE, UNIT_CHOICES, Meteorology, TowerWeather, from_tower
-from units import METEOROLOGY, SECONDS_PER_DAY
-from weather import Weather, read_weather
-from weather_comparison import compare, era5_adjustment
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    iso_date,
+    make_parser,
+    not_an_input,
+    run,
+    warn,
+    write_json,
+    writing,
+)
+from calibration.common.sites import Site, load_site
+from calibration.common.units import METEOROLOGY, SECONDS_PER_DAY
+from calibration.tower.file import read_tower_file
+from calibration.tower.layouts import HIGH, LAYOUTS, LOW, recognise
+from calibration.tower.meteorology import ERA5, NONE, UNIT_CHOICES, Meteorology, TowerWeather, from_tower, sidecar_path
+from calibration.tower.weather_comparison import compare, era5_adjustment
+from calibration.weather.atmosphere import air_pressure
+from calibration.weather.daily import Weather, read_weather
 
 SUSPICIOUS_RAIN = 100.0  # mm day-1; more is checked against ERA5
 
@@ -64,11 +74,6 @@ def write_meteorology(output: Path, met: Meteorology) -> Path:
     with writing(output) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g")
     return sidecar
-
-
-def sidecar_path(output: Path) -> Path:
-    """The CSV of sources that belongs to a weather CSV."""
-    return output.with_name(f"{output.stem}_sources.csv")
 
 
 def parse_units(texts: list[str]) -> dict[str, str]:
@@ -207,7 +212,7 @@ def write_comparison(output: Path, comparison: pd.DataFrame, no_figure: bool) ->
     with writing(output.with_name(f"{output.stem}_comparison.csv")) as temporary:
         comparison.to_csv(temporary, index=False, float_format="%.6g")
     if not no_figure:
-        from observation_figures import comparison_figure, save_figure  # matplotlib is slow to import
+        from calibration.tower.figures import comparison_figure, save_figure  # matplotlib is slow to import
 
         save_figure(comparison_figure(comparison), output.with_name(f"{output.stem}_comparison.png"))
     print("tower against ERA5 on common days:")

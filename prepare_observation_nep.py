@@ -14,13 +14,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, run, warn, write_json, writing
-from observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, OBSERVATION_COLUMNS
-from observation_summary import by_month, by_year
-from tower_checks import ABSURD_NEE, partition_problem, sign_problem, unit_jump
-from tower_file import TowerFile, read_tower_file
-from tower_layouts import HIGH, LAYOUTS, LOW, NepColumns, choose_columns, variant
-from units import G_M2_PER_MG_HA, nee_g_m2_to_nep_mg_ha
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    iso_date,
+    make_parser,
+    not_an_input,
+    run,
+    warn,
+    write_json,
+    writing,
+)
+from calibration.common.units import G_M2_PER_MG_HA, nee_g_m2_to_nep_mg_ha
+from calibration.tower.checks import ABSURD_NEE, partition_problem, sign_problem, unit_jump
+from calibration.tower.file import TowerFile, read_tower_file
+from calibration.tower.layouts import HIGH, LAYOUTS, LOW, NepColumns, choose_columns, variant
+from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, OBSERVATION_COLUMNS
+from calibration.tower.summary import by_month, by_year
 
 
 def prepare(
@@ -188,7 +198,7 @@ def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: 
         "forced": arguments.force, "days": len(table), "valid_days": int(table["obs_mask"].sum()),
     })  # fmt: skip
     if not arguments.no_figure:
-        from observation_figures import nep_figure, save_figure  # matplotlib is slow to import
+        from calibration.tower.figures import nep_figure, save_figure  # matplotlib is slow to import
 
         save_figure(nep_figure(table, months, columns.nee), output.with_suffix(".png"))
     print(f"wrote {output}: {len(table)} days, {int(table['obs_mask'].sum())} valid")

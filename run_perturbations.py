@@ -11,13 +11,10 @@ A failed run is listed in experiment_results.csv and stops nothing; exit code 1 
 """
 
 import argparse
-import atexit
 import hashlib
-import os
 import platform
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,30 +23,32 @@ import numba
 import numpy as np
 import pandas as pd
 import scipy
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from scipy.stats import qmc
 
-from command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, progress, run, warn
-from ensemble_engines import (
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    iso_date,
+    make_parser,
+    output_folder,
+    progress,
+    run,
+    warn,
+)
+from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
+from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.ensembles.engines import (
     BuiltinEngine,
     CommandEngine,
-    RunResult,
     add_command_arguments,
-    as_columns,
     command_engine,
-    prepare_worker,
     weather_hash,
 )
-from ensemble_writer import Design, EnsembleWriter
-from parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
-from sites import DEFAULT_SITE, Site, load_site
-from visit_files import load_ensemble
-from weather import Weather, generate_weather, read_weather
+from calibration.ensembles.files import load_ensemble
+from calibration.ensembles.perturbation import DEAD, connect, draw, run_all
+from calibration.ensembles.writer import Design, EnsembleWriter
+from calibration.weather.daily import Weather, generate_weather, read_weather
 
-DEAD = 1.0  # Mg C ha-1 year-1 of mean GPP: below it there is no forest
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
-CONNECT_SECONDS = 10  # how long a Dask scheduler may take to answer
-CRASHES = 3  # restarts after a worker process was killed (out of memory) before the rest counts as failed
 
 
 def main() -> int:
@@ -109,12 +108,6 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--jobs is {arguments.jobs}; it must be 1 or more")
     output_folder(arguments.output_dir, "--output-dir")
     return arguments
-
-
-def draw(space: ParameterSpace, n_samples: int, seed: int) -> np.ndarray:
-    """Latin hypercube (run, parameter) in physical units: uniform in the unit cube, so that ties hold (McKay 1979)."""
-    unit = qmc.LatinHypercube(len(space), rng=np.random.default_rng(seed)).random(n_samples)
-    return space.unit_to_physical(unit)
 
 
 def choose_weather(arguments: argparse.Namespace, site: Site) -> Weather | None:
@@ -203,55 +196,6 @@ def describe(
         "units": "values in the units of configs/visit_parameters.csv",
     }  # fmt: skip
     return Design(settings, notes, space.names, values, period, dynamic, site.file_prefix)
-
-
-def run_all(
-    engine: BuiltinEngine | CommandEngine, samples: list[int], names: tuple[str, ...], values: np.ndarray, jobs: int,
-    client=None,
-) -> Iterator[RunResult]:  # fmt: skip
-    """Results of `samples` as they finish, from `jobs` processes here or the workers of a Dask `client`.
-
-    Survives killed worker processes: what they had is run again, alone.
-    """
-    pending = list(samples)
-    warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")  # after Ctrl-C: known
-    for attempt in range(CRASHES):
-        workers = sum(client.nthreads().values()) if client else jobs
-        size = 1 if attempt else max(1, min(engine.batch, -(-len(pending) // (2 * workers))))
-        batches = [pending[i : i + size] for i in range(0, len(pending), size)]
-        local = {"inner_max_num_threads": 1, "initializer": prepare_worker, "initargs": (os.getpid(),)}
-        backend = {"backend": "dask"} if client else {"backend": "loky"} | local
-        with joblib.parallel_config(n_jobs=-1 if client else jobs, **backend):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-            tasks = (joblib.delayed(engine.run)(batch, as_columns(names, values[batch])) for batch in batches)
-            try:
-                for results in parallel(tasks):
-                    for result in results:
-                        pending.remove(result.sample_id)
-                        yield result
-                return
-            except TerminatedWorkerError:
-                warn(f"a worker process was killed (out of memory?); {len(pending)} runs are started again")
-    for sample in pending:
-        yield RunResult(sample, None, 0.0, "the worker process was killed again and again (out of memory?)")
-
-
-def connect(address: str):
-    """A client of the Dask scheduler whose workers can import this repository. UserError when nobody answers."""
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS)
-        client.wait_for_workers(1, timeout=60)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UserError(
-            f"--dask-scheduler {address}: no scheduler with workers answers ({error}); start `dask scheduler` and "
-            "`dask worker` first"
-        ) from None
-    # workers started in another folder; those that join later need PYTHONPATH set to the repository
-    client.run(exec, f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})")
-    atexit.register(client.close)
-    return client
 
 
 def report(

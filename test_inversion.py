@@ -15,22 +15,22 @@ import time
 
 import numpy as np
 
-from command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run
-from emulator import Emulator, load_emulator
-from ensemble_engines import add_command_arguments
-from inverse_estimator import StaticParameterInverter
-from inversion_config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
-from inversion_inputs import (
+from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run
+from calibration.emulator.trained import Emulator, load_emulator
+from calibration.ensembles.engines import add_command_arguments
+from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
+from calibration.inversion.inputs import (
     load_matching_ensemble,
     observation_stretches,
     prior_parameters,
     simulation_window,
 )  # fmt: skip
-from inversion_outputs import Case, report_inversion, report_loaded
-from inversion_report import load_snapshot
-from prior_check import conflict_before_fit
-from refine import check_runs, refine_inversion
-from simulator_check import process_model
+from calibration.judgement.outputs import Case, report_inversion, report_loaded
+from calibration.judgement.prior_check import conflict_before_fit
+from calibration.judgement.refine import check_runs, refine_inversion
+from calibration.judgement.report import load_snapshot
+from calibration.judgement.simulator_check import process_model
+from inverse_estimator import StaticParameterInverter
 
 
 def main() -> int:

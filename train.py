@@ -25,18 +25,18 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch
 import torch.distributed as distributed
 
-from command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
-from configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
-from cross_fit import build_model, cross_fit, folds_needed
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
+from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
+from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
+from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
+from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
+from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
+from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
+from calibration.network.shared_dropout import SharedDropout
 from dataset import TrainingData, describe, load_data
-from emulator import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
-from emulator_error import EmulatorErrors, estimate_errors, save_errors
 from model import count_parameters
-from shared_dropout import SharedDropout
-from sites import DEFAULT_SITE, Site, load_site
-from training_loop import VALIDATION_KEY, TrainingState, make_optimizer, train
-from training_record import describe_training, finish, resume, save_checkpoints, save_scalers
-from units import FLUX_LABELS, TARGETS
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -23,11 +23,11 @@ import pandas as pd
 from conclusions import read_conclusions
 from scoring import measures, predict, train_emulator
 
-from command_line import REPOSITORY, make_parser, run, writing
-from configuration import load_configuration
+from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.configuration import load_configuration
+from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.ensembles.files import load_ensemble
 from dataset import prepare
-from units import FLUX_LABELS, TARGETS
-from visit_files import load_ensemble
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "ablations"
 SCORES = (*TARGETS, "nse")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from command_line import UserError, make_parser, run, writing
+from calibration.common.command_line import UserError, make_parser, run, writing
 
 HERE = Path(__file__).resolve().parent
 ORDER = (

@@ -20,11 +20,11 @@ import pandas as pd
 from conclusions import read_conclusions
 from matplotlib.figure import Figure
 
-from command_line import REPOSITORY, make_parser, run, writing
-from emulator import Emulator, load_emulator
-from emulator_figures import save_figure
-from units import FLUX_LABELS, TARGETS
-from visit_files import Ensemble, load_ensemble
+from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.emulator.figures import save_figure
+from calibration.emulator.trained import Emulator, load_emulator
+from calibration.ensembles.files import Ensemble, load_ensemble
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "emulator_error"
 CONTEXT = 180

@@ -20,13 +20,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from command_line import REPOSITORY, make_parser, read_json, run, writing  # noqa: E402
-from parameters import read_ranges  # noqa: E402
-from run_perturbations import DEAD, draw  # noqa: E402
-from sites import load_site  # noqa: E402
-from visit_files import load_ensemble, write_daily_file  # noqa: E402
-from visit_simulator import simulate  # noqa: E402
-from weather import generate_weather, read_weather  # noqa: E402
+from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, writing  # noqa: E402
+from calibration.common.parameters import read_ranges  # noqa: E402
+from calibration.common.sites import load_site  # noqa: E402
+from calibration.ensembles.files import load_ensemble, write_daily_file  # noqa: E402
+from calibration.ensembles.perturbation import DEAD, draw  # noqa: E402
+from calibration.visit.simulator import simulate  # noqa: E402
+from calibration.weather.daily import generate_weather, read_weather  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "ensemble.md"
 RELAXED = REPOSITORY / "configs" / "range_of_paras_relaxed.csv"

@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inversion_references import mcmc, simulator  # noqa: E402
 
-from command_line import REPOSITORY, UserError, make_parser, run, writing  # noqa: E402
-from emulator import load_emulator  # noqa: E402
-from error_model import make_error_model  # noqa: E402
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, writing  # noqa: E402
+from calibration.common.sites import load_site  # noqa: E402
+from calibration.emulator.trained import load_emulator  # noqa: E402
+from calibration.inversion.config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
+from calibration.inversion.error_model import make_error_model  # noqa: E402
+from calibration.inversion.methods import gauss_newton, starting_points  # noqa: E402
+from calibration.judgement.recovery_study import make_case, simulated_truth  # noqa: E402
+from calibration.judgement.simulator_check import driving_weather  # noqa: E402
 from inverse_estimator import StaticParameterInverter  # noqa: E402
-from inversion_config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
-from inversion_methods import gauss_newton, starting_points  # noqa: E402
-from recovery_study import make_case, simulated_truth  # noqa: E402
-from simulator_check import driving_weather  # noqa: E402
-from sites import load_site  # noqa: E402
 
 NOISE = 0.005  # Mg C ha-1 day-1
 PARTS = ("methods", "spans", "mcmc", "simulator")

@@ -23,8 +23,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from tower_examples import fluxnet, temperate  # noqa: E402
 
-from command_line import writing  # noqa: E402
-from tower_meteorology import specific_humidity  # noqa: E402
+from calibration.common.command_line import writing  # noqa: E402
+from calibration.tower.meteorology import specific_humidity  # noqa: E402
 
 DAYS, COLUMNS, REPEATS = 7305, 300, 3
 START = "2001-01-01"

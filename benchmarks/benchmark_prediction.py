@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from command_line import REPOSITORY, make_parser, run, writing
-from emulator import load_emulator
-from sites import load_site
-from visit_simulator import simulate
-from weather import generate_weather
+from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.sites import load_site
+from calibration.emulator.trained import load_emulator
+from calibration.visit.simulator import simulate
+from calibration.weather.daily import generate_weather
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "prediction.md"
 

@@ -21,16 +21,16 @@ import pandas as pd
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from command_line import make_parser, run, writing  # noqa: E402
-from parameters import read_ranges  # noqa: E402
-from run_perturbations import draw  # noqa: E402
-from sites import Site, load_site  # noqa: E402
-from visit_forcing import spinup_forcing  # noqa: E402
-from visit_kernel import LANES, lanes, run_days  # noqa: E402
-from visit_layout import ground_row, parameter_rows  # noqa: E402
-from visit_simulator import SimulationResult, parameter_values, simulate, write_daily_files  # noqa: E402
-from visit_spinup import NO_SERIES, NO_TABLE, Loop, warm_up  # noqa: E402
-from weather import Weather, generate_weather, read_weather  # noqa: E402
+from calibration.common.command_line import make_parser, run, writing  # noqa: E402
+from calibration.common.parameters import read_ranges  # noqa: E402
+from calibration.common.sites import Site, load_site  # noqa: E402
+from calibration.ensembles.perturbation import draw  # noqa: E402
+from calibration.visit.forcing import spinup_forcing  # noqa: E402
+from calibration.visit.kernel import LANES, lanes, run_days  # noqa: E402
+from calibration.visit.layout import ground_row, parameter_rows  # noqa: E402
+from calibration.visit.simulator import SimulationResult, parameter_values, simulate, write_daily_files  # noqa: E402
+from calibration.visit.spinup import NO_SERIES, NO_TABLE, Loop, warm_up  # noqa: E402
+from calibration.weather.daily import Weather, generate_weather, read_weather  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "simulator.md"
 FLUX_FLOOR = 0.01  # Mg C ha-1 year-1: a smaller flux is that of a dead forest or a difference that cancels

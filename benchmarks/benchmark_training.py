@@ -26,12 +26,12 @@ import torch
 from conclusions import read_conclusions
 from scoring import predict
 
-import skill
-from command_line import REPOSITORY, make_parser, read_json, run, write_json, writing
-from configuration import load_configuration
-from cross_fit import build_model
+from calibration.common import skill
+from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, write_json, writing
+from calibration.common.configuration import load_configuration
+from calibration.emulator.cross_fit import build_model
+from calibration.emulator.training import draw_stretches, make_optimizer, prepare_inputs, stretch_losses
 from dataset import load_data, window_starts
-from training_loop import draw_stretches, make_optimizer, prepare_inputs, stretch_losses
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "training"
 PARTS = ("rates", "gemm", "target", "memory")

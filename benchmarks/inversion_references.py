@@ -13,15 +13,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from command_line import UserError  # noqa: E402
-from error_model import make_error_model  # noqa: E402
-from inversion_config import ErrorModelConfig, override  # noqa: E402
-from inversion_methods import ensemble_smoother, gauss_newton, starting_points  # noqa: E402
-from inversion_problem import InversionProblem  # noqa: E402
-from posterior import laplace_posterior  # noqa: E402
-from refine import Refinement  # noqa: E402
-from simulator_check import on_stretches, simulate_vectors  # noqa: E402
-from units import DYNAMIC_FEATURES  # noqa: E402
+from calibration.common.command_line import UserError  # noqa: E402
+from calibration.common.units import DYNAMIC_FEATURES  # noqa: E402
+from calibration.inversion.config import ErrorModelConfig, override  # noqa: E402
+from calibration.inversion.error_model import make_error_model  # noqa: E402
+from calibration.inversion.methods import ensemble_smoother, gauss_newton, starting_points  # noqa: E402
+from calibration.inversion.posterior import laplace_posterior  # noqa: E402
+from calibration.inversion.problem import InversionProblem  # noqa: E402
+from calibration.judgement.refine import Refinement  # noqa: E402
+from calibration.judgement.simulator_check import on_stretches, simulate_vectors  # noqa: E402
 
 if TYPE_CHECKING:
     from benchmark_inversion import Bench

@@ -5,8 +5,8 @@
 Each ensemble comes from run_perturbations.py (`DIR:90` = its first 90 runs). 10 percent of its runs are never trained
 on; they are the unseen ones and decide nothing. Two protocols on the test year: one free run over the whole year after
 180 days of context, and the specification's 30-day windows, each after its own context, one every --window-stride days.
-Baselines of the specification (baselines.py), and gradient boosting and a Gaussian process that predict each flux's
-mean over the test year from the parameters.
+Baselines of the specification (emulator/baselines.py), and gradient boosting and a Gaussian process that predict each
+flux's mean over the test year from the parameters.
 
 Rows that are in the CSV files already are kept, so an interrupted or growing measurement goes on where it was.
 """
@@ -29,16 +29,16 @@ from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-import skill
-from baselines import NAMES, Baselines
-from command_line import REPOSITORY, make_parser, run, writing
-from configuration import load_configuration
-from cross_fit import fit_in_memory
+from calibration.common import skill
+from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.configuration import load_configuration
+from calibration.common.sites import load_site
+from calibration.common.units import TARGETS
+from calibration.emulator.baselines import NAMES, Baselines
+from calibration.emulator.cross_fit import fit_in_memory
+from calibration.emulator.figures import save_figure
+from calibration.ensembles.files import load_ensemble
 from dataset import TrainingData, prepare, window_starts
-from emulator_figures import save_figure
-from sites import load_site
-from units import TARGETS
-from visit_files import load_ensemble
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "learning_curve"
 KEY = ["runs", "preset", "seed"]

@@ -7,14 +7,14 @@ import pandas as pd
 from conclusions import read_conclusions
 from matplotlib.figure import Figure
 
-import skill
-from baselines import NAMES
-from command_line import writing
+from calibration.common import skill
+from calibration.common.command_line import writing
+from calibration.common.parameters import make_space
+from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.emulator.baselines import NAMES
+from calibration.emulator.error import nearest_distance
+from calibration.emulator.trained import space_entries
 from dataset import TrainingData
-from emulator import space_entries
-from emulator_error import nearest_distance
-from parameters import make_space
-from units import FLUX_LABELS, TARGETS
 
 WORST = 5
 # What the predecessor published: 30-day windows of the test year, runs that it was trained on.

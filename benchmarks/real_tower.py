@@ -19,8 +19,8 @@ import pandas as pd
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from command_line import UserError, existing_file, make_parser, read_json, run, writing  # noqa: E402
-from units import TARGETS  # noqa: E402
+from calibration.common.command_line import UserError, existing_file, make_parser, read_json, run, writing  # noqa: E402
+from calibration.common.units import TARGETS  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "real_tower.md"
 PERIODS = (

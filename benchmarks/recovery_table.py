@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conclusions import read_conclusions  # noqa: E402
 
-from command_line import REPOSITORY, UserError, make_parser, read_json, run, writing  # noqa: E402
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, writing  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 SPAN_NAMES = {30: "30 days", 365: "1 year", 1826: "5 years"}

@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-import skill
-from configuration import Configuration
-from cross_fit import fit_in_memory
+from calibration.common import skill
+from calibration.common.configuration import Configuration
+from calibration.common.units import TARGETS
+from calibration.emulator.cross_fit import fit_in_memory
+from calibration.ensembles.files import Ensemble
 from dataset import TrainingData, prepare
-from units import TARGETS
-from visit_files import Ensemble
 
 
 @dataclass

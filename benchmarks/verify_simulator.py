@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from command_line import existing_file, make_parser, run, writing  # noqa: E402
-from sites import Site, load_site  # noqa: E402
-from visit_forcing import spinup_forcing  # noqa: E402
-from visit_layout import HUMUS, LITTER, STATE, ground_row, parameter_rows  # noqa: E402
-from visit_simulator import SUMMARY_FLUXES, parameter_values, simulate  # noqa: E402
-from visit_spinup import Loop, trace  # noqa: E402
-from weather import Weather, read_weather  # noqa: E402
+from calibration.common.command_line import existing_file, make_parser, run, writing  # noqa: E402
+from calibration.common.sites import Site, load_site  # noqa: E402
+from calibration.visit.forcing import spinup_forcing  # noqa: E402
+from calibration.visit.layout import HUMUS, LITTER, STATE, ground_row, parameter_rows  # noqa: E402
+from calibration.visit.simulator import SUMMARY_FLUXES, parameter_values, simulate  # noqa: E402
+from calibration.visit.spinup import Loop, trace  # noqa: E402
+from calibration.weather.daily import Weather, read_weather  # noqa: E402
 
 # Largest RMSE (Mg C ha-1 year-1) and smallest Pearson correlation that are asked for.
 TARGETS = {"GPP": (0.080, 0.9999), "NPP": (0.040, 0.9999), "ER": (0.060, 0.9999), "NEP": (0.038, 0.9997)}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import ensemble_store
-from command_line import REPOSITORY
-from sites import load_site
-from visit_files import Ensemble
-from weather import generate_weather
+from calibration.common.command_line import REPOSITORY
+from calibration.common.sites import load_site
+from calibration.ensembles import store as ensemble_store
+from calibration.ensembles.files import Ensemble
+from calibration.weather.daily import generate_weather
 
 NAMES = ("tree_pmax", "tree_lue", "soil_sr_lf", "my_parameter", "c3_sla")  # the last is constant
 TINY = ["--epochs", "2", "--steps-per-epoch", "2", "--batch-size", "8", "--device", "cpu", "--error-runs", "0"]

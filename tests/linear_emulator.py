@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from calibration.common.parameters import make_space
+from calibration.common.scalers import Scaler
 from inverse_estimator import StaticParameterInverter
-from parameters import make_space
-from scalers import Scaler
 
 PARAMETERS = ("a", "b", "c")
 FEATURES = 4

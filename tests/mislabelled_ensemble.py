@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from parameters import read_ranges
-from run_perturbations import draw
-from visit_files import write_daily_file
-from visit_simulator import simulate
+from calibration.common.parameters import read_ranges
+from calibration.ensembles.files import write_daily_file
+from calibration.ensembles.perturbation import draw
+from calibration.visit.simulator import simulate
 
 # label in the table -> slot whose value it really changed
 WRONG_LABELS = {

@@ -3,7 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from atmosphere import air_pressure, q_from_vapour_pressure, saturation_vapour_pressure, top_of_atmosphere_daily
+from calibration.weather.atmosphere import (
+    air_pressure,
+    q_from_vapour_pressure,
+    saturation_vapour_pressure,
+    top_of_atmosphere_daily,
+)
 
 INVENTED = """name: HYY
 latitude: 61.8

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from visit_files import write_daily_file
+from calibration.ensembles.files import write_daily_file
 
 DAYS = 800  # over the leap day of 2012
 NAMES = ("tree_lue", "tree_pmax", "soil_sr_lf")

@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-import atmosphere
-from command_line import REPOSITORY
+from calibration.common.command_line import REPOSITORY
+from calibration.weather import atmosphere
 
 
 def test_day_length_equator_pole_and_latitudes():

@@ -2,10 +2,10 @@
 
 import torch
 
-from canopy_equilibrium import REST, at_rest, read_days
-from parameters import catalogue
-from static_features import LHP_DAY
-from units import DYNAMIC_FEATURES
+from calibration.common.parameters import catalogue
+from calibration.common.units import DYNAMIC_FEATURES
+from calibration.network.canopy_equilibrium import REST, at_rest, read_days
+from calibration.network.static_features import LHP_DAY
 
 
 def test_leaf_area_at_rest_has_no_bends():

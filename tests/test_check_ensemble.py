@@ -10,16 +10,16 @@ import pytest
 from mislabelled_ensemble import WITHOUT_EFFECT, WRONG_LABELS, write_ensemble
 
 import check_ensemble
-import label_search
 import run_perturbations
+from calibration.common.command_line import UserError
+from calibration.common.parameters import read_ranges
+from calibration.common.sites import load_site
+from calibration.ensembles import label_search
+from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences
+from calibration.ensembles.label_search import Search, other_sites, returned, shifted, swapped
+from calibration.ensembles.perturbation import draw
+from calibration.weather.daily import Weather, generate_weather, write_weather_csv
 from check_ensemble import judge
-from command_line import UserError
-from ensemble_diagnosis import Evidence, Hypothesis, differences
-from label_search import Search, other_sites, returned, shifted, swapped
-from parameters import read_ranges
-from run_perturbations import draw
-from sites import load_site
-from weather import Weather, generate_weather, write_weather_csv
 
 
 @pytest.fixture(scope="module")

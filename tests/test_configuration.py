@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from command_line import UserError
-from configuration import ARCHITECTURE_FILE, fit_splits, from_dict, load_configuration, period
+from calibration.common.command_line import UserError
+from calibration.common.configuration import ARCHITECTURE_FILE, fit_splits, from_dict, load_configuration, period
 
 
 @pytest.fixture

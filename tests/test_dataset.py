@@ -7,10 +7,10 @@ import pytest
 import torch
 from emulator_examples import NAMES, script, tiny_ensemble, write_ensemble
 
-from command_line import UserError
-from configuration import load_configuration
+from calibration.common.command_line import UserError
+from calibration.common.configuration import load_configuration
+from calibration.common.scalers import Scaler, load_scaler
 from dataset import choose_unseen, day_slice, prepare, window_starts
-from scalers import Scaler, load_scaler
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-import run_demo
-from command_line import REPOSITORY, UserError
+from calibration.common.command_line import REPOSITORY, UserError
+from extras import run_demo
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 import torch
 from emulator_examples import NAMES, TINY, script, tiny_ensemble, write_ensemble
 
-from command_line import UserError
-from emulator import load_emulator, space_entries
+from calibration.common.command_line import UserError
+from calibration.common.parameters import make_space, read_ranges
+from calibration.emulator.trained import load_emulator, space_entries
 from model import create_model
-from parameters import make_space, read_ranges
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from emulator_examples import tiny_ensemble
 
-from command_line import REPOSITORY
+from calibration.common.command_line import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
@@ -18,10 +18,10 @@ from conclusions import read_conclusions
 from learning_curve import windows
 from learning_curve_report import figure, worst_runs, write_report
 
-import skill
-from configuration import check, load_configuration
+from calibration.common import skill
+from calibration.common.configuration import check, load_configuration
+from calibration.common.units import TARGETS
 from dataset import prepare
-from units import TARGETS
 
 
 @pytest.fixture(scope="module")

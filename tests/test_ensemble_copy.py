@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from small_ensemble import DAYS, file_of
 
-import ensemble_store
-from command_line import REPOSITORY, UserError
-from units import DAILY_COLUMNS
-from visit_files import load_ensemble
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.units import DAILY_COLUMNS
+from calibration.ensembles import store as ensemble_store
+from calibration.ensembles.files import load_ensemble
 
 
 def test_copy_has_the_same_content(ensemble, monkeypatch):
     first = load_ensemble(ensemble)
-    monkeypatch.setattr("visit_files._parse_all", lambda *_: pytest.fail("the copy was not used"))
+    monkeypatch.setattr("calibration.ensembles.files._parse_all", lambda *_: pytest.fail("the copy was not used"))
     second = load_ensemble(ensemble)
     for name in ("sample_ids", "dates", "dynamic", "fluxes", "parameters"):
         assert (getattr(first, name) == getattr(second, name)).all(), name
@@ -43,7 +43,7 @@ def test_copied_folder_uses_its_copy(ensemble, tmp_path_factory, monkeypatch):
     first = load_ensemble(ensemble)
     copied = tmp_path_factory.mktemp("copied") / "data"
     shutil.copytree(ensemble, copied, copy_function=shutil.copyfile)  # new times
-    monkeypatch.setattr("visit_files._parse_all", lambda *_: pytest.fail("the copy was not used"))
+    monkeypatch.setattr("calibration.ensembles.files._parse_all", lambda *_: pytest.fail("the copy was not used"))
     assert (load_ensemble(copied).fluxes == first.fluxes).all()
 
 

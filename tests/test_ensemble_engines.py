@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from command_line import REPOSITORY, UserError
-from ensemble_engines import CommandEngine, as_columns
-from parameters import catalogue, read_ranges
-from visit_files import load_ensemble, read_daily_file
-from visit_parameter_file import read_slots, write_parameter_file
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.parameters import catalogue, read_ranges
+from calibration.ensembles.engines import CommandEngine, as_columns
+from calibration.ensembles.files import load_ensemble, read_daily_file
+from calibration.visit.parameter_file import read_slots, write_parameter_file
 
 NAMES = ("tree_lue", "tree_lc0", "soil_sr_lf")
 

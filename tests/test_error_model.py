@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emulator_covariance import EmulatorErrorSample, emulator_covariance
-from error_model import SCALE_SPREAD, estimate_hyper, make_error_model, run_scale
-from fit_judgement import (
+from calibration.inversion.config import ErrorModelConfig
+from calibration.inversion.data import Observations
+from calibration.inversion.emulator_covariance import EmulatorErrorSample, emulator_covariance
+from calibration.inversion.error_model import SCALE_SPREAD, estimate_hyper, make_error_model, run_scale
+from calibration.judgement.fit import (
     Conflict,
     climatology_baseline,
     prior_conflict,
@@ -15,8 +17,6 @@ from fit_judgement import (
     skill_table,
     verdict,
 )  # fmt: skip
-from inversion_config import ErrorModelConfig
-from inversion_data import Observations
 
 START = np.datetime64("2012-01-01")
 
@@ -143,7 +143,7 @@ def test_no_slow_misfit_is_invented_for_white_noise():
 
 def test_gradient_of_the_marginal_likelihood(monkeypatch):
     """The analytic gradient that the optimiser gets equals finite differences of the value."""
-    import error_model
+    from calibration.inversion import error_model
 
     sizes = []
 

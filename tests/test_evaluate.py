@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
 
-import skill
-from baselines import NAMES, Baselines
-from configuration import load_configuration
+from calibration.common import skill
+from calibration.common.configuration import load_configuration
+from calibration.common.parameters import read_ranges
+from calibration.common.units import TARGETS
+from calibration.emulator.baselines import NAMES, Baselines
+from calibration.emulator.error import autocorrelation, coverage, load_errors, nearest_distance, split_error, summarise
 from dataset import prepare
-from emulator_error import autocorrelation, coverage, load_errors, nearest_distance, split_error, summarise
-from parameters import read_ranges
-from units import TARGETS
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +161,8 @@ def test_script_writes_the_contract_table_beside_baselines(trained):
 
 
 def test_scores_are_those_of_the_emulator_on_the_test_year(trained):
-    from emulator import load_emulator
-    from visit_files import load_ensemble
+    from calibration.emulator.trained import load_emulator
+    from calibration.ensembles.files import load_ensemble
 
     data, out = trained
     script("evaluate_model.py", "--artifacts-dir", out, "--window-stride", 60, "--no-figures")

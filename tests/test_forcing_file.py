@@ -9,11 +9,11 @@ import pytest
 from tower_examples import call
 
 import blend_observation_meteorology as blending
-from command_line import UserError
-from sites import load_site
-from units import METEOROLOGY
-from visit_forcing_file import FIELDS, format_line, read_forcing, write_forcing
-from weather import generate_weather, read_weather
+from calibration.common.command_line import UserError
+from calibration.common.sites import load_site
+from calibration.common.units import METEOROLOGY
+from calibration.weather.daily import generate_weather, read_weather
+from calibration.weather.forcing_file import FIELDS, format_line, read_forcing, write_forcing
 
 SITE = load_site()
 

@@ -7,9 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import units
-from command_line import REPOSITORY, UserError, iso_date, make_parser, not_an_input, read_json, write_json, writing
-from sites import DEFAULT_SITE, load_site
+from calibration.common import units
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    iso_date,
+    make_parser,
+    not_an_input,
+    read_json,
+    write_json,
+    writing,
+)
+from calibration.common.sites import DEFAULT_SITE, load_site
 
 
 def test_tower_units_round_trip_and_sign():

@@ -17,8 +17,8 @@ from linear_emulator import (
     scalers,
 )
 
-from command_line import UserError
-from parameters import make_space
+from calibration.common.command_line import UserError
+from calibration.common.parameters import make_space
 
 
 def test_methods_reach_the_same_cost_on_a_bounded_nonlinear_problem():

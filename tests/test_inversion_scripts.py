@@ -13,13 +13,13 @@ from emulator_examples import NAMES, TINY, script, tiny_ensemble, write_ensemble
 import evaluate_parameter_recovery
 import plot_param_scatter
 import test_inversion as inversion_script
-from command_line import UserError
-from emulator import load_emulator
-from inversion_config import load_inversion_config, make_inversion_config
-from inversion_inputs import load_matching_ensemble
-from observation_windows import Windows
-from units import DAILY_COLUMNS, TARGETS
-from visit_files import write_daily_file
+from calibration.common.command_line import UserError
+from calibration.common.units import DAILY_COLUMNS, TARGETS
+from calibration.emulator.trained import load_emulator
+from calibration.ensembles.files import write_daily_file
+from calibration.inversion.config import load_inversion_config, make_inversion_config
+from calibration.inversion.inputs import load_matching_ensemble
+from calibration.tower.windows import Windows
 
 CONTRACT = {
     "nep_comparison.png", "loss_history.png", "parameter_changes.png", "parameter_values.csv", "params_snapshot.json",

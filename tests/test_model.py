@@ -7,17 +7,17 @@ import pytest
 import torch
 from emulator_examples import script
 
-from atmosphere import background_co2, day_length_hours, sine_of_height, top_of_atmosphere
-from canopy_equilibrium import REST, at_rest, first_guess, read_days, sun
+from calibration.common.parameters import catalogue, read_ranges
+from calibration.common.scalers import Scaler
+from calibration.common.sites import Site, load_site
+from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.network.canopy_equilibrium import REST, at_rest, first_guess, read_days, sun
+from calibration.network.season import rate_amplitude, season
+from calibration.network.shared_dropout import SharedDropout
+from calibration.network.soil_water import DENSE, OPEN, soil_water
+from calibration.network.static_features import StaticFeatures, logarithmic_parameters
+from calibration.weather.atmosphere import background_co2, day_length_hours, sine_of_height, top_of_atmosphere
 from model import StaticConditionedLSTM, create_model
-from parameters import catalogue, read_ranges
-from scalers import Scaler
-from season import rate_amplitude, season
-from shared_dropout import SharedDropout
-from sites import Site, load_site
-from soil_water import DENSE, OPEN, soil_water
-from static_features import StaticFeatures, logarithmic_parameters
-from units import DYNAMIC_FEATURES, TARGETS
 
 SPACE = read_ranges()
 LATITUDE = torch.tensor(4.2)
@@ -313,9 +313,9 @@ def test_carbon_cycle_at_rest_obeys_its_balances():
 
 def test_first_guess_is_near_the_process_model():
 
-    from visit_kernel import STATE
-    from visit_simulator import simulate
-    from weather import generate_weather
+    from calibration.visit.kernel import STATE
+    from calibration.visit.simulator import simulate
+    from calibration.weather.daily import generate_weather
 
     weather = generate_weather(load_site(), "2010-01-01", "2013-12-31", 1)
     unit = np.vstack([np.full((1, len(SPACE)), 0.5), 0.3 + 0.4 * np.random.default_rng(0).random((3, len(SPACE)))])

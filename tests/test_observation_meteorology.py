@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from tower_examples import call, fluxnet, save, temperate
 
-from command_line import UserError
+from calibration.common.command_line import UserError
+from calibration.common.sites import DEFAULT_SITE
+from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
+from calibration.tower.meteorology import saturation_vapour_pressure_water, specific_humidity, wind_at_10m
+from calibration.tower.weather_comparison import era5_adjustment
+from calibration.weather.daily import read_weather
 from prepare_observation_meteorology import main
-from sites import DEFAULT_SITE
-from tower_meteorology import saturation_vapour_pressure_water, specific_humidity, wind_at_10m
-from units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
-from weather import read_weather
-from weather_comparison import era5_adjustment
 
 
 def test_specific_humidity_agrees_with_metpy():

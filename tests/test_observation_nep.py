@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from tower_examples import call, fluxnet, japanflux, save
 
-from command_line import REPOSITORY
+from calibration.common.command_line import REPOSITORY
+from calibration.tower.checks import unit_jump
 from prepare_observation_nep import main
-from tower_checks import unit_jump
 
 LHP = REPOSITORY.parent / "shared" / "data" / "lhp" / "japanflux_daily_2012_2016.csv"
 CONTRACT = ["date", "nee_gcm2", "nee_source", "nee_qc", "nep_mg_ha", "obs_mask"]

@@ -15,12 +15,12 @@ import blend_observation_meteorology
 import build_observation_windows
 import prepare_observation_meteorology
 import prepare_observation_nep
-from observation_csv import read_observations
-from scalers import Scaler
-from sites import load_site
-from tower_checks import unit_jump
-from units import DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE
-from weather import generate_weather, write_weather_csv
+from calibration.common.scalers import Scaler
+from calibration.common.sites import load_site
+from calibration.common.units import DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE
+from calibration.tower.checks import unit_jump
+from calibration.tower.observation_csv import read_observations
+from calibration.weather.daily import generate_weather, write_weather_csv
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 COLUMNS = ["NEE_vUT", "NEE_vUT_QC", "NEE_PI_F", "NEE_VUT_REF", "NEE_VUT_REF_QC", "NEE_VUT_REF_RANDUNC", "NEE_CUT_REF",

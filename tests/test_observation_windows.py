@@ -10,14 +10,14 @@ from tower_examples import call
 
 import build_observation_windows as building
 from build_observation_windows import build_windows
-from command_line import UserError
-from observation_csv import read_observations
-from observation_summary import longest_gap
-from observation_windows import load_windows
-from scalers import Scaler
-from sites import load_site
-from units import DYNAMIC_FEATURES, TARGETS
-from weather import generate_weather, write_weather_csv
+from calibration.common.command_line import UserError
+from calibration.common.scalers import Scaler
+from calibration.common.sites import load_site
+from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.tower.observation_csv import read_observations
+from calibration.tower.summary import longest_gap
+from calibration.tower.windows import load_windows
+from calibration.weather.daily import generate_weather, write_weather_csv
 
 SITE = load_site()
 WEATHER = generate_weather(SITE, "2011-01-01", "2012-12-31", seed=11)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from command_line import REPOSITORY, UserError
-from parameters import LATENT_LIMIT, canonical_name, catalogue, make_space, read_ranges
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.parameters import LATENT_LIMIT, canonical_name, catalogue, make_space, read_ranges
 
 
 def test_default_ranges_hold_the_36_parameters_of_the_contract():

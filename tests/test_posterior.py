@@ -18,8 +18,8 @@ from linear_emulator import (
     window_data,
 )
 
-import randomized_likelihood
-from randomized_likelihood import Mode, randomized_minima
+from calibration.inversion import randomized_likelihood
+from calibration.inversion.randomized_likelihood import Mode, randomized_minima
 
 
 def analytic_posterior(model, future, y):
@@ -106,8 +106,8 @@ def test_the_true_flux_between_observed_days_is_predicted_from_the_correlated_er
     """Predictive draws of days in a gap follow the conditional normal of a correlated emulator error."""
     from dataclasses import replace
 
-    from emulator_covariance import EmulatorErrorSample
-    from posterior import predictive_samples
+    from calibration.inversion.emulator_covariance import EmulatorErrorSample
+    from calibration.inversion.posterior import predictive_samples
 
     model = LinearEmulator()
     context, future, y, mask = problem(model, days=60, noise=0.0)

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
 
-import recovery_study
-import simulator_check
-from command_line import UserError
+from calibration.common.command_line import UserError
+from calibration.judgement import recovery_study, simulator_check
+from calibration.judgement.recovery_statistics import rank_counts, rank_test, study_summary
+from calibration.weather.daily import Weather
 from inverse_estimator import StaticParameterInverter
-from recovery_statistics import rank_counts, rank_test, study_summary
-from weather import Weather
 
 DAYS = 420
 DATES = np.datetime64("2012-01-01") + np.arange(DAYS)

@@ -15,14 +15,14 @@ from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator
 from tower_examples import call
 
 import test_inversion
-from command_line import UserError
-from emulator_covariance import EmulatorErrorSample
+from calibration.common.command_line import UserError
+from calibration.common.parameters import catalogue
+from calibration.ensembles.files import load_ensemble
+from calibration.inversion.data import stretch_from_arrays
+from calibration.inversion.emulator_covariance import EmulatorErrorSample
+from calibration.judgement.refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
+from calibration.judgement.simulator_check import ProcessModel, verify_estimate
 from inverse_estimator import StaticParameterInverter
-from inversion_data import stretch_from_arrays
-from parameters import catalogue
-from refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
-from simulator_check import ProcessModel, verify_estimate
-from visit_files import load_ensemble
 
 DAYS = 420
 DATES = np.datetime64("2012-01-01") + np.arange(DAYS)

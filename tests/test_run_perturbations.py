@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 import run_perturbations
-from command_line import REPOSITORY, UserError
-from parameters import read_ranges
-from run_perturbations import draw
-from sites import load_site
-from visit_files import ensemble_ranges, load_ensemble
-from visit_simulator import simulate
-from weather import generate_weather, read_weather, write_weather_csv
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.parameters import read_ranges
+from calibration.common.sites import load_site
+from calibration.ensembles.files import ensemble_ranges, load_ensemble
+from calibration.ensembles.perturbation import draw
+from calibration.visit.simulator import simulate
+from calibration.weather.daily import generate_weather, read_weather, write_weather_csv
 
 RUNS = 40  # enough that an interruption falls between the first and the last
 SCRIPT = str(REPOSITORY / "run_perturbations.py")
@@ -283,14 +283,15 @@ def test_a_failing_run_stops_nothing(tmp_path, weather_file, monkeypatch, capsys
         result.fluxes[np.asarray(parameters["tree_sla"]) > 170.0] = np.nan
         return result
 
-    monkeypatch.setattr("visit_simulator.simulate", sometimes)
+    monkeypatch.setattr("calibration.visit.simulator.simulate", sometimes)
     assert run_here(monkeypatch, arguments_for(tmp_path / "data", weather_file, runs=6)) == 0
     assert "3 of 6 runs succeeded, 3 failed" in capsys.readouterr().out  # half of a Latin hypercube is above the middle
     results = pd.read_csv(tmp_path / "data" / "experiment_results.csv")
     assert (results.message[results.status == "failed"] == "the fluxes are not finite with these parameters").all()
     assert len(load_ensemble(tmp_path / "data").sample_ids) == 3
 
-    monkeypatch.setattr("visit_simulator.simulate", lambda *_, **__: (_ for _ in ()).throw(ValueError("no luck")))
+    broken = "calibration.visit.simulator.simulate"
+    monkeypatch.setattr(broken, lambda *_, **__: (_ for _ in ()).throw(ValueError("no luck")))
     assert run_here(monkeypatch, arguments_for(tmp_path / "none", weather_file, runs=6)) == 1
     output = capsys.readouterr().out
     assert "0 of 6 runs succeeded, 6 failed" in output and "sample 0 failed: no luck" in output

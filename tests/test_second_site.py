@@ -8,13 +8,12 @@ from second_site import INVENTED, boreal_weather
 from tower_examples import call
 
 import build_observation_windows
-import fit_weather_statistics
-import make_synthetic_tower
 import prepare_observation_nep
 import run_perturbations
 import test_inversion
 import train
 import weather
+from extras import fit_weather_statistics, make_synthetic_tower
 
 
 def test_whole_path_at_another_site(tmp_path):

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from tower_examples import call
 
-import make_synthetic_tower
 import prepare_observation_nep
-from command_line import REPOSITORY
-from make_synthetic_tower import outages, tower_record
-from parameters import read_ranges
-from sites import load_site
-from visit_simulator import simulate
-from weather import generate_weather, read_weather, write_weather_csv
+from calibration.common.command_line import REPOSITORY
+from calibration.common.parameters import read_ranges
+from calibration.common.sites import load_site
+from calibration.visit.simulator import simulate
+from calibration.weather.daily import generate_weather, read_weather, write_weather_csv
+from extras import make_synthetic_tower
+from extras.make_synthetic_tower import outages, tower_record
 
 SITE = load_site()
 RANGES = REPOSITORY / "configs" / "range_of_paras.csv"

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from tower_examples import fluxnet, japanflux, save
 
-from command_line import UserError
-from tower_file import read_tower_file
-from tower_layouts import LAYOUTS, choose_columns, recognise, variant
+from calibration.common.command_line import UserError
+from calibration.tower.file import read_tower_file
+from calibration.tower.layouts import LAYOUTS, choose_columns, recognise, variant
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import yaml
 from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
 
 import train
-from command_line import run
-from configuration import ARCHITECTURE_FILE, load_configuration
-from cross_fit import build_model, folds_needed, split_seen
-from dataset import prepare
-from emulator import load_emulator
-from sites import load_site
-from training_loop import (
+from calibration.common.command_line import run
+from calibration.common.configuration import ARCHITECTURE_FILE, load_configuration
+from calibration.common.sites import load_site
+from calibration.common.units import DYNAMIC_FEATURES
+from calibration.emulator.cross_fit import build_model, folds_needed, split_seen
+from calibration.emulator.trained import load_emulator
+from calibration.emulator.training import (
     TrainingState,
     draw_stretches,
     learning_rate,
@@ -31,8 +31,8 @@ from training_loop import (
     validate,
     validation_set,
 )
-from units import DYNAMIC_FEATURES
-from visit_files import load_ensemble
+from calibration.ensembles.files import load_ensemble
+from dataset import prepare
 
 
 @pytest.fixture(scope="module")

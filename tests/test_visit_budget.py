@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from visit_runs import NAMES, grow, legal_values, plausible_values, short_loop, site
 
-from parameters import catalogue
-from visit_budget import carbon_residuals, unphysical, water_residuals
-from visit_kernel import LANES, lanes, run_days
-from visit_layout import FLOWS, STATE, ground_row, parameter_rows
-from visit_spinup import NO_TABLE
+from calibration.common.parameters import catalogue
+from calibration.visit.budget import carbon_residuals, unphysical, water_residuals
+from calibration.visit.kernel import LANES, lanes, run_days
+from calibration.visit.layout import FLOWS, STATE, ground_row, parameter_rows
+from calibration.visit.spinup import NO_TABLE
 
 TOLERANCE = 1e-9  # Mg C ha-1, mm
 

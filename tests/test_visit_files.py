@@ -7,11 +7,17 @@ import pandas as pd
 import pytest
 from small_ensemble import DAYS, NAMES, file_of, fluxes_of
 
-from command_line import UserError
-from parameters import catalogue
-from units import DAILY_COLUMNS, DYNAMIC_FEATURES, TARGETS
-from visit_daily_text import PARAMETER_COLUMNS
-from visit_files import daily_template, load_ensemble, read_daily_file, round_as_written, write_daily_file
+from calibration.common.command_line import UserError
+from calibration.common.parameters import catalogue
+from calibration.common.units import DAILY_COLUMNS, DYNAMIC_FEATURES, TARGETS
+from calibration.ensembles.files import (
+    daily_template,
+    load_ensemble,
+    read_daily_file,
+    round_as_written,
+    write_daily_file,
+)
+from calibration.weather.daily_text import PARAMETER_COLUMNS
 
 
 def edit(path, line, change):

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from numba import njit
 from visit_runs import site, weather
 
-import vector_math
-import visit_forcing
-import visit_physics
-from visit_physics import Physiology
+from calibration.visit import forcing as visit_forcing
+from calibration.visit import physics as visit_physics
+from calibration.visit import vector_math
+from calibration.visit.physics import Physiology
 
 compile_ = njit(error_model="numpy")
 

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from command_line import REPOSITORY
-from sites import load_site
-from visit_forcing import spinup_forcing
-from visit_layout import HUMUS, LITTER, STATE, ground_row, parameter_rows
-from visit_simulator import parameter_values, simulate
-from visit_spinup import Loop, trace
-from weather import read_weather
+from calibration.common.command_line import REPOSITORY
+from calibration.common.sites import load_site
+from calibration.visit.forcing import spinup_forcing
+from calibration.visit.layout import HUMUS, LITTER, STATE, ground_row, parameter_rows
+from calibration.visit.simulator import parameter_values, simulate
+from calibration.visit.spinup import Loop, trace
+from calibration.weather.daily import read_weather
 
 pytestmark = pytest.mark.real_data
 DATA = REPOSITORY.parent / "shared" / "data"

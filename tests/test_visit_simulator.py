@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from visit_runs import plausible_values, site, weather
 
-from command_line import REPOSITORY, UserError
-from parameters import catalogue
-from visit_budget import water_residuals
-from visit_files import read_daily_file
-from visit_layout import RAW_LAYER, STATE, Soil, parameter_rows
-from visit_simulator import parameter_values, read_runs, simulate
-from weather import Weather, write_weather_csv
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.parameters import catalogue
+from calibration.ensembles.files import read_daily_file
+from calibration.visit.budget import water_residuals
+from calibration.visit.layout import RAW_LAYER, STATE, Soil, parameter_rows
+from calibration.visit.simulator import parameter_values, read_runs, simulate
+from calibration.weather.daily import Weather, write_weather_csv
 
 # Read by VISIT, but without effect on carbon and water here (visit_carbon_core 9.3); phenology and type have one value.
 INERT = [

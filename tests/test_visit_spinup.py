@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from visit_runs import NAMES, legal_values, plausible_values, short_loop, site
 
-import visit_spinup
-from visit_forcing import Forcing
-from visit_kernel import LANES, NEVER, lanes, run_days, samples
-from visit_layout import DOC, LITTER, SOIL_ROW, STATE, ground_row, parameter_rows
+from calibration.visit import spinup as visit_spinup
+from calibration.visit.forcing import Forcing
+from calibration.visit.kernel import LANES, NEVER, lanes, run_days, samples
+from calibration.visit.layout import DOC, LITTER, SOIL_ROW, STATE, ground_row, parameter_rows
 
 GROUND = ground_row(site())
 EMPTY = np.zeros((0, 0, 0))

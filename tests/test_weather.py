@@ -8,20 +8,20 @@ import pytest
 from second_site import INVENTED, boreal_weather
 from tower_examples import call
 
-import fit_weather_statistics
 import weather as weather_script
-from atmosphere import (
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.sites import load_site
+from calibration.common.units import DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
+from calibration.weather.atmosphere import (
     air_pressure,
     background_co2,
     q_from_vapour_pressure,
     saturation_vapour_pressure,
     top_of_atmosphere_daily,
 )
-from command_line import REPOSITORY, UserError
-from sites import load_site
-from units import DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
-from weather import Weather, generate_weather, read_weather, write_weather_csv
-from weather_generator import LEVELS, fit_statistics, load_statistics
+from calibration.weather.daily import Weather, generate_weather, read_weather, write_weather_csv
+from calibration.weather.generator import LEVELS, fit_statistics, load_statistics
+from extras import fit_weather_statistics
 
 LHP = REPOSITORY.parent / "shared" / "data" / "lhp" / "era5_daily_2011_2016.csv"
 SITE = load_site()
@@ -255,5 +255,5 @@ def test_statistics_need_every_month_and_a_readable_file(tmp_path, small):
     with pytest.raises(UserError, match=r"only 0 days of calendar month 4; .* give a full year or more"):
         fit_statistics(small.values, small.dates, 4.2, "small")
     (tmp_path / "s.json").write_text('{"variables": []}')
-    with pytest.raises(UserError, match="not statistics of weather .* make them with fit_weather_statistics.py"):
+    with pytest.raises(UserError, match="not statistics of weather .* make them with extras/fit_weather_statistics.py"):
         load_statistics(tmp_path / "s.json")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import run
-from tower_meteorology import saturation_vapour_pressure_water
+from calibration.common.command_line import run
+from calibration.tower.meteorology import saturation_vapour_pressure_water
 
 TWELFTHS = 48
 

@@ -4,14 +4,14 @@ from functools import cache
 
 import numpy as np
 
-from parameters import catalogue, read_ranges
-from sites import Site, load_site
-from visit_forcing import spinup_forcing
-from visit_kernel import LANES, lanes, run_days, samples
-from visit_layout import FLOWS, FLUXES, STATE, ground_row, parameter_rows
-from visit_simulator import SimulationResult, parameter_values
-from visit_spinup import NO_TABLE, Loop, warm_up
-from weather import Weather, generate_weather
+from calibration.common.parameters import catalogue, read_ranges
+from calibration.common.sites import Site, load_site
+from calibration.visit.forcing import spinup_forcing
+from calibration.visit.kernel import LANES, lanes, run_days, samples
+from calibration.visit.layout import FLOWS, FLUXES, STATE, ground_row, parameter_rows
+from calibration.visit.simulator import SimulationResult, parameter_values
+from calibration.visit.spinup import NO_TABLE, Loop, warm_up
+from calibration.weather.daily import Weather, generate_weather
 
 NAMES = tuple(name for name in catalogue() if not name.startswith("init_"))
 

@@ -1,0 +1,151 @@
+"""What every script does at its boundary: reading arguments, reporting bad input, progress, safe writing.
+
+A user's mistake ends in one line on stderr and exit code 2 (no traceback); a defect of ours keeps its traceback.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class UserError(Exception):
+    """Bad input from outside: the message names the file, what was found, what is expected and what to do."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults of every flag (once) and keeps the line breaks of the description."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong flag as every other mistake is reported: one line, without the long list of flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` and end with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser with the repository's conventions (defaults shown, no abbreviated flags)."""
+    return Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+def iso_date(text: str) -> date:
+    """argparse type of a day written YYYY-MM-DD."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no day; expected YYYY-MM-DD, such as 2012-01-31") from None
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's main(); exit 0 on success, 2 with one line on a UserError, 130 on Ctrl-C.
+
+    Output is line-buffered, so that `nohup python train.py > train.log &` can be followed with `tail -f`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(code or 0)
+
+
+def warn(message: str) -> None:
+    """Print one warning line to stderr."""
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """A tqdm bar (rate and remaining time), silent when stderr is not a terminal."""
+    return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to it only if the block succeeds: no half-written results.
+
+    The temporary name keeps the suffix (NumPy and matplotlib look at it). Parent folders are made. UserError when
+    nothing can be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file for the output")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except OSError as error:  # a file where the folder should be, no permission, a full disk
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another place for the output") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; results take the permissions any other file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically. Non-finite numbers are refused (they are not JSON)."""
+    with writing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; UserError names the file and line when it is missing or broken."""
+    path = existing_file(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); write it again or restore it") from None
+
+
+def output_folder(path: str | Path, flag: str) -> Path:
+    """`path` if it is a folder or can become one, for a script to ask before its work. UserError names `flag`."""
+    path = Path(path)
+    place = next((p for p in (path, *path.absolute().parents) if p.exists()), Path("/"))
+    if not place.is_dir():
+        raise UserError(f"{flag} {path}: {place if place != path else 'it'} is a file; give a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {path}: no permission to write in {place}; give another folder")
+    return path
+
+
+def not_an_input(output: str | Path, *inputs: str | Path | None, flag: str = "--output") -> None:
+    """UserError when an output would replace one of the files it is made from (None: an input not given)."""
+    for given in inputs:
+        if given is not None and Path(output).resolve() == Path(given).resolve():
+            raise UserError(f"{flag} {output} is an input; give another name")
+
+
+def existing_file(path: str | Path, hint: str = "check the path") -> Path:
+    """Return `path` if it is a file, else raise a UserError that ends with `hint`."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {hint}")
+    return path

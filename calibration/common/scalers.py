@@ -1,0 +1,124 @@
+"""Scalers as plain numbers: mean and scale by column name, stored as JSON beside the scikit-learn pickle of the
+contract.
+"""
+
+import pickle
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from calibration.common.command_line import UserError, read_json, warn, write_json, writing
+
+# What unpickling a damaged or foreign file raises.
+UNREADABLE = (
+    pickle.UnpicklingError, zlib.error, AttributeError, EOFError, ImportError, LookupError, OSError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Standardisation of named columns: scaled = (physical - mean) / scale; `scale` is never 0."""
+
+    names: tuple[str, ...]
+    mean: np.ndarray  # (column,) in the columns' physical units
+    scale: np.ndarray  # (column,) in the columns' physical units
+
+    @classmethod
+    def fit(cls, names: Sequence[str], values: np.ndarray) -> "Scaler":
+        """Fit to values (row, column). A column without spread gets scale 1: it becomes exactly 0, not NaN."""
+        values = np.asarray(values, dtype=np.float64)
+        mean, scale = values.mean(axis=0), values.std(axis=0)
+        constant = scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)
+        return cls(tuple(names), mean, np.where(constant, 1.0, scale))
+
+    def transform(self, values):
+        """Physical (..., column) -> scaled, NumPy or torch (same dtype and device)."""
+        mean, scale = self._like(values)
+        return (values - mean) / scale
+
+    def inverse(self, values):
+        """Scaled (..., column) -> physical, NumPy or torch (same dtype and device)."""
+        mean, scale = self._like(values)
+        return values * scale + mean
+
+    def subset(self, names: Sequence[str]) -> "Scaler":
+        """The scaler of `names` in that order. UserError if one is unknown."""
+        for name in names:
+            if name not in self.names:
+                raise UserError(f"the scaler has no column {name}; it has {', '.join(self.names)}")
+        index = [self.names.index(name) for name in names]
+        return Scaler(tuple(names), self.mean[index], self.scale[index])
+
+    def _like(self, values):
+        if torch.is_tensor(values):
+            return (torch.as_tensor(self.mean, dtype=values.dtype, device=values.device),
+                    torch.as_tensor(self.scale, dtype=values.dtype, device=values.device))  # fmt: skip
+        return self.mean, self.scale
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` (suffix .json or .pkl, whichever is given) as both twins: stem.json and stem.pkl."""
+        path = Path(path)
+        content = {"names": list(self.names), "mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        write_json(path.with_suffix(".json"), content)
+        scaler = StandardScaler()
+        scaler.mean_, scaler.scale_, scaler.var_ = self.mean, self.scale, self.scale**2
+        scaler.n_features_in_ = len(self.names)
+        scaler.n_samples_seen_ = 0
+        scaler.feature_names_in_ = np.array(self.names, dtype=object)
+        with writing(path.with_suffix(".pkl")) as temporary:
+            joblib.dump(scaler, temporary)
+
+
+def load_scaler(path: str | Path, names: Sequence[str] | None = None) -> Scaler:
+    """Load a scaler from its JSON twin, or from the pickle (with a warning) when only that exists.
+
+    `names` name the columns of a pickle without names. UserError when the file is missing, broken or of other width.
+    """
+    path = Path(path)
+    twin = path.with_suffix(".json")
+    if twin.is_file():
+        content = read_json(twin)
+        try:
+            scaler = Scaler(tuple(content["names"]), np.asarray(content["mean"], dtype=np.float64),
+                            np.asarray(content["scale"], dtype=np.float64))  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{twin}: not a scaler ({error!r}); expected names, mean and scale; run train.py again"
+            ) from None
+    else:
+        scaler = _load_pickle(path, names)
+    width = len(scaler.names)
+    if scaler.mean.shape != (width,) or scaler.scale.shape != (width,):
+        raise UserError(f"{path}: {width} names but {scaler.mean.size} means and {scaler.scale.size} scales")
+    if not (np.isfinite(scaler.mean).all() and np.isfinite(scaler.scale).all() and (scaler.scale > 0).all()):
+        raise UserError(f"{path}: means must be finite and scales above 0; run train.py again")
+    return scaler
+
+
+def _load_pickle(path: Path, names: Sequence[str] | None) -> Scaler:
+    if not path.is_file():
+        raise UserError(f"{path}: no such scaler (nor {path.with_suffix('.json').name}); run train.py first")
+    warn(
+        f"{path}: read as a pickle, which can run code and depends on library versions; trust its origin or "
+        "use the JSON twin"
+    )
+    try:
+        scaler = joblib.load(path)
+    except UNREADABLE as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise UserError(f"{path}: not readable as a pickle ({reason}); run train.py again, or give the JSON") from None
+    if not isinstance(scaler, StandardScaler):
+        raise UserError(f"{path}: holds a {type(scaler).__name__}, expected scikit-learn's StandardScaler")
+    names = names if names is not None else getattr(scaler, "feature_names_in_", None)
+    if names is None or len(names) != scaler.mean_.size:
+        raise UserError(
+            f"{path}: {scaler.mean_.size} columns without fitting names; give the scaler's JSON twin instead"
+        )
+    return Scaler(tuple(str(name) for name in names), np.asarray(scaler.mean_), np.asarray(scaler.scale_))

@@ -1,0 +1,97 @@
+"""Errors on unseen runs without keeping more runs back: further networks, each trained without a fifth of the runs.
+
+The runs that training never sees are few (a tenth), and a handful of parameter vectors carries most of the error, so
+18 of them say little about the next ones. Each fifth of the seen runs is therefore predicted by a network that was
+trained on the other four, by the same schedule (cross-fitting). Those networks know a fifth less, which makes their
+errors a little larger than the emulator's; they are used for nothing else.
+"""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+
+from calibration.common.command_line import progress
+from calibration.common.configuration import Configuration
+from calibration.common.sites import Site
+from calibration.common.units import DYNAMIC_FEATURES
+from calibration.emulator.training import TrainingState, make_optimizer, train
+from calibration.network.shared_dropout import SharedDropout
+from calibration.network.static_features import logarithmic_parameters
+from dataset import TrainingData
+from model import StaticConditionedLSTM, create_model
+
+FOLDS = 5
+
+
+def build_model(
+    config: Configuration, data: TrainingData, device: torch.device, site: Site | None = None
+) -> StaticConditionedLSTM:
+    """A fresh network with the data's scalings and the site's latitude, altitude and soil inside (None: LHP's)."""
+    names, values = data.ensemble.parameter_names, data.ensemble.parameters[data.seen]
+    model = create_model(
+        dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
+        logarithmic=logarithmic_parameters(names, values), device=device,
+    )  # fmt: skip
+    weather = data.ensemble.dynamic[data.periods["train"]]
+    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site)
+    return model
+
+
+def folds_needed(data: TrainingData, wanted: int) -> int:
+    """How many fifths of the seen runs it takes until errors of `wanted` runs are known: 0 to FOLDS."""
+    missing = wanted - len(data.unseen)
+    return int(np.clip(np.ceil(missing / max(1.0, len(data.seen) / FOLDS)), 0, min(FOLDS, len(data.seen) // 2)))
+
+
+def split_seen(data: TrainingData, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(kept, left out) run indices of the first `folds` of FOLDS parts of the seen runs, drawn by the splits' seed."""
+    order = np.random.default_rng(data.splits.seed + 1).permutation(data.seen)
+    parts = [np.sort(part) for part in np.array_split(order, min(FOLDS, len(order)))]
+    return [(np.setdiff1d(data.seen, part), part) for part in parts[:folds]]
+
+
+def cross_fit(
+    config: Configuration, data: TrainingData, folds: int, warmup: int, device: torch.device, site: Site | None = None
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(kept runs, left-out runs (n,), their errors (n, day - warmup, 4) in Mg C ha-1 day-1) of each fold.
+
+    Trains `folds` networks on this process alone; error = network - VISIT, free running over all days.
+    """
+    before, results = (SharedDropout.rank, SharedDropout.world), []
+    SharedDropout.rank, SharedDropout.world = 0, 1
+    try:
+        for fold, (kept, left_out) in enumerate(progress(split_seen(data, folds), desc="error model", unit="network")):
+            part = replace(data, seen=kept, unseen=left_out)
+            model, _ = fit_in_memory(config, part, device, site, config.training.seed + fold)
+            results.append((kept, left_out, free_run_errors(model, part, left_out, warmup)))
+    finally:
+        SharedDropout.rank, SharedDropout.world = before
+    return results
+
+
+def fit_in_memory(
+    config: Configuration, data: TrainingData, device: torch.device, site: Site | None, seed: int,
+    max_seconds: float | None = None,
+) -> tuple[StaticConditionedLSTM, TrainingState]:  # fmt: skip
+    """Train as train.py does, without files: the network of the best epoch, and what training has to tell."""
+    torch.manual_seed(seed)
+    model, state = build_model(config, data, device, site), TrainingState()
+    best: dict[str, torch.Tensor] = {}
+
+    def keep(row, is_best):
+        """Remember the weights of the best epoch."""
+        if is_best:
+            best.update({name: value.clone() for name, value in model.state_dict().items() if torch.is_tensor(value)})
+
+    generator = torch.Generator().manual_seed(seed)
+    train(model, make_optimizer(model, config.training), data, config, state, generator, keep, max_seconds)
+    model.load_state_dict({**best, "_extra_state": model.get_extra_state()})
+    return model.eval(), state
+
+
+@torch.no_grad()
+def free_run_errors(model: StaticConditionedLSTM, data: TrainingData, runs: np.ndarray, warmup: int) -> np.ndarray:
+    """Errors (run, day - warmup, 4), Mg C ha-1 day-1, of free runs over all days; the first `warmup` set the state."""
+    parts = [model.simulate(data.static[part], data.dynamic, warmup).cpu() for part in torch.as_tensor(runs).split(64)]
+    return torch.cat(parts).numpy() - data.ensemble.fluxes[runs][:, warmup:]

@@ -1,0 +1,129 @@
+"""What a training leaves in its folder, and how an interrupted one is taken up again.
+
+config.json (everything that load_emulator() and a reader need), both scalers, checkpoint_best.pt (weights),
+checkpoint_latest.pt (weights and the state of the training), training_loss.png.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibration.common.command_line import UserError, read_json, warn, write_json, writing
+from calibration.common.configuration import Configuration
+from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.emulator.figures import loss_figure, save_figure
+from calibration.emulator.trained import BEST, CONFIG, FORMAT, LATEST, load_checkpoint, space_entries
+from calibration.emulator.training import VALIDATION_KEY, TrainingState
+from dataset import TrainingData
+
+LOSS_FIGURE = "training_loss.png"
+STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of TrainingState, kept in checkpoint_latest.pt
+
+
+def describe_training(config: Configuration, data: TrainingData) -> dict[str, Any]:
+    """Content of config.json: everything that load_emulator() and a reader need."""
+    ensemble = data.ensemble
+    log = ensemble.directory / "parameter_log.json"
+    weather = ensemble.dynamic[data.periods["train"]]  # (day, 10), units.UNITS
+    return {
+        "format": FORMAT, "configuration": config.as_dict(), "feature_names": list(DYNAMIC_FEATURES),
+        "target_names": list(TARGETS), "parameter_names": list(ensemble.parameter_names),
+        "feature_ranges": {  # of the training days, physical: beyond it the emulator extrapolates
+            name: [float(low), float(high)]
+            for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)
+        },
+        "parameter_space": space_entries(
+            ensemble.parameter_names, ensemble.parameters, read_json(log) if log.is_file() else None
+        ),
+        "data": {
+            "directory": str(config.data.directory), "runs": len(ensemble.sample_ids),
+            "first_day": str(ensemble.dates[0]), "last_day": str(ensemble.dates[-1]),
+            "seen_sample_ids": ensemble.sample_ids[data.seen].tolist(),
+            "unseen_sample_ids": ensemble.sample_ids[data.unseen].tolist(),
+            "constant_parameters": list(ensemble.constant_parameters),
+        },
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
+    }  # fmt: skip
+
+
+def save_scalers(directory: Path, data: TrainingData) -> None:
+    """Scalers (pickle + JSON twin) into the emulator's folder and, as the contract wants, beside the data."""
+    for name, scaler in (("scaler_dynamic", data.dynamic_scaler), ("scaler_static", data.static_scaler)):
+        scaler.save(directory / f"{name}.json")
+        try:
+            scaler.save(data.ensemble.directory / f"{name}.json")
+        except (OSError, UserError) as error:  # a read-only ensemble
+            warn(f"{name} is not written beside the data ({error}); the one in {directory} is what counts")
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """torch.save through a temporary name: a kill leaves the old file or the new one."""
+    with writing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def save_checkpoints(
+    directory: Path, config: Configuration, data: TrainingData, model, optimizer, state: TrainingState, generator,
+    is_best: bool,
+) -> None:  # fmt: skip
+    """checkpoint_latest.pt with all that resume() needs and, when `is_best`, the weights as checkpoint_best.pt."""
+    weights = {
+        "model_state_dict": model.state_dict(), "epoch": state.epoch,
+        "training_parameters": torch.as_tensor(data.ensemble.parameters[data.seen]),
+    }  # fmt: skip
+    if is_best:
+        save_checkpoint(directory / BEST, weights)
+    training = {name: getattr(state, name) for name in STATE} | {
+        "optimizer": optimizer.state_dict(),
+        "batch_generator": generator.get_state(), "generator": torch.get_rng_state(),
+        "cuda_generator": torch.cuda.get_rng_state() if data.fluxes.device.type == "cuda" else None,
+        "configuration": config.as_dict(), "sample_ids": data.ensemble.sample_ids.tolist(),
+    }  # fmt: skip
+    save_checkpoint(directory / LATEST, weights | {"training": training})
+
+
+def resume(
+    directory: Path, config: Configuration, data: TrainingData, model, optimizer, state: TrainingState, generator
+) -> None:
+    """Take everything back from checkpoint_latest.pt. UserError when it belongs to another training."""
+    latest = load_checkpoint(directory / LATEST)
+    if "training" not in latest:
+        raise UserError(f"{directory / LATEST}: holds no training state; start without --resume")
+    before, now = latest["training"]["configuration"], config.as_dict()
+    for section in ("model", "training", "splits"):
+        for key, value in now[section].items():
+            if before[section].get(key) != value:
+                raise UserError(
+                    f"{directory / LATEST}: trained with {section}.{key} {before[section].get(key)}, now it is "
+                    f"{value}; "
+                    "resume with the same settings, or start without --resume"
+                )
+    if latest["training"]["sample_ids"] != data.ensemble.sample_ids.tolist() or not np.array_equal(
+        latest["training_parameters"].numpy(), data.ensemble.parameters[data.seen]
+    ):
+        raise UserError(
+            f"{directory / LATEST}: trained on another ensemble than {data.ensemble.directory}; start without --resume"
+        )
+    model.load_state_dict(latest["model_state_dict"])
+    optimizer.load_state_dict(latest["training"]["optimizer"])
+    for name in STATE:
+        setattr(state, name, latest["training"][name])
+    generator.set_state(latest["training"]["batch_generator"])
+    torch.set_rng_state(latest["training"]["generator"])
+    if latest["training"]["cuda_generator"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(latest["training"]["cuda_generator"])
+
+
+def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> None:
+    """After training: the last numbers of config.json and the loss figure."""
+    record["training_seconds"] = round(state.seconds, 1)
+    record["best_epoch"] = state.best_epoch
+    write_json(directory / CONFIG, record)
+    save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
+    print(
+        f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
+        f"{state.best:.5f} Mg C ha-1 day-1"
+    )

@@ -1,0 +1,276 @@
+"""Ensembles of VISIT runs: a folder of daily text files + parameter_summary.csv -> checked arrays.
+
+The format of one file is in weather/daily_text.py, the binary copy that makes the second loading fast in
+ensembles/store.py.
+"""
+
+import hashlib
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, cpu_count, delayed
+
+from calibration.common.command_line import UserError, existing_file, progress, read_json
+from calibration.common.parameters import ParameterSpace, canonical_name, make_space
+from calibration.common.units import DYNAMIC_FEATURES
+from calibration.ensembles import store as ensemble_store
+from calibration.weather.daily_text import (
+    DailyFile,
+    daily_template,
+    daily_text,
+    parse_daily_file,
+    read_daily_file,
+    round_as_written,
+    write_daily_file,
+)
+
+__all__ = [
+    "DailyFile", "Ensemble", "daily_files", "daily_template", "daily_text", "ensemble_ranges", "load_ensemble",
+    "read_daily_file", "read_parameter_summary", "round_as_written", "write_daily_file",
+]  # fmt: skip
+
+FILE_NAME = re.compile(r"(?P<prefix>.+)_daily_(?P<sample>\d+)\.txt")
+SUMMARY, RESULTS, COPY = "parameter_summary.csv", "experiment_results.csv", "ensemble.npz"
+LOG = "parameter_log.json"
+LARGEST_ID = 10**9  # of a sample
+
+
+def notice(message: str) -> None:
+    """Print one line to stderr about something that is handled and worth knowing."""
+    print(f"notice: {' '.join(message.split())}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Many runs of one site under one weather, differing in their parameters."""
+
+    directory: Path
+    sample_ids: np.ndarray  # (run,) int64, ascending
+    dates: np.ndarray  # (day,) datetime64[D]
+    dynamic: np.ndarray  # (day, 10) float64, order and units of units.DYNAMIC_FEATURES
+    fluxes: np.ndarray  # (run, day, 4) float32, order of units.TARGETS, Mg C ha-1 day-1
+    parameters: np.ndarray  # (run, parameter) float64, physical units
+    parameter_names: tuple[str, ...]
+
+    @property
+    def constant_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that have the same value in all runs: kept fixed, nothing can be learned of them."""
+        same = (self.parameters == self.parameters[:1]).all(axis=0)
+        return tuple(name for name, constant in zip(self.parameter_names, same, strict=True) if constant)
+
+
+def load_ensemble(
+    directory: str | Path, columns: Sequence[str] | None = None, cache: bool = True, jobs: int | None = None
+) -> Ensemble:
+    """Load and check every run listed in `directory`/parameter_summary.csv.
+
+    columns: see read_daily_file. cache: use and leave a binary copy (ensemble.npz) beside the text files; it counts
+    only while every text file has the content it was made from. jobs: processes for parsing (default: all cores).
+    Runs that experiment_results.csv lists as failed are left out with a notice.
+    Raises UserError naming the file when a file is missing, damaged or does not match the others.
+    """
+    directory = Path(directory)
+    sample_ids, names, parameters = read_parameter_summary(directory / SUMMARY)
+    paths = daily_files(directory)
+    failed = failed_samples(directory / RESULTS)
+    keep = np.array([sample not in failed for sample in sample_ids])
+    if not keep.all():
+        lost = sample_ids[~keep]
+        notice(f"{directory}: {len(lost)} failed runs left out (samples {', '.join(map(str, lost[:10]))}"
+               f"{', ...' if len(lost) > 10 else ''}; see {RESULTS})")  # fmt: skip
+    sample_ids, parameters = sample_ids[keep], parameters[keep]
+    if len(sample_ids) == 0:
+        raise UserError(f"{directory}: every run failed; see the messages in {RESULTS}, then run again")
+
+    copy = directory / COPY
+    if paths:
+        missing = [sample for sample in sample_ids.tolist() if sample not in paths]
+        if missing:
+            ours = (directory / LOG).is_file()
+            what = "the run_perturbations.py command that began it continues it" if ours else "run it or remove its row"
+            raise UserError(
+                f"{directory / SUMMARY}: sample {missing[0]} has no file *_daily_{missing[0]:04d}.txt in {directory} "
+                f"({len(missing)} missing of {len(sample_ids)}); {what}"
+            )
+        extra = set(paths) - set(sample_ids.tolist()) - failed
+        if extra:
+            notice(f"{directory}: {len(extra)} daily files without a row in {SUMMARY} left out (sample {min(extra)})")
+        wanted = [paths[sample] for sample in sample_ids.tolist()]
+        key = ensemble_store.key(sample_ids, columns)
+        content = ensemble_store.read(copy, wanted, key) if cache else None
+        if content is None:
+            signatures = ensemble_store.signatures(wanted)
+            dates, dynamic, fluxes, digests = _parse_all(wanted, columns, jobs)
+            if cache and os.access(directory, os.W_OK):
+                try:
+                    ensemble_store.write(copy, key, dates, dynamic, fluxes, signatures, digests)
+                except (OSError, UserError) as error:  # a full disk must not stop the work
+                    why = getattr(error, "strerror", error)
+                    notice(f"{copy}: no binary copy left ({why}); the next loading is slow again")
+        else:
+            dates, dynamic, fluxes = content
+    elif copy.is_file():
+        dates, dynamic, fluxes = ensemble_store.read_alone(copy, sample_ids)
+    else:
+        raise UserError(
+            f"{directory}: no daily files like LHP_<stamp>_daily_0000.txt and no {COPY}; run run_perturbations.py first"
+        )
+    ensemble = Ensemble(directory, sample_ids, dates, dynamic, fluxes, parameters, names)
+    if len(sample_ids) > 1:
+        for name in ensemble.constant_parameters:
+            value = parameters[0, names.index(name)]
+            notice(f"{directory / SUMMARY}: {name} is {value:g} in every run: kept fixed, nothing is learned about it")
+    return ensemble
+
+
+def daily_files(directory: str | Path) -> dict[int, Path]:
+    """Sample id -> daily text file of `directory`. UserError when two files claim the same sample."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; run run_perturbations.py or give the folder of the daily files")
+    paths: dict[int, Path] = {}
+    for path in sorted(directory.iterdir()):
+        match = FILE_NAME.fullmatch(path.name)
+        if match and not path.name.startswith("."):
+            sample = int(match["sample"])
+            if sample in paths:
+                raise UserError(f"{path}: sample {sample} is in {paths[sample].name} too; keep one of the two files")
+            paths[sample] = path
+    return paths
+
+
+def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """Read a parameter_summary.csv: sample ids (run,) ascending, names, values (run, parameter) in physical units.
+
+    Known names come back in the catalogue's spelling, whatever their case. Raises UserError naming the line and column
+    of a missing or repeated id, a repeated name, a NaN or anything that is no number.
+    """
+    path = existing_file(path, "run run_perturbations.py first, or give the folder that holds it")
+    options = {"dtype": str, "skipinitialspace": True, "encoding": "utf-8-sig"}
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, keep_default_na=False, **options).iloc[0]
+        table = pd.read_csv(path, index_col=False, **options)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not readable as CSV ({error}); expected sample_id and one column a parameter, one row a run"
+        ) from None
+    table.columns = [column.strip() for column in header]  # pandas would rename the second of two equal names
+    if "sample_id" not in table.columns:
+        raise UserError(f"{path}: column 'sample_id' is missing; found {', '.join(table.columns[:6])}, ...")
+    for place, column in enumerate(table.columns, start=1):
+        if not column or column.startswith("Unnamed: "):  # pandas' row numbers would become a parameter
+            raise UserError(f"{path}: column {place} has no name, as a table's row numbers have none; remove it")
+    columns = [column for column in table.columns if column != "sample_id"]
+    names = [canonical_name(column) or column for column in columns]
+    for name in ("sample_id", *names):
+        count = max(names.count(name), list(table.columns).count(name))
+        if count > 1:
+            raise UserError(f"{path}: {name} has {count} columns; keep one")
+    if table.empty or not names:
+        raise UserError(f"{path}: holds no runs or no parameters; it needs sample_id and one column a parameter")
+    values = np.empty((len(table), len(names)))
+    for i, column in enumerate(["sample_id", *columns]):
+        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+        bad = ~np.isfinite(numbers)
+        if column == "sample_id":
+            ids = numbers
+            bad |= (numbers != np.floor(numbers)) | (numbers < 0) | (numbers > LARGEST_ID)
+        else:
+            values[:, i - 1] = numbers
+        if bad.any():
+            row = int(bad.argmax())
+            found = "empty or NaN" if pd.isna(table[column].iloc[row]) else repr(table[column].iloc[row])
+            kind = "a whole number from 0" if column == "sample_id" else "a finite number"
+            what = "fill or remove the column" if bad.all() and len(bad) > 1 else "correct or remove the row"
+            raise UserError(f"{path}, line {row + 2}: {column} is {found}, expected {kind}; {what}")
+    ids = ids.astype(np.int64)
+    repeated = pd.Series(ids).duplicated().to_numpy()
+    if repeated.any():
+        row = int(repeated.argmax())
+        raise UserError(f"{path}, line {row + 2}: sample_id {ids[row]} is there twice; each sample needs its own id")
+    order = np.argsort(ids)
+    return ids[order], tuple(names), values[order]
+
+
+def ensemble_ranges(directory: str | Path) -> ParameterSpace | None:
+    """The ranges an ensemble was drawn from, as run_perturbations.py noted them; None for ensembles from elsewhere."""
+    path = Path(directory) / LOG
+    if not path.is_file():
+        return None
+    ranges = read_json(path).get("settings", {}).get("ranges")
+    if not isinstance(ranges, dict):
+        return None
+    entries = [(name, bound["min"], bound.get("max", bound.get("max_from"))) for name, bound in ranges.items()]
+    return make_space(entries, path)
+
+
+def failed_samples(path: str | Path) -> set[int]:
+    """Sample ids whose status in an experiment_results.csv is 'failed'; empty when there is no such file."""
+    if not Path(path).is_file():
+        return set()
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: not readable as CSV ({error}); restore it, or remove it (it lists failed runs)"
+        ) from None
+    if not {"sample_id", "status"} <= set(table.columns):
+        return set()
+    failed = table.loc[table["status"].str.strip().str.lower() == "failed", "sample_id"]
+    numbers = pd.to_numeric(failed, errors="coerce").dropna()  # spreadsheets write 3.0
+    return {int(sample) for sample in numbers if abs(sample) <= LARGEST_ID}
+
+
+def _read_run(path: Path, columns: Sequence[str] | None) -> tuple[np.ndarray, int, str, np.ndarray, str]:
+    """dates, width, digest of dates and weather, fluxes float32 (day, 4), digest of the content, of one file."""
+    content = path.read_bytes()
+    run = parse_daily_file(path, content, columns)
+    weather = hashlib.sha1(run.dates.tobytes() + run.dynamic.tobytes()).hexdigest()
+    return run.dates, run.width, weather, run.fluxes.astype(np.float32), ensemble_store.digest(content)
+
+
+def _parse_all(
+    paths: list[Path], columns: Sequence[str] | None, jobs: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """dates (day,), dynamic (day, 10), fluxes (run, day, 4) and the content digests of files that match each other."""
+    jobs = min(jobs or cpu_count(), max(1, len(paths) // 20))  # starting a process costs as much as some 20 files
+    tasks = (delayed(_read_run)(path, columns) for path in paths)
+    results = Parallel(n_jobs=jobs, return_as="generator")(tasks)
+    runs = list(progress(results, total=len(paths), desc="reading VISIT files", unit="file"))
+    usual = Counter((len(dates), str(dates[0])) for dates, *_ in runs).most_common(1)[0][0]
+    width = Counter(run[1] for run in runs).most_common(1)[0][0]
+    common = Counter(run[2] for run in runs).most_common(1)[0][0]
+    reference = next(i for i, run in enumerate(runs) if run[2] == common)
+    for path, (dates, columns_found, _, _, _) in zip(paths, runs, strict=True):
+        if (len(dates), str(dates[0])) != usual:
+            first = np.datetime64(usual[1])
+            cut = "cut short? " if len(dates) < usual[0] and dates[0] == first else ""
+            raise UserError(
+                f"{path}: {len(dates)} days, {dates[0]} to {dates[-1]}, the other files have {usual[0]}, {first} to "
+                f"{first + usual[0] - 1}; {cut}run this sample again or leave it out of {SUMMARY}"
+            )
+        if columns_found != width:
+            raise UserError(f"{path}: {columns_found} columns, the other files have {width}; run this sample again")
+    dynamic = read_daily_file(paths[reference], columns).dynamic
+    for path, run in zip(paths, runs, strict=True):
+        if run[2] != common:
+            _check_same_weather(path, read_daily_file(path, columns), paths[reference], dynamic)
+    return runs[reference][0], dynamic, np.stack([run[3] for run in runs]), [run[4] for run in runs]
+
+
+def _check_same_weather(path: Path, run: DailyFile, reference: Path, dynamic: np.ndarray) -> None:
+    """UserError naming column and day when the weather differs by more than the last digits of a printed number."""
+    differs = ~np.isclose(run.dynamic, dynamic, rtol=1e-5, atol=1e-9)
+    if differs.any():
+        day, column = np.argwhere(differs)[0]
+        raise UserError(
+            f"{path}: {DYNAMIC_FEATURES[column]} on {run.dates[day]} is {run.dynamic[day, column]:g}, in "
+            f"{reference.name} it is {dynamic[day, column]:g}; all runs of an ensemble must share one weather"
+        )

@@ -1,0 +1,197 @@
+"""Posterior draws beyond the Gaussian: every draw is the minimum of the cost with perturbed data and prior.
+
+Randomized maximum likelihood (Kitanidis 1995; Oliver, He and Reynolds 1996): exact where the model is linear, and it
+follows the bends of a posterior where it is not, at the price of a few emulator runs a draw. All draws move in one
+batch: along Gauss-Newton steps with the Jacobian of their mode first; those that end far above what the linear model
+promised then look whether another draw has found a better place for them too, and go on with Jacobians of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from calibration.inversion.problem import InversionProblem
+
+STEPS = 4  # Gauss-Newton steps of a draw at most with the Jacobian of its mode
+SETTLED = 0.02  # a draw whose cost falls, or can be expected to fall, by less has arrived
+MATCHED = 2  # draws a latent direction from which the linear draws get their exact covariance
+EXCESS = 2.0  # a draw whose cost is higher by more than at its linear minimum is followed further
+WORTH = 0.5  # a place of another draw is taken over where it lowers the cost by more
+ROUNDS, OWN_STEPS = 2, 5  # times that places are compared, and steps with a Jacobian of its own after each
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A place where starts ended: u (size,), its cost, prediction (entry,), whitened Jacobian (entry, size), and F
+    (size, size) with covariance F F' in latent units.
+    """
+
+    u: np.ndarray
+    cost: float
+    predicted: np.ndarray
+    white_jacobian: np.ndarray
+    factor: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Laplace covariance (size, size)."""
+        return self.factor @ self.factor.T
+
+
+def randomized_minima(
+    problem: InversionProblem, modes: Sequence[Mode], counts: Sequence[int], rng: np.random.Generator
+) -> np.ndarray:
+    """(draw, size) latent: minima of perturbed costs, counts[k] of them looked for from modes[k] on.
+
+    What is left to chance is where the minima of the true model lie, not those of the linear one: its draws have
+    their exact mean and, with enough draws, their exact covariance.
+    """
+    draws = _Draws(problem, [(mode, count) for mode, count in zip(modes, counts, strict=True) if count], rng)
+    draws.follow_modes()
+    for _ in range(ROUNDS):
+        moved = draws.take_better_places()
+        astray = np.flatnonzero(moved | (draws.cost > draws.promised + EXCESS))
+        if not len(astray):
+            break
+        draws.follow_own_slopes(astray)
+    return draws.u
+
+
+class _Draws:
+    """Perturbed costs and the place u (draw, size) where each draw is.
+
+    noise: (draw, entry) perturbation of the whitened data; target: (draw, size) perturbed prior; misfit: (draw, entry)
+    whitened residual of the data as they are at u; cost, promised: (draw,) at u, and of the linear model's minimum;
+    slopes: the whitened Jacobian (entry, size) that each draw goes by.
+    """
+
+    def __init__(self, problem: InversionProblem, shares: Sequence[tuple[Mode, int]], rng: np.random.Generator) -> None:
+        self.problem, self.shares, self.limit = problem, shares, problem.latent.limit
+        perturbations = [_perturbations(mode, count, rng) for mode, count in shares]
+        self.noise = np.concatenate([noise for noise, _ in perturbations])
+        self.target = problem.prior + np.concatenate([shift for _, shift in perturbations])
+        self.slopes = [mode.white_jacobian for mode, count in shares for _ in range(count)]
+        self.which = np.repeat(np.arange(len(shares)), [count for _, count in shares])
+        everyone = np.arange(len(self.target))
+        centre = np.concatenate([np.repeat(mode.u[None], count, axis=0) for mode, count in shares])
+        at_centre = np.concatenate([np.repeat(self._misfits(m.predicted[None]), count, axis=0) for m, count in shares])
+        move = self._linear_step(everyone, centre, at_centre)[0]
+        there = at_centre - np.concatenate([
+            move[self.which == k] @ mode.white_jacobian.T for k, (mode, _) in enumerate(shares)
+        ])  # fmt: skip
+        self.promised = self._costs(centre + move, there, everyone)
+        self.u = np.clip(centre + move, -self.limit, self.limit)
+        self.misfit = self._misfits(problem.costs(self.u)[1])
+        self.cost = self._costs(self.u, self.misfit, everyone)
+
+    def follow_modes(self) -> None:
+        """STEPS Gauss-Newton steps, shortened where they lead uphill, with the Jacobian of the mode."""
+        length, moving = np.ones(len(self.u)), np.arange(len(self.u))
+        for _ in range(STEPS):
+            step, promise = self._linear_step(moving, self.u[moving])
+            moving, step = moving[promise > SETTLED], step[promise > SETTLED]
+            if not len(moving):
+                break
+            gain = self._try(moving, length[moving, None] * step)[0]
+            length[moving[gain <= 0]] *= 0.4
+            moving = moving[(gain <= 0) | (gain > SETTLED)]
+
+    def take_better_places(self) -> np.ndarray:
+        """Move draws to where another one is, if their own cost is clearly lower there; (draw,) bool, who moved.
+
+        The emulator has been there already: no runs. This is what brings a draw out of a local minimum.
+        """
+        data = np.sum(self.misfit**2, axis=1) + 2 * self.noise @ self.misfit.T + np.sum(self.noise**2, axis=1)[:, None]
+        prior = np.sum(self.u**2, axis=1) - 2 * self.target @ self.u.T + np.sum(self.target**2, axis=1)[:, None]
+        elsewhere = 0.5 * (data + prior)  # (draw, place)
+        best = np.argmin(elsewhere, axis=1)
+        moved = elsewhere[np.arange(len(best)), best] < self.cost - WORTH
+        rows, places = np.flatnonzero(moved), best[moved]
+        self.u[rows], self.misfit[rows] = self.u[places], self.misfit[places]
+        self.cost[rows] = self._costs(self.u[rows], self.misfit[rows], rows)
+        for row, slope in zip(rows, [self.slopes[place] for place in places], strict=True):
+            self.slopes[row] = slope
+        return moved
+
+    def follow_own_slopes(self, moving: np.ndarray) -> None:
+        """OWN_STEPS Levenberg-Marquardt steps of the draws `moving`, their Jacobians kept up to date by the steps.
+
+        Broyden (1965): every step, uphill or not, tells the slope along it, for no further runs.
+        """
+        damping, small = np.ones(len(moving)), np.zeros(len(moving), dtype=int)
+        for _ in range(OWN_STEPS):
+            slopes = np.stack([self.slopes[row] for row in moving])
+            matrix = slopes.transpose(0, 2, 1) @ slopes + (1 + damping)[:, None, None] * np.eye(self.u.shape[1])
+            residual = self.misfit[moving] + self.noise[moving]
+            downhill = np.einsum("kij,ki->kj", slopes, residual) - (self.u[moving] - self.target[moving])
+            gain, step, change = self._try(moving, np.linalg.solve(matrix, downhill[:, :, None])[:, :, 0])
+            unforeseen = -change - np.einsum("kij,kj->ki", slopes, step)
+            unforeseen[~np.isfinite(unforeseen)] = 0.0
+            length = np.maximum(np.sum(step**2, axis=1), 1e-12)
+            slopes += unforeseen[:, :, None] * (step / length[:, None])[:, None, :]
+            for row, slope in zip(moving, slopes, strict=True):
+                self.slopes[row] = slope.copy()  # a view would keep every step's array alive
+            damping = np.where(gain > 0, 0.2 * damping, 6 * damping)
+            small = np.where((gain > 0) & (gain < SETTLED), small + 1, np.where(gain > 0, 0, small))
+            going = small < 2
+            moving, damping, small = moving[going], damping[going], small[going]
+            if not len(moving):
+                break
+
+    def _try(self, rows: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Go by `step` (row, size) where it lowers the cost: gains (row,), steps inside the limit, misfits' change."""
+        before = self.u[rows]
+        trial = np.clip(before + step, -self.limit, self.limit)
+        misfit = self._misfits(self.problem.costs(trial)[1])
+        cost = np.nan_to_num(self._costs(trial, misfit, rows), nan=np.inf)
+        gain, change = self.cost[rows] - cost, misfit - self.misfit[rows]
+        better = gain > 0
+        self.u[rows[better]], self.misfit[rows[better]] = trial[better], misfit[better]
+        self.cost[rows[better]] = cost[better]
+        return gain, trial - before, change
+
+    def _linear_step(
+        self, rows: np.ndarray, u: np.ndarray, misfit: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Steps (row, size) from u (row, size) to the minimum of the linear model with the modes' Jacobians, and by how
+        much that would lower the cost (row,).
+        """
+        step, promise = np.empty_like(u), np.empty(len(u))
+        residual = (self.misfit[rows] if misfit is None else misfit) + self.noise[rows]
+        for k, (mode, _) in enumerate(self.shares):
+            here = self.which[rows] == k
+            slope = residual[here] @ mode.white_jacobian - (u[here] - self.target[rows[here]])
+            step[here] = slope @ mode.covariance
+            promise[here] = 0.5 * np.sum(slope * step[here], axis=1)
+        return step, promise
+
+    def _misfits(self, predicted: np.ndarray) -> np.ndarray:
+        """Whitened residuals (row, entry) of predictions (row, entry) Mg C ha-1 day-1."""
+        return self.problem.whiten(self.problem.value - torch.as_tensor(predicted)).numpy()
+
+    def _costs(self, u: np.ndarray, misfit: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Perturbed cost (row,): half the squared residuals and distances to the target."""
+        residual = misfit + self.noise[rows]
+        return 0.5 * np.sum(residual**2, axis=1) + 0.5 * np.sum((u - self.target[rows]) ** 2, axis=1)
+
+
+def _perturbations(mode: Mode, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Standard normal perturbations of the whitened data (draw, entry) and of the prior (draw, size).
+
+    They come in pairs of opposite sign, so that the linear model's minima have the mode as their mean. With 2 draws a
+    direction or more, the smallest change of the perturbations that gives those minima the covariance F F' is made:
+    few draws then give the right spread.
+    """
+    entries, size = mode.white_jacobian.shape
+    half = rng.standard_normal((-(-draws // 2), entries + size))
+    both = np.concatenate([half, -half])[:draws]
+    data_noise, shift = both[:, :entries], both[:, entries:]
+    if draws >= MATCHED * size:
+        # The linear minimum moves by covariance (J' noise + shift), which is F white with white of unit variance.
+        white = (data_noise @ mode.white_jacobian + shift) @ mode.factor
+        lower = np.linalg.cholesky(white.T @ white / draws)
+        move = (np.linalg.solve(lower, white.T).T - white) @ mode.factor.T
+        data_noise, shift = data_noise + move @ mode.white_jacobian.T, shift + move
+    return data_noise, shift

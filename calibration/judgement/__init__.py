@@ -1,0 +1,1 @@
+"""Is an inversion true: verdict, report, figures, refinement, verification against VISIT, recovery studies."""

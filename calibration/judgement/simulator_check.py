@@ -1,0 +1,229 @@
+"""The process model beside the emulator: --refine and --verify run it under the weather of an inversion."""
+
+import argparse
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from calibration.common.command_line import UserError, existing_file, warn
+from calibration.common.parameters import catalogue
+from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
+from calibration.emulator.trained import Emulator
+from calibration.ensembles.engines import command_engine, weather_hash
+from calibration.ensembles.files import load_ensemble
+from calibration.inversion.config import target_label
+from calibration.inversion.data import Stretch, combine_fluxes
+from calibration.judgement.fit import scores
+from calibration.judgement.report import Judged
+from calibration.visit.parameter_file import fill_template, read_slots, write_parameter_file
+from calibration.weather.daily import Weather, read_weather
+from inverse_estimator import InversionResult
+
+# Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
+SAME_WEATHER = 1e-3
+OUTLIER = 3.0  # emulator's error at the estimate over its usual size from which a fit exploits it
+
+
+def driving_weather(
+    weather_path: str | Path | None,
+    data_dir: str | Path,
+    site: Site,
+    emulator: Emulator,
+    stretches: Sequence[Stretch] = (),
+) -> Weather:
+    """The weather of the whole simulation: --weather or the ensemble's, with the windows' own weather on their days.
+
+    The spin-up loops over its whole calendar years, so it must be longer than the windows. UserError when neither
+    source exists or a window's days lie outside.
+    """
+    if weather_path:
+        weather = read_weather(weather_path, site)
+    elif (Path(data_dir) / "parameter_summary.csv").is_file():
+        ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
+        weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
+    else:
+        raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
+    values, changed = weather.values.copy(), 0
+    low, high = np.array([POSSIBLE[name] for name in DYNAMIC_FEATURES]).T
+    order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
+    for stretch in stretches:
+        dates = stretch.all_dates
+        at = ((dates - weather.dates[0]) / np.timedelta64(1, "D")).astype(int)
+        if at[0] < 0 or at[-1] >= len(weather):
+            raise UserError(
+                f"the windows span {dates[0]} to {dates[-1]} with their context, the simulator's weather only "
+                f"{weather.dates[0]} to {weather.dates[-1]} ({weather.source}); give a longer one with --weather"
+            )
+        scaled = emulator.dynamic_scaler.transform(values[at][:, order])
+        other = np.abs(scaled - stretch.dynamic) > SAME_WEATHER
+        changed += int(other.any(axis=1).sum())
+        own = np.clip(emulator.dynamic_scaler.inverse(stretch.dynamic.astype(np.float64)), low[order], high[order])
+        rows = np.where(other, own, values[at][:, order])
+        values[np.ix_(at, order)] = rows
+    if changed:
+        warn(f"{changed} days of the simulator's weather were replaced by the windows' own, which differs there")
+    return Weather(weather.dates, values, weather.source)
+
+
+def simulate_vectors(
+    parameters: np.ndarray, names: Sequence[str], weather: Weather, site: Site, jobs: int | None = None
+) -> np.ndarray:
+    """parameters (run, parameter) physical -> fluxes (run, day, 4) Mg C ha-1 day-1 in the order of units.TARGETS."""
+    from calibration.visit.simulator import simulate  # compiled code: loaded only where it is needed
+
+    result = simulate({name: parameters[:, i] for i, name in enumerate(names)}, weather, site, jobs=jobs)
+    return np.stack([result.flux(name) for name in TARGETS], axis=-1)
+
+
+@dataclass(frozen=True)
+class ProcessModel:
+    """What the emulator stands for, ready to run at any parameters: the built-in one, or the user's VISIT.
+
+    runs: (run, parameter) physical -> (index, fluxes (day of `weather`, 4) Mg C ha-1 day-1) of each run as it ends;
+    failed ones are warned of and left out. identity: what decides the result beside the parameters, for those who
+    keep runs.
+    """
+
+    weather: Weather
+    runs: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]
+    identity: dict[str, str]
+
+    def run(self, values: np.ndarray) -> np.ndarray:
+        """(run, parameter) physical -> (run, day, 4) Mg C ha-1 day-1, NaN where a run failed."""
+        fluxes = np.full((len(values), len(self.weather.dates), len(TARGETS)), np.nan)
+        for i, flux in self.runs(values):
+            fluxes[i] = flux
+        return fluxes
+
+
+def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: Sequence[Stretch]) -> ProcessModel:
+    """The process model of the command line (--command-template: the user's VISIT), checked before anything runs."""
+    site, names = load_site(arguments.site or DEFAULT_SITE), emulator.parameter_names
+    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
+    slots = read_slots(arguments.slots)
+    if arguments.parameter_template:
+        template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file")
+        fill_template(template, {name: slots[name].baseline for name in names if name in slots}, slots)
+    if arguments.command_template:
+        return _users_visit(arguments, emulator, site, weather)
+    if arguments.command_input or arguments.columns:
+        raise UserError("--command-input and --columns belong to --command-template, your VISIT's command; give it too")
+    unknown = [name for name in names if name not in catalogue()]
+    if unknown:
+        raise UserError(
+            f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
+            "give your own VISIT with --command-template"
+        )
+
+    def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """All in one call, one by one where one of them is not legal: the others must not suffer."""
+        try:
+            yield from enumerate(simulate_vectors(values, names, weather, site))
+        except UserError as error:
+            if len(values) == 1:
+                warn(f"a run of the process model failed: {error}")
+                return
+            for i, value in enumerate(values):
+                yield from ((i, flux) for _, flux in runs(value[None]))
+
+    constants = {f.name: getattr(site, f.name) for f in fields(site) if f.name not in ("path", "period", "weather")}
+    return ProcessModel(
+        weather, runs, {"model": "built-in process model", "site": str(constants), "weather": weather_hash(weather)}
+    )
+
+
+def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, weather: Weather) -> ProcessModel:
+    """The user's VISIT over the days of the ensemble; it must see the weather that the emulator sees."""
+    own = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
+    different = int((own.values != weather.values).any(axis=1).sum())
+    if different:
+        raise UserError(
+            f"the windows' weather is not that of {own.source} on {different} days, which your VISIT would see: build "
+            "the windows from the same weather, or give theirs with --weather"
+        )
+    if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
+        dates = load_ensemble(arguments.data_dir, emulator.configuration.data.column_order).dates
+        weather = own.between(dates[0], dates[-1])
+    names = emulator.parameter_names
+    engine = command_engine(arguments, weather.dates, names)
+
+    def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Run by run, as they end."""
+        from calibration.ensembles.perturbation import run_all  # compiled code: loaded only where it is needed
+
+        for outcome in run_all(engine, list(range(len(values))), tuple(names), values, arguments.jobs or 2):
+            if outcome.fluxes is None:
+                warn(f"a run of --command-template failed: {outcome.message}")
+            else:
+                yield outcome.sample_id, outcome.fluxes
+
+    def content(path: Path) -> str:
+        """SHA-256 of a file's bytes; the name alone of a folder."""
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+    identity = {
+        "model": engine.template, "parameter file": content(engine.parameter_template),
+        "slots": str({name: engine.slots[name].slot for name in names if name in engine.slots}),
+        "files": f"{engine.parameter_name} {engine.output_pattern} {engine.columns}",
+        "inputs": str({str(path): content(path) for path in engine.inputs}), "weather": weather_hash(weather),
+    }  # fmt: skip
+    return ProcessModel(weather, runs, identity)
+
+
+def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
+    """Cut (run, day, 4) over consecutive `dates` to the days of the stretches: (run, day of all stretches, 4)."""
+    day = np.timedelta64(1, "D")
+    index = np.concatenate([((stretch.dates - dates[0]) / day).astype(int) for stretch in stretches])
+    return fluxes[:, index]
+
+
+def verify_estimate(
+    model: ProcessModel, result: InversionResult, stretches: Sequence[Stretch], judged: Judged
+) -> tuple[np.ndarray | None, dict[str, str]]:
+    """Re-run the process model with the estimate under the same weather.
+
+    Returns its flux on the days of `judged` (day,) Mg C ha-1 day-1 (the fitted offset added), None where the run
+    failed, and lines for the summary.
+    """
+    label = target_label(judged.target)
+    fluxes = model.run(result.optimized[None])
+    if not np.isfinite(fluxes).all():
+        return None, {f"simulator with the same parameters, {label}": "the run failed, see the messages"}
+    offset = result.offsets.get(judged.target, 0.0)
+    series = combine_fluxes(on_stretches(fluxes, model.weather.dates, stretches)[0], judged.target) + offset
+    apart = scores(series, judged.optimized)
+    lines = {
+        f"simulator with the same parameters, {label}": (
+            f"emulator - simulator RMSE {apart['rmse']:.5f}, bias {apart['bias']:+.5f} {FLUX_UNIT} "
+            f"over {len(series)} days"
+        )
+    }
+    shares = result.error_model.shares() if result.problem.is_likelihood else {}
+    emulator_sd = shares.get(judged.target, {}).get("emulator_sd", 0.0)  # none for a flux that was not fitted
+    if 0 < OUTLIER * emulator_sd < apart["rmse"]:
+        warn(
+            f"the emulator errs by {apart['rmse']:.5f} {FLUX_UNIT} at the estimate, {apart['rmse'] / emulator_sd:.0f} "
+            "times what the error model takes it for: the fit owes something to that error. --refine 50 runs the "
+            "process model there and looks further; after that: more training runs, or fewer --free parameters"
+        )
+    if judged.valid.any():
+        against = scores(judged.observed[judged.valid], series[judged.valid])
+        lines[f"simulator against the data, {label}"] = (
+            f"RMSE {against['rmse']:.5f} {FLUX_UNIT}, R2 {against['r2']:.3f} (emulator RMSE "
+            f"{scores(judged.observed[judged.valid], judged.optimized[judged.valid])['rmse']:.5f})"
+        )
+    return series, lines
+
+
+def export_parameters(template: str | None, slot_table: str, result: InversionResult, path: Path) -> None:
+    """Write the estimate as VISIT's parameter file by slot (a CSV name,slot,value without a template)."""
+    slots = read_slots(slot_table)
+    values = {name: v for name, v in zip(result.names, result.optimized, strict=True) if name in slots}
+    left = [name for name in result.names if name not in slots]
+    if left:
+        warn(f"{', '.join(left)}: no slot in VISIT's parameter file, left out of {path}")
+    write_parameter_file(template, values, path if template else path.with_suffix(".csv"), slots)

@@ -1,0 +1,362 @@
+"""VISIT's carbon cycle at rest, in closed form: where a run will settle, and a first guess of its daily fluxes.
+
+The emulator has to learn how 36 parameters and the weather set a forest's fluxes, from a few hundred runs. Much of
+that is known without running the model: leaf area follows Kuroiwa's optimum on bright days, canopy photosynthesis has
+a closed form, and at steady state stem and root gain what they lose. `at_rest` solves for the pools under a sample of
+typical days; `first_guess` holds them fixed and computes each day's fluxes. The network gets both and learns what they
+miss: soil water, the pools' own history, day length, allocation. Everything is differentiable, as an inversion needs.
+
+Sources: Kuroiwa (1966) and Monsi & Saeki (1953) for the canopy; Leuning (1995) for stomata; Raich et al. (1991) for the
+temperature response; Lloyd & Taylor (1994) for soil respiration; Ito & Oikawa (2002, Ecological Modelling 151, 143-176)
+for the model as a whole.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from calibration.common.units import DYNAMIC_FEATURES, ZERO_CELSIUS
+from calibration.network.soil_water import DENSE, OPEN
+
+OPEN_AREA, DENSE_AREA = OPEN.leaf_area[0], DENSE.leaf_area[0]
+UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
+LHP_PRESSURE = 996.0  # hPa
+LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
+LEAF_AREAS = torch.logspace(math.log10(0.03), math.log10(12.0), 27)  # m2 m-2, grid of the search for leaf area at rest
+REFINEMENTS = (8, 4)  # parts into which the cell of the grid that holds the leaf area at rest is cut, again and again
+LOWEST_AREA = 0.118  # m2 m-2, of a layer that cannot live (VISIT keeps seedlings)
+LITTER = ("lf", "lc", "lr")
+LAYERS = ("tree", "c3")
+LAYER_PARAMETERS = (
+    "alloc_ass", "alloc_abg", "sla", "ek0", "lue", "pmax", "topt", "tmin", "tmax", "gs_b0", "gs_b1", "gs_b2",
+    "km_nstl", "kmci", "cmpcd0", "rgf", "rgc", "rgr", "rmf0", "rmc_s", "rmr_s", "rmc_h", "rmr_h", "qTf0", "qTc0",
+    "qTr0", "f_sz_s", "f_sz_r", "lf0", "lc0", "lr0",
+)  # fmt: skip
+PARAMETERS = (
+    tuple(f"{layer}_{name}" for layer in LAYERS for name in LAYER_PARAMETERS)
+    + tuple(f"soil_{kind}_{pool}" for kind in ("f_co2", "sr") for pool in LITTER)
+    + ("soil_kml", "soil_kmsl", "soil_kmh", "soil_kmsh")
+)
+# What first_guess() needs of the pools at rest, by layer: leaf area, share of the light that reaches the layer,
+# foliage, upkeep of stem and root at 15 deg C, construction respiration as a share of the surplus.
+LAYER_REST = ("leaf_area", "shade", "foliage", "stem_upkeep", "root_upkeep", "growth")
+REST = (*(f"{layer}_{name}" for layer in LAYERS for name in LAYER_REST), "respired", "humified")
+GUESSES = 6  # columns of first_guess()
+Parameters = dict[str, torch.Tensor]
+
+
+@dataclass
+class Days:
+    """Weather of n days, each (1 or B, n): temperatures in deg C, vpd in hPa, co2 in ppm, light in umol m-2 s-1."""
+
+    surface: torch.Tensor
+    soil: torch.Tensor
+    deep: torch.Tensor
+    vpd: torch.Tensor
+    co2: torch.Tensor
+    light: torch.Tensor  # noon photons for the canopy
+    top_light: torch.Tensor  # noon photons for the top leaf
+    length: torch.Tensor  # h
+    height: torch.Tensor  # sine of the sun's height at noon
+    water: torch.Tensor  # (..., 2, 2) filling of the buckets 0-1: reference forest (open, dense), bucket (upper, lower)
+
+
+def sun(season: torch.Tensor, latitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Day length (h), sine of the noon height and top-of-atmosphere noon radiation (W m-2) from the season.
+
+    season (..., 2): sine and cosine of 2 pi doy / 365; latitude in degrees. Spencer (1971), as weather/atmosphere.py.
+    """
+    s, c = season.unbind(dim=-1)
+    s2, c2, s3, c3 = 2 * s * c, 2 * c**2 - 1, 3 * s - 4 * s**3, 4 * c**3 - 3 * c
+    declination = 0.006918 - 0.399912 * c + 0.070257 * s - 0.006758 * c2 + 0.000907 * s2 - 0.002697 * c3 + 0.00148 * s3
+    distance = 1.00011 + 0.034221 * c + 0.00128 * s + 0.000719 * c2 + 0.000077 * s2
+    phi = torch.deg2rad(latitude)
+    half_day = torch.arccos((-torch.tan(phi) * torch.tan(declination)).clamp(-0.9999, 0.9999))
+    height = (torch.sin(phi) * torch.sin(declination) + torch.cos(phi) * torch.cos(declination)).clamp(0.01, 1.0)
+    return 24 / math.pi * half_day, height, 1367 * distance * height
+
+
+def read_days(
+    weather: torch.Tensor, extra: torch.Tensor, latitude: torch.Tensor, pressure: float | torch.Tensor = LHP_PRESSURE
+) -> Days:
+    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; extra (..., 6): season (see sun()), then the filling of
+    upper and lower bucket under the open and the dense forest (soil_water.py); air pressure in hPa -> Days of shape (...)."""
+    season, water = extra[..., :2], extra[..., 2:].unflatten(-1, (2, 2))
+    column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
+    surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
+    humidity = column["spfh_2m"]
+    vapour = pressure * humidity / (0.622 + 0.378 * humidity)
+    vpd = (6.1078 * 10 ** (7.5 * air / (237.3 + air)) - vapour).clamp(min=0.0)
+    cloud = (column["tcdc_clm"] / 100).clamp(0.0, 1.0)
+    transmission = (0.803 - 0.34 * cloud - 0.458 * cloud**2).clamp(0.0, 1.0)
+    length, height, above = sun(season, latitude)
+    shortwave = transmission * above
+    diffuse = 0.958 - 0.982 * transmission
+    beam_par, diffuse_par = 0.43 * shortwave * (1 - diffuse), 0.57 * shortwave * diffuse
+    leaf_diffuse = diffuse.clamp(min=0.01)
+    top = (4.576 - 0.033144 * leaf_diffuse) * beam_par
+    top = top + (4.5886 * leaf_diffuse / (0.010773 + leaf_diffuse)).clamp(min=4.2) * diffuse_par
+    return Days(
+        surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top, length, height, water
+    )
+
+
+def _water(days: Days, leaf_area=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Filling of upper and lower bucket (B or 1, n) at the trees' leaf area (B, 1); None: between open and dense."""
+    opened, dense = days.water.unbind(dim=-2)
+    share = (
+        0.5 if leaf_area is None else ((leaf_area - OPEN_AREA) / (DENSE_AREA - OPEN_AREA)).clamp(-0.2, 1.3)[..., None]
+    )
+    return tuple((opened + share * (dense - opened)).clamp(0.05, 1.0).unbind(dim=-1))
+
+
+def _moisture(water, wetness, aeration) -> torch.Tensor:
+    """Moisture response of decomposition: the smaller of a wetness and an aeration term."""
+    air = 1 - water
+    return torch.minimum(0.2 + 0.8 * water / (wetness + water), 0.6 + 0.4 * air * aeration / (aeration + air))
+
+
+def _decay(p: Parameters, days: Days, leaf_area) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relative speed of litter and humus decomposition (B, n)."""
+    upper, lower = _water(days, leaf_area)
+    litter = _lloyd_taylor(days.soil) * _moisture(upper, p["soil_kml"], p["soil_kmsl"])
+    return litter, _lloyd_taylor(days.deep) * _moisture(lower, p["soil_kmh"], p["soil_kmsh"])
+
+
+def _leaf(p: Parameters, days: Days, lower_water: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Light-saturated rate (umol m-2 s-1) and quantum yield after three passes for intercellular CO2 (VISIT: six)."""
+    surface = days.surface
+    inside = 0.7 * days.co2
+    warm = surface - 20
+    compensation = p["cmpcd0"] * (1 + 0.0451 * warm + 0.000347 * warm**2).clamp(min=0.0)
+    water = 0.05 + 0.95 * lower_water / (lower_water + p["km_nstl"])
+    hot_cold = (surface - p["tmax"]) * (surface - p["tmin"])
+    heat_yield = p["lue"] * (52 - surface) / (3.5 + 0.75 * (52 - surface))
+    slope = p["gs_b1"] / ((days.co2 - compensation).clamp(min=10.0) * (1 + days.vpd / p["gs_b2"]))
+    for _ in range(3):
+        yield_ = heat_yield * inside / (90 + 0.6 * inside)
+        heat = (hot_cold / (hot_cold - (surface - p["topt"] - 0.01 * inside) ** 2).clamp(max=-1e-3)).clamp(0.0, 1.0)
+        carbon = (0.30 + 0.70 * (inside - compensation) / (p["kmci"] + inside)).clamp(0.0, 1.0)
+        saturated = (p["pmax"] * water * heat * carbon).clamp(min=1e-2)
+        supply = yield_ * days.top_light
+        rate = saturated * supply / (saturated + supply)
+        inside = torch.minimum((days.co2 - 1560 * rate / (p["gs_b0"] + slope * rate)).clamp(min=1.0), days.co2)
+    return saturated, yield_
+
+
+def _extinction(p: Parameters, days: Days) -> torch.Tensor:
+    """Attenuation of light by leaf area at noon."""
+    return p["ek0"] / days.height.clamp(0.3, 1.0)
+
+
+def _target_leaf_area(p: Parameters, days: Days, saturated, yield_, light, stem_q10) -> torch.Tensor:
+    """Kuroiwa's optimal leaf area, m2 m-2; the mixed units of the cost are VISIT's own."""
+    cost = 22000 / p["sla"] * (p["rmf0"] / 1000 * stem_q10 + p["lf0"] * (1 + p["rgf"]))
+    gain = saturated * days.length
+    break_even = saturated * (gain / (gain - 24 * cost).clamp(min=0.02) - 1)
+    k = _extinction(p, days)
+    return torch.log((k * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / k
+
+
+def _photosynthesis(k, length, saturated, yield_, light, leaf_area) -> torch.Tensor:
+    """Daily canopy photosynthesis, Mg C ha-1 day-1: Beer's law (extinction k), hyperbolic leaves, sin^2 course of the
+    day of `length` hours."""
+    b = k * yield_ * light / saturated
+    depth = (1 + torch.sqrt(1 + b)) / (1 + torch.sqrt(1 + b * torch.exp(-k * leaf_area)))
+    return 2 * saturated / k * torch.log(depth) * length * UMOL_HOURS_TO_MG_HA
+
+
+def _q10(p: Parameters, organ: str, days: Days) -> torch.Tensor:
+    """Temperature multiplier of maintenance (reference 15 deg C), with VISIT's acclimation."""
+    base = p[f"qT{organ}0"] * torch.exp(-0.009 * (days.surface - 15))
+    return base ** (((days.soil if organ == "r" else days.surface) - 15) / 10)
+
+
+def _lloyd_taylor(temperature: torch.Tensor) -> torch.Tensor:
+    """Temperature response of decomposition around 10 deg C."""
+    return torch.exp(308.56 * (1 / 56.02 - 1 / (temperature + 46.02).clamp(min=20.0)))
+
+
+def _wood(p: Parameters, surplus, foliage_share) -> tuple[torch.Tensor, ...]:
+    """Stem and root (Mg C ha-1) that a mean surplus sustains, and their upkeep at 15 deg C (Mg C ha-1 day-1).
+
+    p needs _wood_shares().
+    """
+    wood = (1 - foliage_share) * surplus
+    stem = (p["to_stem"] * wood / p["lc0"]).clamp(min=1e-3)
+    root = (p["to_root"] * wood / p["lr0"]).clamp(min=1e-3)
+    sapwood = torch.minimum(stem ** (1 - 0.33334 * stem / (p["f_sz_s"] + stem)), stem)
+    fine = torch.minimum(root ** (1 - 0.33334 * root / (p["f_sz_r"] + root)), root)
+    stem_upkeep = (p["rmc_s"] * sapwood + p["rmc_h"] * (stem - sapwood)) / 1000
+    root_upkeep = (p["rmr_s"] * fine + p["rmr_h"] * (root - fine)) / 1000
+    return stem, root, stem_upkeep, root_upkeep
+
+
+def _wood_shares(p: Parameters) -> Parameters:
+    """Shares of the wood's surplus that become stem and root; once, as _wood() runs hundreds of times."""
+    return {"to_stem": (1 - p["rgc"]) * p["alloc_abg"], "to_root": (1 - p["rgr"]) * (1 - p["alloc_abg"])}
+
+
+def layer_parameters(parameters: Parameters, layer: str) -> Parameters:
+    """Parameters (B, 1) of one layer without its prefix."""
+    return {name: parameters[f"{layer}_{name}"] for name in LAYER_PARAMETERS}
+
+
+def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean surplus at rest (Mg C ha-1 day-1) of given mean GPP and foliage, and the share of it that replaces
+    leaves.
+    """
+    replaced = p["lf0"] * foliage / (1 - p["rgf"])
+
+    def share(y):
+        """Share of the surplus y (Mg C ha-1 day-1) that replaces leaves, 0 to 0.6."""
+        return (replaced / y).clamp(0.0, 0.6)
+
+    def excess(y):
+        """GPP less all upkeep less y, Mg C ha-1 day-1: zero where y is the surplus at rest."""
+        _, _, stem_upkeep, root_upkeep = _wood(p, y, share(y))
+        return gpp - leaf_upkeep - stem_upkeep * stem_warmth - root_upkeep * root_warmth - y
+
+    # Y solves Y = GPP - upkeep of the leaves - upkeep of the wood that Y sustains. The right side falls with Y, so
+    # Newton's steps converge; the slope is a difference quotient and needs no gradient of its own.
+    y = 0.5 * gpp
+    for _ in range(6):
+        here = excess(y)
+        with torch.no_grad():
+            slope = ((excess(y * 1.01) - here) / (0.01 * y)).clamp(max=-0.5)
+        y = torch.maximum(y - here / slope, 0.02 * gpp)
+    return y, share(y)
+
+
+def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, target, warmth: Parameters) -> torch.Tensor:
+    """Leaf area (B, 1), m2 m-2, at which a run of days (B, n) gains as much foliage as it loses.
+
+    The gain is computed on a grid; the highest zero is where a forest settles that was lusher before its wood had
+    grown. The cell that holds it is cut into finer grids, as the gain is far from straight in it: an interpolation
+    would bend at every grid point, and with it all that the emulator makes of it. No zero: the layer is dead.
+    """
+    k, length = _extinction(p, days)[..., None], days.length[..., None]
+    p = {name: value[..., None] for name, value in p.items()}  # (B, 1, 1): parameter vector, day, leaf area
+    saturated, yield_, light, target = (x[..., None] for x in (saturated, yield_, light, target))
+    warm = {organ: value[..., None] for organ, value in warmth.items()}
+    mean = {organ: value.mean(dim=1, keepdim=True) for organ, value in warm.items()}
+
+    def gain(area: torch.Tensor) -> torch.Tensor:
+        """Growth per foliage and day (B, area) at leaf areas (B or 1, area), m2 m-2.
+
+        Leaves get LEAF_SHARE of the surplus on days whose target is above the leaf area, lose lf0 every day, and pay
+        for themselves on days without surplus.
+        """
+        area = area[:, None, :]
+        foliage = area / (p["sla"] * 2.2 / 200)
+        gpp = _photosynthesis(k, length, saturated, yield_, light, area)
+        leaf_upkeep = foliage * p["rmf0"] / 1000 * warm["f"]
+        surplus, share = _surplus(
+            p, gpp.mean(dim=1, keepdim=True), leaf_upkeep.mean(dim=1, keepdim=True), foliage, mean["c"], mean["r"]
+        )
+        _, _, stem_upkeep, root_upkeep = _wood(p, surplus, share)
+        daily = gpp - leaf_upkeep - stem_upkeep * warm["c"] - root_upkeep * warm["r"]
+        wanted = torch.sigmoid((target - area) / (0.02 + 0.02 * area))
+        growth = LEAF_SHARE * (1 - p["rgf"]) * daily.clamp(min=0.0) * wanted
+        hunger = torch.sigmoid(-daily / (0.03 * gpp)) * (p["alloc_ass"] * gpp - leaf_upkeep)
+        return ((growth + hunger).mean(dim=1) - (p["lf0"] * foliage)[:, 0]) / foliage[:, 0]
+
+    def highest_zero(logarithm: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Cell (B, 1) each: log area and gain on both sides of the highest change from gain to loss."""
+        step = torch.arange(values.shape[1], device=values.device)
+        last = torch.where(values > 0, step, 0).amax(dim=1, keepdim=True).clamp(max=len(step) - 2)
+        logarithm = logarithm.expand_as(values)
+        return tuple(x.gather(1, last + i) for x in (logarithm, values) for i in (0, 1))
+
+    grid = torch.log(LEAF_AREAS.to(light.device))[None]
+    low, high, before, after = highest_zero(grid, gain(torch.exp(grid)))
+    for parts in REFINEMENTS:
+        inner = torch.arange(1, parts, device=light.device) / parts
+        finer = torch.cat([low, low + (high - low) * inner, high], dim=1)
+        values = torch.cat([before, gain(torch.exp(finer[:, 1:-1])), after], dim=1)
+        low, high, before, after = highest_zero(finer, values)
+    position = (before / (before - after).clamp(min=1e-12)).clamp(0.0, 1.0)
+    area = torch.exp(low + (high - low) * position)
+    return (area**4 + LOWEST_AREA**4) ** 0.25  # a rounded corner where the layer dies
+
+
+def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Pools at rest under typical days (1, n), from physical parameters (B, 1) by full name (all of PARAMETERS).
+
+    Returns what first_guess() needs, (B, len(REST) + len(PARAMETERS)), and features (B,) by name. Pools in Mg C ha-1,
+    fluxes and upkeep in Mg C ha-1 day-1, leaf area in m2 m-2.
+    """
+    rest: Parameters = {}
+    features: dict[str, torch.Tensor] = {}
+    shade = torch.ones_like(parameters["tree_sla"])
+    litter = dict.fromkeys(LITTER, 0.0)
+    for layer in LAYERS:
+        p = layer_parameters(parameters, layer)
+        p |= _wood_shares(p)
+        light = days.light * shade
+        saturated, yield_ = _leaf(p, days, _water(days)[1])
+        warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
+        mean = {organ: value.mean(dim=-1, keepdim=True) for organ, value in warmth.items()}
+        target = _target_leaf_area(p, days, saturated, yield_, light, warmth["c"])
+        leaf_area = _leaf_area_at_rest(p, days, saturated, yield_, light, target, warmth)
+        gpp_days = _photosynthesis(_extinction(p, days), days.length, saturated, yield_, light, leaf_area)
+        gpp = gpp_days.mean(dim=-1, keepdim=True)
+        foliage = leaf_area / (p["sla"] * 2.2 / 200)
+        leaf_upkeep = foliage * p["rmf0"] / 1000 * warmth["f"]
+        surplus, share = _surplus(p, gpp, leaf_upkeep.mean(dim=-1, keepdim=True), foliage, mean["c"], mean["r"])
+        stem, root, stem_upkeep, root_upkeep = _wood(p, surplus, share)
+        wood_growth = p["rgc"] * p["alloc_abg"] + p["rgr"] * (1 - p["alloc_abg"])
+        growth = p["rgf"] * share + (1 - share) * wood_growth
+        daily = gpp_days - leaf_upkeep - stem_upkeep * warmth["c"] - root_upkeep * warmth["r"]
+        npp = surplus - (growth * daily.clamp(min=0.0)).mean(dim=-1, keepdim=True)
+        shed = {"lf": p["lf0"] * foliage, "lc": p["lc0"] * stem, "lr": p["lr0"] * root}
+        litter = {pool: litter[pool] + amount for pool, amount in shed.items()}
+        values = (leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth)
+        rest |= {f"{layer}_{name}": value for name, value in zip(LAYER_REST, values, strict=True)}
+        features |= {
+            f"{layer}_leaf_area": leaf_area, f"{layer}_log_leaf_area": torch.log(leaf_area),
+            f"{layer}_bright_target": target.topk(max(1, target.shape[-1] // 16), dim=-1).values.mean(-1, keepdim=True),
+            f"{layer}_mean_target": target.mean(dim=-1, keepdim=True), f"{layer}_gpp": gpp, f"{layer}_npp": npp,
+            f"{layer}_saturated": saturated.mean(dim=-1, keepdim=True), f"{layer}_log_gpp": torch.log(gpp),
+            f"{layer}_leaf_upkeep": leaf_upkeep.mean(dim=-1, keepdim=True), f"{layer}_growth": growth,
+            f"{layer}_stem_upkeep": stem_upkeep * mean["c"], f"{layer}_root_upkeep": root_upkeep * mean["r"],
+            f"{layer}_log_stem": torch.log(stem), f"{layer}_log_root": torch.log(root),
+            f"{layer}_log_foliage": torch.log(foliage),
+            **{f"{layer}_shed_{pool}": amount for pool, amount in shed.items()},
+        }  # fmt: skip
+        shade = shade * torch.exp(-0.9 * p["ek0"] * leaf_area)  # light that the trees leave to the floor
+    respired = {pool: parameters[f"soil_f_co2_{pool}"] * amount for pool, amount in litter.items()}
+    rest["respired"] = sum(respired.values())  # by litter itself
+    rest["humified"] = sum(litter.values()) - rest["respired"]  # handed on to humus, which respires it later
+    features |= {f"respired_{pool}": amount for pool, amount in respired.items()}
+    features |= {f"stock_{pool}": torch.log(a / parameters[f"soil_sr_{pool}"]) for pool, a in litter.items()}
+    features |= {name: features[f"tree_{name}"] + features[f"c3_{name}"] for name in ("gpp", "npp")}
+    features |= {"respired": rest["respired"], "humified": rest["humified"]}
+    packed = torch.cat([rest[name] for name in REST] + [parameters[name] for name in PARAMETERS], dim=-1)
+    return packed, {name: value.squeeze(-1) for name, value in features.items()}
+
+
+def first_guess(packed: torch.Tensor, days: Days, typical: Days) -> torch.Tensor:
+    """Daily fluxes with the pools held at rest: packed from at_rest(), days (1 or B, T), typical days behind it (1, n).
+
+    Returns (B, T, 6): GPP, NPP, NEP, Rh (units.TARGETS), then GPP and upkeep of the trees; Mg C ha-1 day-1.
+    """
+    values = dict(zip((*REST, *PARAMETERS), packed.split(1, dim=-1), strict=True))
+    gpp = npp = 0.0
+    lower_water = _water(days, values["tree_leaf_area"])[1]
+    for layer in reversed(LAYERS):  # trees last: their parts are wanted alone
+        p = layer_parameters(values, layer)
+        leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth = (values[f"{layer}_{name}"] for name in LAYER_REST)
+        saturated, yield_ = _leaf(p, days, lower_water)
+        k = _extinction(p, days)
+        layer_gpp = _photosynthesis(k, days.length, saturated, yield_, days.light * shade, leaf_area)
+        upkeep = foliage * p["rmf0"] / 1000 * _q10(p, "f", days)
+        upkeep = upkeep + stem_upkeep * _q10(p, "c", days) + root_upkeep * _q10(p, "r", days)
+        surplus = layer_gpp - upkeep
+        gpp = gpp + layer_gpp
+        npp = npp + surplus - growth * surplus.clamp(min=0.0)
+    speed, usual = (_decay(values, of, values["tree_leaf_area"]) for of in (days, typical))
+    litter, humus = (now / mean.mean(dim=-1, keepdim=True) for now, mean in zip(speed, usual, strict=True))
+    rh = values["respired"] * litter + values["humified"] * humus
+    return torch.stack([gpp, npp, npp - rh, rh, layer_gpp, upkeep], dim=-1)

@@ -1,0 +1,1 @@
+"""From a flux tower's files to daily observations and windows."""

@@ -1,0 +1,79 @@
+"""The observation CSV of prepare_observation_nep.py: its columns, and reading it with checks of sign and unit."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from calibration.common.command_line import UserError, existing_file
+from calibration.common.units import FLUX_UNIT, nee_g_m2_to_nep_mg_ha
+from calibration.tower.file import MISSING_BELOW
+
+OBSERVATION_COLUMNS = ("date", "nee_gcm2", "nee_source", "nee_qc", "nep_mg_ha", "obs_mask")
+# Optional columns, Mg C ha-1 day-1: absent, not zero, when the tower file has none.
+GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN = "gpp_mg_ha", "reco_mg_ha", "nep_sd_mg_ha"
+# Beyond this, Mg C ha-1 day-1, a flux is in another unit: 0.5 is 50 g C m-2 day-1, more than any ecosystem exchanges.
+LARGEST_FLUX = 0.5
+
+
+def read_observations(path: str | Path) -> pd.DataFrame:
+    """Read the CSV of prepare_observation_nep.py, by day in order.
+
+    Columns: date (datetime64), nep_mg_ha, obs_mask (bool; False wherever NEP is empty), and where present gpp_mg_ha,
+    reco_mg_ha, nep_sd_mg_ha, all Mg C ha-1 day-1. UserError on a missing column, a repeated or unreadable date, a mask
+    other than 0 and 1, an impossible value, or NEP that is not -NEE / 100 (wrong sign or unit).
+    """
+    path = existing_file(path, "make it with prepare_observation_nep.py")
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); make it with prepare_observation_nep.py") from None
+    missing = [name for name in ("date", "nep_mg_ha", "obs_mask") if name not in table]
+    if missing:
+        raise UserError(
+            f"{path}: has no column {', '.join(missing)}; found {', '.join(map(str, table.columns[:12]))}; "
+            "make it with prepare_observation_nep.py"
+        )
+    dates = pd.to_datetime(table["date"].astype(str), format="%Y-%m-%d", errors="coerce")
+    if dates.isna().any():
+        row = int(dates.isna().to_numpy().argmax())
+        raise UserError(f"{path}: line {row + 2}: date is '{table['date'].iloc[row]}', expected YYYY-MM-DD")
+    result = pd.DataFrame({"date": dates})
+    for name in ("nep_mg_ha", "obs_mask", "nee_gcm2", GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN):
+        if name in table:
+            numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+            result[name] = numbers.where(numbers > MISSING_BELOW)
+            text = table[name].notna() & numbers.isna()
+            if text.any():
+                row = int(text.to_numpy().argmax())
+                raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number")
+    result = result.sort_values("date", kind="stable", ignore_index=True)
+    repeated = result["date"].duplicated()
+    if repeated.any():
+        raise UserError(
+            f"{path}: {result['date'][repeated].iloc[0].date()} is there twice; every day may be there once"
+        )
+    if not result["obs_mask"].isin([0.0, 1.0]).all():
+        raise UserError(f"{path}: obs_mask must be 0 or 1 on every day")
+    _check_nep(path, result)
+    result["obs_mask"] = (result["obs_mask"] == 1.0) & result["nep_mg_ha"].notna()
+    return result
+
+
+def _check_nep(path: Path, table: pd.DataFrame) -> None:
+    nep = table["nep_mg_ha"]
+    large = nep.abs() > LARGEST_FLUX
+    if large.any():
+        row = int(large.to_numpy().argmax())
+        raise UserError(
+            f"{path}: nep_mg_ha is {nep.iloc[row]:g} on {table['date'].iloc[row].date()}, allowed is up to "
+            f"{LARGEST_FLUX} {FLUX_UNIT}; it looks like g C m-2 day-1: divide by 100"
+        )
+    if "nee_gcm2" in table:
+        expected = nee_g_m2_to_nep_mg_ha(table["nee_gcm2"])
+        wrong = (nep - expected).abs() > 1e-4 + 1e-3 * expected.abs()
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise UserError(
+                f"{path}: on {table['date'].iloc[row].date()} nep_mg_ha is {nep.iloc[row]:g}, but -nee_gcm2 / 100 is "
+                f"{expected.iloc[row]:g}; NEP = -NEE / 100: make the file with prepare_observation_nep.py"
+            )

@@ -1,0 +1,73 @@
+"""Tower weather against ERA5: bias and correlation by month, and ERA5 adjusted to the tower."""
+
+import numpy as np
+import pandas as pd
+
+from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
+from calibration.tower.meteorology import Meteorology
+from calibration.weather.daily import Weather
+
+ADDITIVE = ("tmp_sfc", "tmp_2m", "tmp10_soil", "tmp200_soil", "tcdc_clm")
+FEWEST_DAYS = 20  # common days (of a month, for monthly) below which nothing is adjusted
+LARGEST_RATIO = 3.0  # a ratio of means beyond this is another unit or a broken sensor, not a bias
+RAIN = "prate_sfc"
+
+
+def compare(met: Meteorology, era5: Weather) -> pd.DataFrame:
+    """One row by variable and month (1-12 and 'all'), over days that both have.
+
+    Columns: variable, unit, month, days, mean_tower, mean_era5, bias (tower - ERA5), correlation, rmse. Rain is shown
+    in mm day-1, everything else in VISIT's units. Variables that the tower lacks are left out.
+    """
+    index = (met.dates - era5.dates[0]).astype(int)
+    inside = (index >= 0) & (index < len(era5))
+    months = met.dates[inside].astype("datetime64[M]").astype(int) % 12 + 1
+    rows = []
+    for column, name in enumerate(METEOROLOGY):
+        factor, unit = (SECONDS_PER_DAY, "mm day-1") if name == RAIN else (1.0, UNITS[name])
+        tower = met.values[inside, column] * factor
+        other = era5.values[index[inside], column] * factor
+        if np.isnan(tower).all():
+            continue
+        for month in [*range(1, 13), "all"]:
+            both = ~np.isnan(tower) & ((months == month) if month != "all" else True)
+            rows.append({"variable": name, "unit": unit, "month": str(month), **_statistics(tower[both], other[both])})
+    return pd.DataFrame(rows)
+
+
+def _statistics(tower: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    if not len(tower):
+        return {"days": 0, **dict.fromkeys(("mean_tower", "mean_era5", "bias", "correlation", "rmse"), np.nan)}
+    spread = len(tower) > 2 and tower.std() > 0 and other.std() > 0
+    return {
+        "days": len(tower), "mean_tower": tower.mean(), "mean_era5": other.mean(), "bias": (tower - other).mean(),
+        "correlation": np.corrcoef(tower, other)[0, 1] if spread else np.nan,
+        "rmse": np.sqrt(np.mean((tower - other) ** 2)),
+    }  # fmt: skip
+
+
+def era5_adjustment(tower: np.ndarray, era5: np.ndarray, dates: np.ndarray, how: str) -> np.ndarray:
+    """ERA5 moved to the tower's mean on common days, (day, 9) in VISIT's units.
+
+    tower: (day, 9), NaN where it has none; era5: (day, 9); how: 'none', 'mean' (one number a variable) or 'monthly'
+    (one a calendar month). Temperatures and cloud by difference, the others by ratio, within limits. A variable
+    or month with fewer than 20 common days, or a ratio beyond 3, stays as it is.
+    """
+    adjusted = np.array(era5, dtype=float)
+    if how == "none":
+        return adjusted
+    months = dates.astype("datetime64[M]").astype(int) % 12
+    groups = [months == month for month in range(12)] if how == "monthly" else [np.ones(len(dates), dtype=bool)]
+    for column, name in enumerate(METEOROLOGY):
+        low, high = POSSIBLE[name]
+        for days in groups:
+            both = days & ~np.isnan(tower[:, column])
+            if both.sum() < FEWEST_DAYS:
+                continue
+            own, other = tower[both, column].mean(), era5[both, column].mean()
+            if name in ADDITIVE:
+                adjusted[days, column] = era5[days, column] + (own - other)
+            elif other > 0 and 1 / LARGEST_RATIO < own / other < LARGEST_RATIO:
+                adjusted[days, column] = era5[days, column] * (own / other)
+        adjusted[:, column] = np.clip(adjusted[:, column], low, high)
+    return adjusted

@@ -1,0 +1,173 @@
+"""The compiled loop of the process model: LANES samples side by side, day after day.
+
+A processor core does the same arithmetic on eight numbers in one instruction. The innermost loop therefore runs over
+eight samples, and its body (visit/physics.py) is written so that the compiler can turn it into such instructions; on a
+processor without them it runs the same way, slower, with the same bits in the result.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from calibration.visit import forcing as visit_forcing
+from calibration.visit import layout as visit_layout
+from calibration.visit import physics as visit_physics
+from calibration.visit import vector_math
+from calibration.visit.forcing import Day
+from calibration.visit.layout import C3_ROW, FLOWS, SOIL_ROW, STATE, Ground, Layer, Soil, State
+from calibration.visit.physics import _inline, ecosystem_day
+
+LANES = 8
+NEVER = np.iinfo(np.int64).max
+_compile = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def _version() -> int:
+    """Number that changes with the source of everything that is inlined below.
+
+    Numba's cache on disk looks only at the file of the cached function, and would keep running code compiled from an
+    older visit/physics.py. The default of an argument belongs to the function's type, and so to the cache's key.
+    """
+    files = (module.__file__ for module in (vector_math, visit_forcing, visit_layout, visit_physics))
+    digest = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).digest()
+    return int.from_bytes(digest[:6], "little")
+
+
+VERSION = _version()
+
+
+def lanes(rows: np.ndarray) -> np.ndarray:
+    """(sample <= LANES, column) -> (column * LANES,): one column after another; the last sample fills empty lanes."""
+    padded = rows[np.minimum(np.arange(LANES), len(rows) - 1)]
+    return np.ascontiguousarray(padded.T).ravel()
+
+
+def samples(flat: np.ndarray) -> np.ndarray:
+    """(column * LANES,) -> (LANES, column), a view on the same memory."""
+    return flat.reshape(-1, LANES).T
+
+
+@_inline
+def _layer(p, i):
+    """Layer of the sample whose first parameter is p[i]."""
+    return Layer(
+        p[i], p[i + 8], p[i + 16], p[i + 24], p[i + 32], p[i + 40], p[i + 48], p[i + 56], p[i + 64], p[i + 72],
+        p[i + 80], p[i + 88], p[i + 96], p[i + 104], p[i + 112], p[i + 120], p[i + 128], p[i + 136], p[i + 144],
+        p[i + 152], p[i + 160], p[i + 168], p[i + 176], p[i + 184], p[i + 192], p[i + 200], p[i + 208], p[i + 216],
+        p[i + 224], p[i + 232], p[i + 240], p[i + 248], p[i + 256], p[i + 264], p[i + 272],
+    )  # fmt: skip
+
+
+@_inline
+def _soil(p, i):
+    return Soil(
+        p[i], p[i + 8], p[i + 16], p[i + 24], p[i + 32], p[i + 40], p[i + 48], p[i + 56], p[i + 64], p[i + 72],
+        p[i + 80], p[i + 88], p[i + 96], p[i + 104], p[i + 112], p[i + 120], p[i + 128],
+    )  # fmt: skip
+
+
+@_inline
+def _state(s, i):
+    return State(
+        s[i], s[i + 8], s[i + 16], s[i + 24], s[i + 32], s[i + 40], s[i + 48], s[i + 56], s[i + 64], s[i + 72],
+        s[i + 80], s[i + 88], s[i + 96], s[i + 104], s[i + 112], s[i + 120], s[i + 128], s[i + 136], s[i + 144],
+        s[i + 152], s[i + 160], s[i + 168],
+    )  # fmt: skip
+
+
+@_inline
+def _day(d):
+    return Day(
+        d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15], d[16],
+        d[17], d[18], d[19], d[20], d[21], d[22], d[23], d[24], d[25], d[26], d[27],
+    )  # fmt: skip
+
+
+@_compile
+def _record(happened, k, tree, c3, carbon, water):
+    row = 0
+    for j in range(len(tree)):
+        happened[row * LANES + k] = tree[j]
+        row += 1
+    for j in range(len(c3)):
+        happened[row * LANES + k] = c3[j]
+        row += 1
+    for j in range(len(carbon)):
+        happened[row * LANES + k] = carbon[j]
+        row += 1
+    for j in range(len(water)):
+        happened[row * LANES + k] = water[j]
+        row += 1
+
+
+@_compile
+def run_days(
+    parameters, ground_values, days, state, exports_from, water_only, fluxes, pools, drive, flows, version=VERSION
+):
+    """Run up to LANES samples over `days`, updating `state` in place.
+
+    parameters, state: from lanes(); ground_values: visit_layout.ground_row; days: (day, forcing) of Forcing.days;
+    exports_from: (sample,) int64, index of the first day on which DOC and erosion leave the active humus; its length is
+    the number of samples, LANES or 1 (others are slow); water_only: hold all carbon and DOC.
+    Filled unless empty: fluxes (sample, day, 5) in the order of FLUXES, pools (sample, day, len(STATE)) at the end of
+    each day, drive (day, 3 * LANES) decay factors of litter and humus, and the active humus (Mg C ha-1).
+    Filled unless None: flows (sample, day, len(FLOWS)). version: leave out.
+    """
+    ground = Ground(ground_values[0], ground_values[1], ground_values[2], ground_values[3], ground_values[4])
+    count = len(exports_from)
+    today = np.empty(8 * LANES)
+    happened = np.empty(len(FLOWS) * LANES)
+    for d in range(days.shape[0]):
+        day = _day(days[d])
+        for k in range(count):
+            s = _state(state, k)
+            new, rh, tree, c3, carbon, water = ecosystem_day(
+                _layer(parameters, k), _layer(parameters, C3_ROW * LANES + k), _soil(parameters, SOIL_ROW * LANES + k),
+                ground, day, d >= exports_from[k], s,
+            )  # fmt: skip
+            gpp = tree.gpp + c3.gpp
+            respiration = tree.respiration + c3.respiration
+            npp = gpp - respiration
+            today[k], today[k + 8], today[k + 16], today[k + 24] = gpp, npp, respiration + rh, npp - rh
+            today[k + 32] = rh
+            today[k + 40], today[k + 48] = carbon.decay_factor_litter, carbon.decay_factor_humus
+            today[k + 56] = new.humus_active
+            if flows is not None:
+                _record(happened, k, tree, c3, carbon, water)
+            state[k] = s[0] if water_only else new[0]
+            state[k + 8] = s[1] if water_only else new[1]
+            state[k + 16] = s[2] if water_only else new[2]
+            state[k + 24] = s[3] if water_only else new[3]
+            state[k + 32] = s[4] if water_only else new[4]
+            state[k + 40] = s[5] if water_only else new[5]
+            state[k + 48] = s[6] if water_only else new[6]
+            state[k + 56] = s[7] if water_only else new[7]
+            state[k + 64] = s[8] if water_only else new[8]
+            state[k + 72] = s[9] if water_only else new[9]
+            state[k + 80] = s[10] if water_only else new[10]
+            state[k + 88] = s[11] if water_only else new[11]
+            state[k + 96] = s[12] if water_only else new[12]
+            state[k + 104] = s[13] if water_only else new[13]
+            state[k + 112] = s[14] if water_only else new[14]
+            state[k + 120] = s[15] if water_only else new[15]
+            state[k + 128] = s[16] if water_only else new[16]
+            state[k + 136] = s[17] if water_only else new[17]
+            state[k + 144] = new[18]
+            state[k + 152] = new[19]
+            state[k + 160] = new[20]
+            state[k + 168] = new[21]
+        for k in range(fluxes.shape[0]):
+            for j in range(5):
+                fluxes[k, d, j] = today[j * LANES + k]
+        for k in range(pools.shape[0]):
+            for j in range(len(STATE)):
+                pools[k, d, j] = state[j * LANES + k]
+        if drive.shape[0] > 0:
+            for j in range(3 * LANES):
+                drive[d, j] = today[5 * LANES + j]
+        if flows is not None:
+            for k in range(flows.shape[0]):
+                for j in range(len(FLOWS)):
+                    flows[k, d, j] = happened[j * LANES + k]

@@ -1,0 +1,1 @@
+"""Helpers of the demo and of the embedded site: not part of a calibration."""

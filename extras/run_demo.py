@@ -1,0 +1,197 @@
+"""The whole path on a fresh machine with no data: `make demo`.
+
+Weather, an ensemble of the process model, the emulator, its evaluation, a synthetic tower with known parameters, and
+then the scripts that a user would run on a real tower: NEP, windows, inversion, judgement, recovery, scatter.
+Everything lands in demo/; the repository's data/, artifacts/ and observations/ are left alone.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
+
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, read_json, run, writing
+
+MARK = ".made-by-run_demo"
+TEST_YEAR = 2019  # neither trained nor tuned on: LHP_architecture.yaml's test split
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo: what it is for, and the script with its arguments."""
+
+    title: str
+    arguments: list[str]
+
+
+def demo_steps(folder: Path, runs: int, preset: str, seed: int) -> list[Step]:
+    """The commands of the demo, in order, with everything they write below `folder`."""
+    data, artifacts, observations, results = (
+        folder / name for name in ("data", "artifacts", "observations", "results")
+    )
+    weather, tower = folder / "weather.csv", observations / "tower_daily.csv"
+    nep, windows = observations / "nep_obs.csv", observations / "obs_windows.npz"
+    first_day, last_day = f"{TEST_YEAR}-01-01", f"{TEST_YEAR}-12-31"
+    here = [f"--data-dir={data}", f"--artifacts-dir={artifacts}"]
+    year = [f"--obs-range-start={first_day}", f"--obs-range-end={last_day}"]
+    observed = ["--mode=observation", f"--obs-npz={windows}", *here]
+    recovery = results / "recovery"
+    return [
+        Step("weather like that of Lambir Hills, 2010-2019", ["weather.py", f"--output={weather}", f"--seed={seed}"]),
+        Step(
+            f"ensemble: {runs} runs of the process model, spin-up and files included",
+            ["run_perturbations.py", f"--n-samples={runs}", f"--seed={seed}", f"--weather={weather}",
+             f"--output-dir={data}"],
+        ),
+        Step("emulator: training", ["train.py", f"--preset={preset}", *here]),
+        Step("emulator: skill on the test year, seen and unseen parameters, against baselines",
+             ["evaluate_model.py", *here]),
+        Step("a synthetic tower: parameters that no run of the ensemble has, noise and gaps",
+             ["extras/make_synthetic_tower.py", f"--weather={weather}", f"--output={tower}", f"--seed={seed + 1000}",
+              f"--parameters-out={observations / 'tower_truth.json'}"]),
+        Step("tower NEE to NEP", ["prepare_observation_nep.py", f"--input={tower}", f"--output={nep}",
+                                  f"--start={first_day}", f"--end={last_day}", "--nee-column=NEE_vUT",
+                                  "--nee-qc-column=NEE_vUT_QC", "--qc-threshold=0.5"]),
+        Step("weather and NEP to windows",
+             ["build_observation_windows.py", f"--daily={weather}", f"--obs={nep}",
+              f"--artifacts-dir={artifacts}", f"--start={first_day}", f"--end={last_day}",
+              f"--output={windows}"]),
+        Step("inversion of one window of 30 days",
+             ["test_inversion.py", *observed, "--obs-index=0", f"--result-dir={results / 'window'}"]),
+        Step("two-stage judgement: the window's parameters over the whole year",
+             ["test_inversion.py", *observed, *year, f"--param-load={results / 'window' / 'params_snapshot.json'}",
+              f"--result-dir={results / 'window_judged_over_year'}"]),
+        Step("inversion of the whole year, and the process model itself with the estimated parameters",
+             ["test_inversion.py", *observed, *year, "--verify", f"--result-dir={results / 'year'}"]),
+        Step("recovery of a known run's parameters",
+             ["evaluate_parameter_recovery.py", *here, "--sample-id=0", "--window-index=0", "--prior-mode=mean",
+              f"--result-dir={recovery}"]),
+        Step("scatter of true against estimated parameters",
+             ["plot_param_scatter.py", "RECOVERY_CSV", "--range-csv=configs/range_of_paras.csv", "--include-prior"]),
+    ]  # fmt: skip
+
+
+def run_step(step: Step, number: int, total: int, recovery: Path) -> float:
+    """Run one command with its output shown; returns seconds. Stops the demo with its exit code on failure."""
+    arguments = [str(newest_recovery_table(recovery)) if a == "RECOVERY_CSV" else a for a in step.arguments]
+    print(f"\n[{number}/{total}] {step.title}\n  $ python {' '.join(arguments)}")
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments])
+    if done.returncode:
+        raise UserError(f"the demo stopped at step {number} ({arguments[0]}, exit code {done.returncode}): see above")
+    return time.perf_counter() - began
+
+
+def newest_recovery_table(folder: Path) -> Path:
+    """The params.csv that evaluate_parameter_recovery.py wrote last below `folder`."""
+    tables = sorted(folder.glob("**/*params.csv"), key=lambda path: path.stat().st_mtime)
+    if not tables:
+        raise UserError(f"{folder}: evaluate_parameter_recovery.py left no params.csv here")
+    return tables[-1]
+
+
+def verdict(result: Path) -> str:
+    """First line of an inversion_summary.txt: what the fit is worth, in one sentence."""
+    return (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()[0]
+
+
+def verified(result: Path) -> str:
+    """What the process model itself makes of the estimated parameters (--verify), from inversion_summary.txt."""
+    lines = (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()
+    return next((x.partition(": ")[2] for x in lines if x.startswith("simulator against the data")), "the run failed")
+
+
+def inside_intervals(result: Path, truth: dict[str, float]) -> tuple[int, int]:
+    """How many of the tower's true parameters lie inside the 90 percent intervals, and of how many."""
+    table = pd.read_csv(result / "posterior_summary.csv").set_index("param_name")
+    names = [name for name in truth if name in table.index]
+    inside = [table.loc[name, "low_90"] <= truth[name] <= table.loc[name, "high_90"] for name in names]
+    return int(np.sum(inside)), len(names)
+
+
+def summary(folder: Path, steps: list[Step], seconds: list[float], total: float) -> str:
+    """One screen: what was made, the main numbers, where the figures are, and what to run with one's own data."""
+    results, artifacts = folder / "results", folder / "artifacts"
+    runs = pd.read_csv(folder / "data" / "experiment_results.csv")
+    skill = read_json(artifacts / "evaluation.json")
+    recovery = read_json(sorted((results / "recovery").glob("*summary.json"))[-1])
+    truth = read_json(folder / "observations" / "tower_truth.json")["parameters"]
+    inside, count = inside_intervals(results / "year", truth)
+    took = {step.arguments[0]: value for step, value in zip(steps, seconds, strict=True)}
+    row = "  {:8s}" + "{:>8.3f}" * 4 + "{:>12.3f}"
+    lines = [
+        "=" * 100,
+        f"The demo took {total / 60:.1f} minutes; everything is in {folder}/",
+        "",
+        f"ensemble   {(runs['status'] == 'ok').sum()} of {len(runs)} runs, mean GPP "
+        f"{runs['mean_gpp'].mean():.1f} Mg C ha-1 year-1 ({took['run_perturbations.py']:.0f} s)",
+        f"emulator   trained in {took['train.py']:.0f} s. R2 on {TEST_YEAR}, a year it has not seen:",
+        "              GPP     NPP     NEP      Rh   NEP RMSE x 1000 (Mg C ha-1 day-1)",
+    ]
+    for split in ("seen", "unseen"):
+        values = [skill[split][flux]["r2"] for flux in ("gpp", "npp", "nep", "rh")]
+        lines.append(row.format(split, *values, 1000 * skill[split]["nep"]["rmse"]))
+    baselines = ", ".join(f"{name} {value['r2']:.2f}" for name, value in skill["unseen"]["nep"]["baselines"].items())
+    lines += [
+        f"           R2 of NEP by baselines, unseen: {baselines}",
+        f"tower      one window, fitted: {verdict(results / 'window')}",
+        f"           its parameters over {TEST_YEAR}: {verdict(results / 'window_judged_over_year')}",
+        f"           all of {TEST_YEAR}, fitted: {verdict(results / 'year')}",
+        f"           the process model itself with these parameters: {verified(results / 'year')}",
+        f"           {inside} of {count} true parameters lie inside their 90 percent intervals",
+        f"recovery   30 days of run 0: error / range {recovery['range_error_estimated']:.3f}, prior "
+        f"{recovery['range_error_prior']:.3f}; {100 * recovery['coverage_90']:.0f} percent inside their intervals",
+        "",
+        f"figures    {artifacts}/*.png (skill), {results}/year/nep_comparison.png (start here),",
+        f"           {results}/year/identifiability.png, {results}/recovery/*overview.png",
+        "",
+        "with your own data (README, 'Your own data'):",
+        "  VISIT runs   python train.py --data-dir YOUR_RUNS && python evaluate_model.py --data-dir YOUR_RUNS",
+        "  tower        python prepare_observation_nep.py --input TOWER.csv --start 2012-01-01 --end 2016-12-31",
+        "               python build_observation_windows.py --daily WEATHER.csv",
+        "               python test_inversion.py --mode observation --obs-range-start 2012-01-01"
+        " --obs-range-end 2012-12-31",
+        "=" * 100,
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = make_parser(__doc__)
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "demo", help="all is written below it (replaced)")
+    parser.add_argument("--runs", type=int, default=180, help="runs of the process model in the ensemble")
+    parser.add_argument("--preset", default="recommended", help="network preset of LHP_architecture.yaml")
+    parser.add_argument("--seed", type=int, default=1, help="of weather, ensemble and synthetic tower")
+    arguments = parser.parse_args()
+    output_folder(arguments.folder, "--folder")
+    folder = arguments.folder.absolute()  # as the caller means it; the steps below run in the repository
+    os.chdir(REPOSITORY)
+    folder = folder.relative_to(REPOSITORY) if folder.is_relative_to(REPOSITORY) else folder
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise UserError(f"{folder}: holds files that the demo did not make; choose another --folder or empty it")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARK).write_text("made by run_demo.py; replaced by its next run\n")
+
+    steps = demo_steps(folder, arguments.runs, arguments.preset, arguments.seed)
+    began = time.perf_counter()
+    seconds = [
+        run_step(step, number, len(steps), folder / "results" / "recovery") for number, step in enumerate(steps, 1)
+    ]
+    report = summary(folder, steps, seconds, time.perf_counter() - began)
+    with writing(folder / "summary.txt") as path:
+        path.write_text(report + "\n", encoding="utf-8")
+    print("\n" + report)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
