@@ -3,8 +3,8 @@
     python benchmarks/real_tower.py --era5 era5_daily_2011_2016.csv --tower japanflux_daily_2012_2016.csv --work real
 
 Runs the scripts as a user does, in --work (finished steps are kept, so the command can be repeated), and writes
-benchmarks/results/real_tower.md with the numbers that RESULTS.md discusses. Ensembles and training included it takes
-about a quarter of an hour on two cores.
+benchmarks/results/real_tower.md with the numbers that docs/results.md discusses. Ensembles and training included it
+takes about a quarter of an hour on two cores.
 """
 
 import re
@@ -177,7 +177,7 @@ def page(table: pd.DataFrame, emulators: pd.DataFrame) -> str:
         "## The real tower", "",
         "`python benchmarks/real_tower.py --era5 era5_daily_2011_2016.csv --tower japanflux_daily_2012_2016.csv`. "
         "RMSE in Mg C ha-1 day-1, R2 against the observed mean of the same days; constant and smoothed climatology are "
-        "fitted on the fitted days. RESULTS.md discusses these numbers.", "",
+        "fitted on the fitted days. docs/results.md discusses these numbers.", "",
         "| emulator, real weather, unseen runs in 2016 | GPP R2 | NPP R2 | NEP R2 | Rh R2 | seen NEP R2 |",
         "|" + "---|" * 6,
     ]  # fmt: skip

@@ -28,8 +28,8 @@ MEANING = {
     "error": "emulator - VISIT on runs whose parameters were never trained on, free running from 180 days of context, "
              "all days of `period` (weather of the training years included: that is what an inversion meets)",
     "runs": "runs behind the numbers: `kept_back` ones that training never sees, then `cross_fitted` ones, each "
-            "predicted by a further network that was trained without it and a fifth of the others (emulator/cross_fit.py; "
-            "its errors are a little larger than the emulator's)",
+            "predicted by a further network that was trained without it and a fifth of the others "
+            "(emulator/cross_fit.py; its errors are a little larger than the emulator's)",
     "bias": "mean error", "sd": "root mean square error",
     "run_mean_sd": "rms of the error's mean over a run; sd^2 = run_mean_sd^2 + seasonal_sd^2 + daily_sd^2",
     "seasonal_sd": "rms of calendar-month means of the error within a run, about its run mean",

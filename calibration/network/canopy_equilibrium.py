@@ -81,7 +81,7 @@ def read_days(
     weather: torch.Tensor, extra: torch.Tensor, latitude: torch.Tensor, pressure: float | torch.Tensor = LHP_PRESSURE
 ) -> Days:
     """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; extra (..., 6): season (see sun()), then the filling of
-    upper and lower bucket under the open and the dense forest (soil_water.py); air pressure in hPa -> Days of shape (...)."""
+    upper and lower bucket under the open and the dense forest (soil_water.py); air pressure in hPa -> Days (...)."""
     season, water = extra[..., :2], extra[..., 2:].unflatten(-1, (2, 2))
     column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
     surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
