@@ -136,7 +136,9 @@ def _leaf(p: Parameters, days: Days, lower_water: torch.Tensor) -> tuple[torch.T
     slope = p["gs_b1"] / ((days.co2 - compensation).clamp(min=10.0) * (1 + days.vpd / p["gs_b2"]))
     for _ in range(3):
         yield_ = heat_yield * inside / (90 + 0.6 * inside)
-        heat = (hot_cold / (hot_cold - (surface - p["topt"] - 0.01 * inside) ** 2).clamp(max=-1e-3)).clamp(0.0, 1.0)
+        # Above tmax (or below tmin) both sides are positive and VISIT's leaf works at full rate: kept, as it is VISIT's.
+        below = hot_cold - (surface - p["topt"] - 0.01 * inside) ** 2
+        heat = (hot_cold / torch.where(below.abs() < 1e-3, torch.full_like(below, -1e-3), below)).clamp(0.0, 1.0)
         carbon = (0.30 + 0.70 * (inside - compensation) / (p["kmci"] + inside)).clamp(0.0, 1.0)
         saturated = (p["pmax"] * water * heat * carbon).clamp(min=1e-2)
         supply = yield_ * days.top_light
@@ -221,7 +223,7 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
     # Y solves Y = GPP - upkeep of the leaves - upkeep of the wood that Y sustains. The right side falls with Y, so
     # Newton's steps converge; the slope is a difference quotient and needs no gradient of its own.
     y = 0.5 * gpp
-    for _ in range(6):
+    for _ in range(3):
         here = excess(y)
         with torch.no_grad():
             slope = ((excess(y * 1.01) - here) / (0.01 * y)).clamp(max=-0.5)
