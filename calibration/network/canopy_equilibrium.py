@@ -259,8 +259,13 @@ def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, targ
         )
         _, _, stem_upkeep, root_upkeep = _wood(p, surplus, share)
         daily = gpp - leaf_upkeep - stem_upkeep * warm["c"] - root_upkeep * warm["r"]
-        wanted = torch.sigmoid((target - area) / (0.02 + 0.02 * area))
-        growth = LEAF_SHARE * (1 - p["rgf"]) * daily.clamp(min=0.0) * wanted
+        surplus_today, need = daily.clamp(min=0.0), target - area
+        wanted = torch.sigmoid(need / (0.02 + 0.02 * area))
+        last_step = p["alloc_ass"] * surplus_today * p["sla"] * 2.2 / 200  # leaf area that the whole leaf share buys
+        width = 0.01 + 0.1 * last_step
+        close = torch.sigmoid(need / width) * torch.sigmoid((last_step - need) / width)
+        leaf_share = LEAF_SHARE * wanted + (p["alloc_ass"] - LEAF_SHARE) * close
+        growth = leaf_share * (1 - p["rgf"]) * surplus_today
         hunger = torch.sigmoid(-daily / (0.03 * gpp)) * (p["alloc_ass"] * gpp - leaf_upkeep)
         return ((growth + hunger).mean(dim=1) - (p["lf0"] * foliage)[:, 0]) / foliage[:, 0]
 
