@@ -15,7 +15,7 @@ from calibration.common.command_line import REPOSITORY, UserError, existing_file
 from calibration.common.units import TARGETS
 
 ARCHITECTURE_FILE = REPOSITORY / "LHP_architecture.yaml"
-STATIC_FEATURES = ("none", "ratios", "equilibrium")
+STATIC_FEATURES = ("none", "ratios", "equilibrium", "regression")
 
 
 @dataclass(frozen=True)

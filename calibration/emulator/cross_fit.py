@@ -34,6 +34,9 @@ def build_model(
         logarithmic=logarithmic_parameters(names, values), device=device,
     )  # fmt: skip
     weather = data.ensemble.dynamic[data.periods["train"]]
+    if model.static.features.means is not None:
+        means = data.fluxes[data.seen][:, data.periods["train"]].mean(dim=1)
+        model.static.features.means.fit(data.static[data.seen].numpy(), means.numpy())
     model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site)
     return model
 

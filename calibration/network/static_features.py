@@ -25,6 +25,7 @@ from calibration.network.canopy_equilibrium import (
     first_guess,
     read_days,
 )
+from calibration.network.run_means import RUN_MEANS, RunMeans
 from calibration.weather.atmosphere import air_pressure
 
 LITTER = ("lf", "lc", "lr")
@@ -63,7 +64,10 @@ class StaticFeatures(nn.Module):
         self.register_buffer("latitude", torch.tensor(4.2))  # degrees
         self.register_buffer("pressure", torch.tensor(LHP_PRESSURE))  # hPa, of the air
         self.names = list(self.parameter_names)
-        if kind != "none":
+        self.means = RunMeans(width) if kind == "regression" else None
+        if self.means is not None:
+            self.names += [f"mean_{name}" for name in RUN_MEANS]
+        elif kind != "none":
             derived, _ = self._derived(torch.zeros(1, width))
             self.names += list(derived)
             self.register_buffer("feature_mean", torch.zeros(len(derived)))
@@ -97,7 +101,7 @@ class StaticFeatures(nn.Module):
             self.typical.copy_(torch.as_tensor(np.asarray(weather)[order[strata]]))
             if extra is not None:
                 self.typical_extra.copy_(torch.as_tensor(np.asarray(extra)[order[strata]]))
-        if self.kind == "none":
+        if self.kind in ("none", "regression"):
             return
         scaled = torch.as_tensor(values, dtype=torch.float32, device=self.typical.device) - self.parameter_mean
         derived = torch.stack(list(self._derived(scaled / self.parameter_scale)[0].values()), dim=-1)
@@ -112,6 +116,9 @@ class StaticFeatures(nn.Module):
         """
         if self.kind == "none":
             return static_x, static_x[:, :0]
+        if self.means is not None:
+            means = self.means(static_x)
+            return torch.cat([static_x, means], dim=-1), means[:, :3]
         features, packed = self._derived(static_x)
         derived = torch.stack(list(features.values()), dim=-1)
         scaled = ((derived - self.feature_mean) / self.feature_scale).clamp(-LIMIT, LIMIT)

@@ -89,6 +89,8 @@ class StaticSide(nn.Module):
             offset = offset + self.affine_features(features)
         embedding = self.embed(trunk) if self.embed is not None else None
         trust = 1.0 + self.trust(trunk) if self.trust is not None else None
+        if self.features.means is not None:
+            offset = rest if offset is None else offset + rest[:, :PREDICTED]
         return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
 
     def group_lasso(self) -> torch.Tensor:
