@@ -164,7 +164,7 @@ def write_traces(
     names = traced or [n for n in DEFAULT_TRACES if n in result.names] or list(result.names[:6])
     index = [result.names.index(name) for name in names]
     free = len(result.problem.latent.free)
-    traces = result.problem.latent.physical_array(np.stack(result.trace)[:, :free])[:, index]
+    traces = result.problem.latent.physical_array(np.stack(result.fit.trace)[:, :free])[:, index]
     steps = np.arange(len(traces))
     keep = (steps % arguments.trace_stride == 0) | (steps == steps[-1])
     units = [catalogue()[name].unit if name in catalogue() else "" for name in names]

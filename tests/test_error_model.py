@@ -7,7 +7,8 @@ import pytest
 from calibration.inversion.config import ErrorModelConfig
 from calibration.inversion.data import Observations
 from calibration.inversion.emulator_covariance import EmulatorErrorSample, emulator_covariance
-from calibration.inversion.error_model import SCALE_SPREAD, estimate_hyper, make_error_model, run_scale
+from calibration.inversion.error_estimation import estimate_hyper
+from calibration.inversion.error_model import SCALE_SPREAD, make_error_model, run_scale
 from calibration.judgement.fit import (
     Conflict,
     climatology_baseline,
@@ -143,7 +144,7 @@ def test_no_slow_misfit_is_invented_for_white_noise():
 
 def test_gradient_of_the_marginal_likelihood(monkeypatch):
     """The analytic gradient that the optimiser gets equals finite differences of the value."""
-    from calibration.inversion import error_model
+    from calibration.inversion import error_estimation
 
     sizes = []
 
@@ -156,7 +157,7 @@ def test_gradient_of_the_marginal_likelihood(monkeypatch):
         sizes.append(len(point))
         return type("Result", (), {"x": point, "fun": value})
 
-    monkeypatch.setattr(error_model, "minimize", check)
+    monkeypatch.setattr(error_estimation, "minimize", check)
     data = observations(60, ("nep", "gpp"), value=0.01 * np.random.default_rng(0).standard_normal(120))
     model = make_error_model(data, error_sample(), ErrorModelConfig())
     jacobian = 0.002 * np.random.default_rng(1).standard_normal((120, 3))

@@ -177,7 +177,7 @@ def predictive_samples(
         return prediction
     with torch.no_grad():
         residual = observed.value - problem.predict(torch.as_tensor(latent)).numpy()
-    covariance = _unweighted(model)
+    covariance = model.unweighted()
     solved = np.linalg.solve(covariance, np.column_stack([cross.T, residual.T]))
     count = len(query)
     mean = (cross @ solved[:, count:]).T
@@ -186,10 +186,6 @@ def predictive_samples(
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     noise = np.random.default_rng(seed).standard_normal((len(latent), count))
     return prediction + mean + noise @ root.T
-
-
-def _unweighted(model: ErrorModel) -> np.ndarray:
-    return replace(model, weights=np.ones_like(model.weights)).covariance()
 
 
 def _structured(model: ErrorModel, sample: EmulatorErrorSample | None, query: Observations):

@@ -107,7 +107,7 @@ def report_inversion(
         write_posterior(directory, result, main_item, draws[main_item.target], share.get("observation_sd"))
     if not arguments.no_plots:
         ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
-        figure = loss_history(result.history, ylabel, f"{result.config.method}: {endings(result)}")
+        figure = loss_history(result.fit.history, ylabel, f"{result.config.method}: {endings(result)}")
         save(figure, directory / "loss_history.png")
         save_comparisons(judged, sentence, directory, {main_item.target: simulator})
         save_parameter_figure(result, informed or [], sentence, directory / "parameter_changes.png", case.truth)
@@ -266,7 +266,7 @@ def write_history(result: InversionResult, path: Path) -> None:
     """loss_history.csv: iteration, best cost, cost of every start."""
     rows = [
         {"iteration": e["iteration"], "best": e["cost"], **{f"start_{k}": c for k, c in enumerate(e["costs"])}}
-        for e in result.history
+        for e in result.fit.history
     ]
     write_csv(path, pd.DataFrame(rows))
 

@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -215,8 +214,7 @@ def one_case(
 ) -> dict:
     """Invert one case and compare with its truth; plain numbers for a JSON file."""
     # Starts and posterior draws of its own: shared draws would put the same sampling error into every case's ranks.
-    inverter = copy(inverter)
-    inverter.config = replace(inverter.config, seed=inverter.config.seed + CASE_SEEDS * (case["case"] + 1))
+    inverter = inverter.with_seed(inverter.config.seed + CASE_SEEDS * (case["case"] + 1))
     prior = inverter.space.unit_to_physical(np.full(len(inverter.space), 0.5))
     result = inverter.invert_stretches(prior, [case["observed"]])
     if refine:
@@ -262,7 +260,7 @@ def compare(inverter: StaticParameterInverter, result: InversionResult, case: di
             for target, share in result.error_model.shares().items()
         },
         "emulator_scale": float(result.error_model.hyper.emulator_scale), "seconds": result.seconds,
-        "iterations": len(result.history) - 1, "reasons": list(result.fit.reasons),
+        "iterations": len(result.fit.history) - 1, "reasons": list(result.fit.reasons),
     }  # fmt: skip
 
 

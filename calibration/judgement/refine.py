@@ -20,7 +20,7 @@ from calibration.emulator.trained import Emulator
 from calibration.ensembles.files import read_daily_file, write_daily_file
 from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes, stretch_from_arrays
 from calibration.inversion.emulator_covariance import EmulatorErrorSample
-from calibration.inversion.problem import Forward
+from calibration.inversion.problem import DailyBias
 from calibration.judgement.simulator_check import OUTLIER, ProcessModel, on_stretches
 from calibration.weather.daily import Weather
 from inverse_estimator import InversionResult, StaticParameterInverter
@@ -51,21 +51,6 @@ def local_correction(rounds: Sequence[np.ndarray]) -> Correction:
     left_over = [(error - error.mean(axis=0)) * (len(error) / max(len(error) - 1, 1)) for error in rounds]
     bias = rounds[-1].astype(np.float64).mean(axis=0)
     return Correction(torch.as_tensor(bias), np.concatenate(left_over).astype(np.float32))
-
-
-class CorrectedForward(Forward):
-    """The emulator minus its learned error on the days of the stretches."""
-
-    correction: Correction | None = None
-    day_index: list[np.ndarray] = []
-
-    def __call__(self, physical: torch.Tensor) -> list[torch.Tensor]:
-        """As Forward: physical (batch, parameter) -> (batch, day, 4) for each stretch."""
-        fluxes = super().__call__(physical)
-        if self.correction is None:
-            return fluxes
-        bias = self.correction.bias
-        return [part - bias[torch.as_tensor(days)] for part, days in zip(fluxes, self.day_index, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -209,7 +194,7 @@ class Refinement:
         correction = local_correction(self.errors)
         first = self.weather.dates[self.context]
         sample = EmulatorErrorSample(correction.left_over, self.weather.dates[self.context :])
-        return CorrectedInverter(self.inverter, correction, sample, first), correction
+        return self.inverter.corrected(DailyBias(first, correction.bias), sample), correction
 
     def observed_rms(self, error: np.ndarray, result: InversionResult, stretches: Sequence[Stretch]) -> float:
         """Rms of error (run, day, 4) of the first target on the days when it is observed, Mg C ha-1 day-1."""
@@ -218,21 +203,6 @@ class Refinement:
         dates = np.concatenate([s.dates[s.mask[:, OBSERVABLE.index(target)]] for s in stretches])
         index = ((dates - first) / np.timedelta64(1, "D")).astype(int)
         return float(np.sqrt(np.mean(combine_fluxes(error[:, index], target) ** 2)))
-
-
-class CorrectedInverter(StaticParameterInverter):
-    """An inverter whose emulator is corrected on the days of the simulator's weather."""
-
-    def __init__(self, base: StaticParameterInverter, correction: Correction, sample, first_date) -> None:
-        self.__dict__.update(base.__dict__)
-        self.errors, self.correction, self.first_date = sample, correction, first_date
-
-    def forward(self, stretches: Sequence[Stretch]) -> CorrectedForward:
-        """The corrected emulator over stretches inside the simulator's weather."""
-        forward = CorrectedForward(self.model, self.static_mean, self.static_scale, stretches, self.device)
-        forward.correction = self.correction
-        forward.day_index = [((s.dates - self.first_date) / np.timedelta64(1, "D")).astype(int) for s in stretches]
-        return forward
 
 
 def posterior_draws(result: InversionResult, count: int, seed: int) -> np.ndarray:
