@@ -13,9 +13,9 @@ import torch
 from calibration.common.command_line import UserError, warn
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import InversionConfig, make_inversion_config
 from calibration.inversion.data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
-from calibration.inversion.emulator_covariance import EmulatorErrorSample
 from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
 from calibration.inversion.methods import Fit, starting_points
@@ -80,7 +80,7 @@ class StaticParameterInverter:
         param_names: Sequence[str] | None = None,
         *,
         space: ParameterSpace | None = None,
-        errors: EmulatorErrorSample | None = None,
+        errors: EmulatorErrors | None = None,
         config_source: str | Path | None = None,
         bias: DailyBias | None = None,
     ) -> None:
@@ -100,14 +100,10 @@ class StaticParameterInverter:
     @classmethod
     def from_emulator(cls, emulator, config=None, config_source=None, space=None) -> "StaticParameterInverter":
         """The inverter of a loaded emulator (emulator.load_emulator), with its ranges (or `space`) and errors."""
-        sample = None
-        if emulator.errors is not None:
-            sample = EmulatorErrorSample(
-                np.asarray(emulator.errors.error), emulator.errors.dates.astype("datetime64[D]")
-            )
         return cls(
             emulator.model, emulator.static_scaler, emulator.dynamic_scaler, config, emulator.device,
-            emulator.parameter_names, space=space or emulator.space, errors=sample, config_source=config_source,
+            emulator.parameter_names, space=space or emulator.space, errors=emulator.errors,
+            config_source=config_source,
         )  # fmt: skip
 
     def with_seed(self, seed: int) -> "StaticParameterInverter":
@@ -116,7 +112,7 @@ class StaticParameterInverter:
         other.config = replace(self.config, seed=seed)
         return other
 
-    def corrected(self, bias: DailyBias, errors: EmulatorErrorSample) -> "StaticParameterInverter":
+    def corrected(self, bias: DailyBias, errors: EmulatorErrors) -> "StaticParameterInverter":
         """The same inverter of an emulator whose `bias` is taken off and that errs by `errors` after that."""
         other = copy(self)
         other.bias, other.errors = bias, errors

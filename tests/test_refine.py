@@ -17,9 +17,9 @@ from tower_examples import call
 import test_inversion
 from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
+from calibration.emulator.error import EmulatorErrors
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.data import stretch_from_arrays
-from calibration.inversion.emulator_covariance import EmulatorErrorSample
 from calibration.judgement.refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
 from calibration.judgement.simulator_check import ProcessModel, verify_estimate
 from inverse_estimator import StaticParameterInverter
@@ -73,7 +73,7 @@ def biased():
     )
     draws = SPACE.unit_to_physical(np.random.default_rng(5).random((40, 3)))
     error = emulate(emulator, draws, weather) - emulate(simulator, draws, weather)
-    sample = EmulatorErrorSample(error, DATES[CONTEXT:])
+    sample = EmulatorErrors(DATES[CONTEXT:], error)
     config = {
         "bounds_file": "emulator", "starts": 2,
         "error_model": {"observation_sd": NOISE, "discrepancy": False},

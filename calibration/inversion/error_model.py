@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import ErrorModelConfig
 from calibration.inversion.data import Observations, combine_fluxes
-from calibration.inversion.emulator_covariance import EmulatorErrorSample, empirical_weight, emulator_covariance
+from calibration.inversion.emulator_covariance import empirical_weight, emulator_covariance
 
 SCALE_SPREAD = 0.35  # sd of log(emulator error of a run / rms of all), at least
 SCALE_RUNS = 10  # runs needed to measure that
@@ -101,7 +102,7 @@ class ErrorModel:
 
 def make_error_model(
     observations: Observations,
-    sample: EmulatorErrorSample | None,
+    sample: EmulatorErrors | None,
     config: ErrorModelConfig,
     weights: Sequence[float] | None = None,
 ) -> ErrorModel:
@@ -125,7 +126,7 @@ def make_error_model(
     return ErrorModel(observations, emulator, weights, hyper, config.discrepancy, weight, scale_prior)
 
 
-def run_scale(sample: EmulatorErrorSample, target: str) -> tuple[float, float]:
+def run_scale(sample: EmulatorErrors, target: str) -> tuple[float, float]:
     """Mean and sd of log(rms error of a run / rms over all runs): most runs are predicted better than the rms says, a
     few much worse (heavy tails).
     """

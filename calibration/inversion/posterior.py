@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from calibration.common.command_line import writing
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.data import Observations, Stretch, combine_fluxes
-from calibration.inversion.emulator_covariance import EmulatorErrorSample, emulator_covariance
+from calibration.inversion.emulator_covariance import emulator_covariance
 from calibration.inversion.error_model import ErrorModel, discrepancy_covariance
 from calibration.inversion.methods import Fit
 from calibration.inversion.problem import InversionProblem
@@ -155,7 +156,7 @@ def predict_days(problem: InversionProblem, latent: np.ndarray, target: str, for
 
 def predictive_samples(
     problem: InversionProblem,
-    sample: EmulatorErrorSample | None,
+    sample: EmulatorErrors | None,
     latent: np.ndarray,
     target: str,
     seed: int,
@@ -188,7 +189,7 @@ def predictive_samples(
     return prediction + mean + noise @ root.T
 
 
-def _structured(model: ErrorModel, sample: EmulatorErrorSample | None, query: Observations):
+def _structured(model: ErrorModel, sample: EmulatorErrors | None, query: Observations):
     """Covariances of emulator error + discrepancy: query-observed (query, entry) and query-query."""
     observed = model.observations
     # The query's target may be one of several: index it among all, adding it when it is not observed itself.

@@ -16,10 +16,10 @@ from scipy.linalg import solve_triangular
 
 from calibration.common.command_line import UserError, read_json, warn, write_json, writing
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
+from calibration.emulator.error import EmulatorErrors
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.files import read_daily_file, write_daily_file
 from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes, stretch_from_arrays
-from calibration.inversion.emulator_covariance import EmulatorErrorSample
 from calibration.inversion.problem import DailyBias
 from calibration.judgement.simulator_check import OUTLIER, ProcessModel, on_stretches
 from calibration.weather.daily import Weather
@@ -193,7 +193,7 @@ class Refinement:
         """An inverter whose forward is corrected by the newest round, with left-out errors as its error sample."""
         correction = local_correction(self.errors)
         first = self.weather.dates[self.context]
-        sample = EmulatorErrorSample(correction.left_over, self.weather.dates[self.context :])
+        sample = EmulatorErrors(self.weather.dates[self.context :], correction.left_over)
         return self.inverter.corrected(DailyBias(first, correction.bias), sample), correction
 
     def observed_rms(self, error: np.ndarray, result: InversionResult, stretches: Sequence[Stretch]) -> float:
