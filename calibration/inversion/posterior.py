@@ -217,7 +217,7 @@ def _structured(model: ErrorModel, sample: EmulatorErrors | None, query: Observa
 def identifiability(posterior: Posterior) -> dict[str, object]:
     """Which parameters the data inform, which not, which only in combination.
 
-    `informed`: posterior sd below 0.7 prior sd. `combinations`: pairs that are not informed alone but whose
+    `informed`: posterior sd below INFORMED prior sds. `combinations`: pairs that are not informed alone but whose
     posterior correlation exceeds 0.5. `directions`: number of independent directions that the data fix better than
     the prior (eigenvalue of the data part of the Gauss-Newton matrix above 1).
     """

@@ -2,16 +2,25 @@
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from calibration.common.command_line import writing
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
+from calibration.inversion.posterior import INFORMED
 
 OBSERVED, PRIOR, OPTIMIZED, SIMULATOR = "0.35", "tab:orange", "tab:blue", "tab:green"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a figure, atomically."""
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _with_gaps(dates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,11 +183,11 @@ def identifiability_figure(
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     bars, matrix, spectrum = figure.subplots(1, 3, width_ratios=[1, 1.5, 0.8])
     y = np.arange(len(names))[::-1]
-    bars.barh(y, sd_ratio, color=np.where(sd_ratio < 0.7, OPTIMIZED, "0.75"))
-    bars.axvline(0.7, color="k", lw=0.8, ls="--")
+    bars.barh(y, sd_ratio, color=np.where(sd_ratio < INFORMED, OPTIMIZED, "0.75"))
+    bars.axvline(INFORMED, color="k", lw=0.8, ls="--")
     bars.set_yticks(y, names, fontsize=7)
     bars.set_ylim(-1, len(names))
-    bars.set_xlabel("posterior sd / prior sd\n(1 = the data say nothing, < 0.7 = informed)")
+    bars.set_xlabel(f"posterior sd / prior sd\n(1 = the data say nothing, < {INFORMED} = informed)")
     image = matrix.imshow(correlation, vmin=-1, vmax=1, cmap="RdBu_r")
     matrix.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     matrix.set_yticks(range(len(names)), names, fontsize=6)
@@ -192,7 +201,7 @@ def identifiability_figure(
 
 
 def conflict_figure(table: pd.DataFrame, sentence: str, label: str) -> Figure:
-    """Observed monthly means against the prior-predictive band; table of fit_judgement.prior_conflict."""
+    """Observed monthly means against the prior-predictive band; table of judgement/fit.py prior_conflict."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     _title(figure, sentence, 130)

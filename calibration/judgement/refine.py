@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from scipy.linalg import solve_triangular
 
-from calibration.common.command_line import UserError, read_json, warn, write_json, writing
+from calibration.common.command_line import UserError, read_json, warn, write_csv, write_json
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 from calibration.emulator.error import EmulatorErrors
 from calibration.emulator.trained import Emulator
@@ -72,6 +72,7 @@ class Refinement:
     context: int
     feature_order: list[int]
     errors: list[np.ndarray] = field(default_factory=list)  # by round (run, day after context, 4), Mg C ha-1 day-1
+    say: Callable[[str], object] = lambda line: None  # hears a line after each round
 
     @property
     def runs(self) -> int:
@@ -112,7 +113,7 @@ class Refinement:
                 "shift": float(np.abs(result.fit.u - previous.result.fit.u).max()),
             }  # fmt: skip
             rows.append(row)
-            print(
+            self.say(
                 f"refinement round {round_number}: {row['runs']} runs, emulator error at the posterior "
                 f"{row['error_before']:.5f} -> {row['error_after']:.5f} {FLUX_UNIT} (left-out runs), at the estimate "
                 f"{row['error_at_estimate']:.5f}, observation error {row['observation_sd']:.5f}"
@@ -225,7 +226,7 @@ def check_runs(runs: int) -> None:
         raise UserError(f"--refine is {runs}; it must be 0 (off) or {2 * FEWEST} or more simulator runs a round")
 
 
-# --- from the command line -------------------------------------------------------------------------------------------
+# --- into a result folder --------------------------------------------------------------------------------------------
 
 
 def refine_inversion(
@@ -236,6 +237,7 @@ def refine_inversion(
     stretches: Sequence[Stretch],
     result: InversionResult,
     directory: Path,
+    say: Callable[[str], object],
 ) -> tuple[StaticParameterInverter, InversionResult, str]:
     """--refine `runs` of test_inversion.py: kept in directory/refinement as an ensemble, reused on a restart.
 
@@ -244,10 +246,9 @@ def refine_inversion(
     store = RunStore(directory / "refinement", result.names, model)
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
     context = emulator.configuration.evaluation.context_days
-    refinement = Refinement(inverter, store.simulate, model.weather, context, order)
+    refinement = Refinement(inverter, store.simulate, model.weather, context, order, say=say)
     result, inverter, table = refinement.run(result, stretches, runs)
-    with writing(directory / "refinement.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(directory / "refinement.csv", table)
     kept = table["round"][table["kept"]].max() if table["kept"].any() else 0
     return inverter, result, (
         f"{len(table)} rounds, {refinement.runs} runs of the process model; the answer is that of round {kept}"
@@ -305,6 +306,5 @@ class RunStore:
         )
         row = pd.DataFrame([[sample, *vector]], columns=["sample_id", *self.names])
         self.table = pd.concat([self.table, row], ignore_index=True) if len(self.table) else row
-        with writing(self.directory / "parameter_summary.csv") as temporary:
-            self.table.to_csv(temporary, index=False)
+        write_csv(self.directory / "parameter_summary.csv", self.table)
         return read_daily_file(self.path(sample)).fluxes
