@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import make_parser, run
+from calibration.common.command_line import make_parser, run, save_figure
 from calibration.common.parameters import DEFAULT_RANGES, read_ranges
-from calibration.judgement.figures import save
 from calibration.judgement.recovery_case import normalised, read_recovery
 from calibration.judgement.recovery_figures import normalised_scatter
 
@@ -33,7 +32,7 @@ def main() -> int:
     if prior is not None:
         title += f", prior {np.abs(prior - true).mean():.3f}"
     output = Path(arguments.output) if arguments.output else path.with_name(f"{path.stem}_norm_scatter.png")
-    save(normalised_scatter(names, true, estimated, prior, title), output)
+    save_figure(output, normalised_scatter(names, true, estimated, prior, title))
     print(f"{title}\nwrote {output}")
     return 0
 

@@ -2,30 +2,23 @@
 
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from calibration.common.command_line import writing
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
+from calibration.inversion.data import DAY
 from calibration.inversion.posterior import INFORMED
 
 OBSERVED, PRIOR, OPTIMIZED, SIMULATOR = "0.35", "tab:orange", "tab:blue", "tab:green"
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Save a figure, atomically."""
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-
-
 def _with_gaps(dates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Insert NaN where days are missing, so that lines break there."""
-    breaks = np.flatnonzero(np.diff(dates) > np.timedelta64(1, "D")) + 1
+    breaks = np.flatnonzero(np.diff(dates) > DAY) + 1
     return np.insert(dates, breaks, dates[breaks - 1]), np.insert(values.astype(float), breaks, np.nan)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import write_csv, writing
+from calibration.common.command_line import save_figure, write_csv, writing
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import target_label
 from calibration.inversion.posterior import save_arviz, save_posterior
@@ -16,7 +16,6 @@ from calibration.judgement.figures import (
     loss_history,
     nep_comparison,
     parameter_changes,
-    save,
 )
 from calibration.judgement.judge import Judgement, with_observation_error
 from calibration.judgement.report import endings, summary_text
@@ -97,26 +96,26 @@ def save_figures(
             item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized, item.band, sentence,
             item.target, simulator if item is judgement.main else None, item.observed_band,
         )  # fmt: skip
-        save(figure, directory / f"{item.target}_comparison.png")
+        save_figure(directory / f"{item.target}_comparison.png", figure)
     if result is None:
         unit = space.physical_to_unit(np.stack([judgement.prior, judgement.optimized]))
         xlabel = "position in the trained range (0-1)"
         figure = parameter_changes(judgement.names, unit[0], unit[1], None, None, [], xlabel, sentence)
-        save(figure, directory / "parameter_changes.png")
+        save_figure(directory / "parameter_changes.png", figure)
         return
     ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
     figure = loss_history(result.fit.history, ylabel, f"{result.config.method}: {endings(result)}")
-    save(figure, directory / "loss_history.png")
+    save_figure(directory / "loss_history.png", figure)
     truth = judgement.case.truth
     save_parameter_figure(result, judgement.informed or [], sentence, directory / "parameter_changes.png", truth)
     if conflict is not None:
         label = target_label(result.config.targets[0])
-        save(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict.png")
+        save_figure(directory / "prior_conflict.png", conflict_figure(conflict.table, conflict.sentence(), label))
     if result.posterior is not None:
         posterior = result.posterior
         names = [result.names[i] for i in posterior.free]
         figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
-        save(figure, directory / "identifiability.png")
+        save_figure(directory / "identifiability.png", figure)
 
 
 def save_parameter_figure(result: InversionResult, informed: list[str], sentence: str, path: Path, truth) -> None:
@@ -137,12 +136,10 @@ def save_parameter_figure(result: InversionResult, informed: list[str], sentence
         "position in its range (0-1)" if latent.space is not None else "distance from the prior (sd of the ensemble)"
     )
     known = None if truth is None else position(truth)
-    save(
-        parameter_changes(
-            names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known
-        ),
-        path,
+    figure = parameter_changes(
+        names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known
     )
+    save_figure(path, figure)
 
 
 def write_history(result: InversionResult, path: Path) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file, write_csv, write_json
+from calibration.common.command_line import UserError, existing_file, save_figure, write_csv, write_json
 from calibration.common.parameters import ParameterSpace, catalogue
 from calibration.common.units import TARGETS
 from calibration.inversion.data import Stretch
 from calibration.inversion.posterior import predict_days
-from calibration.judgement.figures import save
 from calibration.judgement.recovery_figures import overview, parameter_bars, parameter_traces
 from inverse_estimator import InversionResult
 
@@ -102,7 +101,7 @@ def write_case(
     if plots:
         errors = (case.table[f"range_error_{name}"].to_numpy() for name in ("prior", "estimated"))
         figure = overview(case.stretch.dates, *case_nep(case), case.result.names, *errors, case.title)
-        save(figure, directory / f"{prefix}overview.png")
+        save_figure(directory / f"{prefix}overview.png", figure)
         write_bars(case, directory / f"{prefix}param_bars.png")
         write_traces(case, traced, stride, directory / f"{prefix}param_traces.png")
     return summary, prefix
@@ -123,7 +122,7 @@ def write_bars(case: RecoveryCase, path: Path) -> None:
     if result.posterior is not None:
         interval = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0)
     values = (position(vector) for vector in (case.truth, result.prior, result.optimized))
-    save(parameter_bars(latent.free_names, *values, *interval, case.title), path)
+    save_figure(path, parameter_bars(latent.free_names, *values, *interval, case.title))
 
 
 def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path) -> None:
@@ -136,7 +135,7 @@ def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path)
     steps = np.arange(len(traces))
     keep = (steps % stride == 0) | (steps == steps[-1])
     units = [catalogue()[name].unit if name in catalogue() else "" for name in names]
-    save(parameter_traces(names, steps[keep], traces[keep], case.truth[index], units), path)
+    save_figure(path, parameter_traces(names, steps[keep], traces[keep], case.truth[index], units))
     write_csv(path.with_suffix(".csv"), pd.DataFrame(traces[keep], columns=names).assign(iteration=steps[keep]))
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from calibration.common.command_line import save_figure
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.posterior import INFORMED
-from calibration.judgement.figures import save
 from calibration.judgement.recovery_statistics import RANK_BINS
 
 TRUE, PRIOR, ESTIMATED = "k", "tab:orange", "tab:blue"
@@ -128,7 +128,7 @@ def write_study_figures(directory: Path, summary: dict, results: Sequence[dict],
         "annual_nep": annual_figure(results, summary),
     }  # fmt: skip
     for name, figure in figures.items():
-        save(figure, directory / f"recovery_{name}.png")
+        save_figure(directory / f"recovery_{name}.png", figure)
 
 
 def _headline(summary: dict) -> str:

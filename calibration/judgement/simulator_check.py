@@ -16,7 +16,7 @@ from calibration.emulator.trained import Emulator
 from calibration.ensembles.engines import command_engine, weather_hash
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.config import target_label
-from calibration.inversion.data import Stretch, combine_fluxes
+from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
 from calibration.judgement.judge import Judged
 from calibration.visit.parameter_file import fill_template, read_slots, write_parameter_file
@@ -52,7 +52,7 @@ def driving_weather(
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
     for stretch in stretches:
         dates = stretch.all_dates
-        at = ((dates - weather.dates[0]) / np.timedelta64(1, "D")).astype(int)
+        at = day_index(dates, weather.dates[0])
         if at[0] < 0 or at[-1] >= len(weather):
             raise UserError(
                 f"the windows span {dates[0]} to {dates[-1]} with their context, the simulator's weather only "
@@ -176,8 +176,7 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
 
 def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
     """Cut (run, day, 4) over consecutive `dates` to the days of the stretches: (run, day of all stretches, 4)."""
-    day = np.timedelta64(1, "D")
-    index = np.concatenate([((stretch.dates - dates[0]) / day).astype(int) for stretch in stretches])
+    index = np.concatenate([day_index(stretch.dates, dates[0]) for stretch in stretches])
     return fluxes[:, index]
 
 

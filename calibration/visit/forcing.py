@@ -155,7 +155,7 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
     # Air and net long wave (2.1, 5.1, 5.2)
     pressure = atmosphere.air_pressure(site.altitude, t_air)
     e = atmosphere.vapour_pressure_from_q(q, pressure)
-    vpd = np.maximum(atmosphere.saturation_vapour_pressure(t_air) - e, 0.0)
+    vpd = atmosphere.vapour_pressure_deficit(t_air, q, site.altitude)
     black_body = STEFAN_BOLTZMANN * kelvin**4
     longwave = (
         (1.0 - cloud) * (0.53 + 0.06 * np.sqrt(e)) * black_body

@@ -10,7 +10,7 @@ import pandas as pd
 from calibration.common.command_line import (
     UserError,
     existing_file,
-    writing,
+    write_csv,
 )
 from calibration.common.sites import Site, load_site
 from calibration.common.units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS, ZERO_CELSIUS
@@ -114,8 +114,7 @@ def generate_weather(site: Site, start, end, seed: int) -> Weather:
 
 def write_weather_csv(path: str | Path, weather: Weather) -> None:
     """Write `date` and the ten variables as CSV; numbers are printed so that reading gives them back exactly."""
-    with writing(path) as temporary:
-        weather.frame().to_csv(temporary, index=False)
+    write_csv(path, weather.frame())
 
 
 def read_weather(path: str | Path, site: Site | None = None, first_day: int | None = None) -> Weather:
