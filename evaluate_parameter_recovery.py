@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, run
-from calibration.common.sites import DEFAULT_SITE, load_site
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
 from calibration.judgement.recovery_case import RecoveryCase, recovery_table, write_case
 from calibration.judgement.recovery_study import Study, run_study, write_study
 from calibration.judgement.refine import check_runs
-from calibration.judgement.simulator_check import driving_weather, simulate_vectors
+from calibration.judgement.simulator_check import driving_weather, simulate_vectors, site_of
 from inverse_estimator import StaticParameterInverter
 
 
@@ -72,7 +71,7 @@ def run_cases(arguments: argparse.Namespace, emulator: Emulator, inverter: Stati
     study = Study(
         arguments.cases, arguments.span, arguments.noise, arguments.gaps, not arguments.noise_unknown, arguments.refine
     )
-    site = load_site(arguments.site or DEFAULT_SITE)
+    site = site_of(arguments.site, arguments.data_dir)
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
     simulate = partial(simulate_vectors, names=emulator.parameter_names, weather=weather, site=site)
     directory = Path(arguments.result_dir)

@@ -103,6 +103,7 @@ def test_a_wrong_flag_is_one_line_too(capsys):
         ("name: LHP", "name: 12", "name is 12, expected text"),
         ("weather: lhp_weather.json", "weather:", "weather is None, expected text"),
         ("name: LHP", "name: [", "not readable as YAML"),
+        ("forest: evergreen", "forest: deciduous", "no leaf fall by season"),
     ],
 )
 def test_bad_site_files_are_refused_with_the_reason(tmp_path: Path, old, new, message):
