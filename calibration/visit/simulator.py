@@ -115,6 +115,16 @@ def simulate(
     (default: all cores); the result does not depend on it. keep_pools: also return daily pools and flows.
     old_runoff: VISIT's runoff from before 2014.
     Raises UserError on an unknown name, a value outside the catalogue's legal range, or weather without a whole year.
+
+    >>> from calibration.common.sites import load_site
+    >>> from calibration.weather.daily import generate_weather
+    >>> weather = generate_weather(load_site(), "2010-01-01", "2010-12-31", seed=1)
+    >>> result = simulate({"tree_pmax": np.array([12.0, 18.0])}, weather, load_site())
+    >>> result.fluxes.shape  # run, day, flux of layout.FLUXES
+    (2, 365, 5)
+    >>> low, high = result.flux("gpp").mean(axis=1)
+    >>> bool(0 < low < high < 0.2)
+    True
     """
     if spinup not in SPINUPS:
         raise UserError(f"spinup is {spinup!r}, allowed is {' or '.join(SPINUPS)}")

@@ -99,7 +99,13 @@ def site_co2(site: Site, dates: np.ndarray) -> np.ndarray:
 
 
 def generate_weather(site: Site, start, end, seed: int) -> Weather:
-    """Made-up weather with the site's statistics (weather/generator.py), start to end included, repeatable by seed."""
+    """Made-up weather with the site's statistics (weather/generator.py), start to end included, repeatable by seed.
+
+    >>> from calibration.common.sites import load_site
+    >>> made = generate_weather(load_site(), "2012-02-28", "2012-03-01", seed=1)
+    >>> str(made.dates[1]), made.values.shape
+    ('2012-02-29', (3, 10))
+    """
     first, last = np.datetime64(start, "D"), np.datetime64(end, "D")
     if first > last:
         raise UserError(f"start {first} is after end {last}; give them in order")
