@@ -37,13 +37,13 @@ def main() -> int:
     )  # fmt: skip
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     if arguments.cases:
-        run_cases(arguments, emulator, inverter)
+        run_the_study(arguments, emulator, inverter)
     else:
-        run_case(arguments, emulator, inverter)
+        run_one_case(arguments, emulator, inverter)
     return 0
 
 
-def run_case(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
+def run_one_case(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
     """One window of an ensemble run, inverted and compared with the run's parameters."""
     traced = [emulator.parameter_names[i] for i in emulator.parameter_index(arguments.trace_params or [])]
     ensemble = load_matching_ensemble(emulator, arguments.data_dir)
@@ -66,7 +66,7 @@ def run_case(arguments: argparse.Namespace, emulator: Emulator, inverter: Static
     print(f"results in {arguments.result_dir}/{prefix}*")
 
 
-def run_cases(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
+def run_the_study(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
     """A study of --cases truths that the simulator makes."""
     study = Study(
         arguments.cases, arguments.span, arguments.noise, arguments.gaps, not arguments.noise_unknown, arguments.refine

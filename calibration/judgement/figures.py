@@ -12,6 +12,7 @@ from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
 from calibration.inversion.data import DAY
 from calibration.inversion.posterior import INFORMED
+from calibration.judgement.judge import Judged
 
 OBSERVED, PRIOR, OPTIMIZED, SIMULATOR = "0.35", "tab:orange", "tab:blue", "tab:green"
 
@@ -26,36 +27,23 @@ def _title(figure: Figure, text: str, width: int) -> None:
     figure.suptitle(textwrap.fill(text, width), fontsize=10, x=0.01, ha="left")
 
 
-def nep_comparison(
-    dates: np.ndarray,
-    observed: np.ndarray,
-    valid: np.ndarray,
-    fitted: np.ndarray,
-    prior: np.ndarray,
-    optimized: np.ndarray,
-    band: tuple[np.ndarray, np.ndarray] | None,
-    verdict: str,
-    target: str = "nep",
-    simulator: np.ndarray | None = None,
-    observed_band: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Figure:
-    """Daily series, running mean, scatter and residuals of one flux.
+def nep_comparison(item: Judged, verdict: str, simulator: np.ndarray | None = None) -> Figure:
+    """Daily series, running mean, scatter and residuals of one flux; simulator: (day,) the process model's run of it.
 
-    dates, observed, prior, optimized, simulator: (day,); valid: (day,) bool, observed; fitted: (day,) bool, used in
-    the fit (the rest is held out); band: 5 and 95 percent of the true flux given the data, (day,) each; observed_band:
-    the same with observation error, where 90 percent of the observations are expected.
+    The bands are 90 percent of the true flux given the data, and the same with observation error, where 90 percent of
+    the observations are expected.
     """
-    order = np.argsort(dates, kind="stable")
+    order = np.argsort(item.dates, kind="stable")
     dates, observed, valid, fitted, prior, optimized = (
-        x[order] for x in (dates, observed, valid, fitted, prior, optimized)
+        x[order] for x in (item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized)
     )
-    label = target_label(target)
+    label = target_label(item.target)
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplot_mosaic([["daily", "daily"], ["mean", "mean"], ["scatter", "residual"]])
     _title(figure, verdict, 150)
 
     ax = axes["daily"]
-    bands = (observed_band, 0.15, "90 % of observations"), (band, 0.4, f"90 % of the true {label}")
+    bands = (item.observed_band, 0.15, "90 % of observations"), (item.band, 0.4, f"90 % of the true {label}")
     for limits, alpha, name in bands:
         if limits is not None:
             x, low = _with_gaps(dates, limits[0][order])

@@ -92,10 +92,7 @@ def save_figures(
     """The figures of a judgement; see write_outputs."""
     result, conflict, sentence = judgement.result, judgement.conflict, judgement.verdict
     for item in judgement.fluxes:
-        figure = nep_comparison(
-            item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized, item.band, sentence,
-            item.target, simulator if item is judgement.main else None, item.observed_band,
-        )  # fmt: skip
+        figure = nep_comparison(item, sentence, simulator if item is judgement.main else None)
         save_figure(directory / f"{item.target}_comparison.png", figure)
     if result is None:
         unit = space.physical_to_unit(np.stack([judgement.prior, judgement.optimized]))

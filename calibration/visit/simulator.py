@@ -19,7 +19,7 @@ from calibration.common.command_line import progress as progress_bar
 from calibration.common.parameters import canonical_name, catalogue
 from calibration.common.sites import Site
 from calibration.visit import spinup as visit_spinup
-from calibration.visit.forcing import Forcing, calendar, experiment_forcing, spinup_forcing, whole_years
+from calibration.visit.forcing import DailyForcing, calendar, experiment_forcing, spinup_forcing, whole_years
 from calibration.visit.kernel import LANES, lanes, run_days
 from calibration.visit.layout import C3_ROW, FLOWS, FLUXES, HUMUS, STATE, Layer, ground_row, parameter_rows
 from calibration.weather.daily import Weather
@@ -155,8 +155,8 @@ def simulate(
 
 
 def _experiment(
-    rows: np.ndarray, ground: np.ndarray, forcing: Forcing, state: np.ndarray, years: Mapping[int, slice], jobs: int,
-    keep: bool,
+    rows: np.ndarray, ground: np.ndarray, forcing: DailyForcing, state: np.ndarray, years: Mapping[int, slice],
+    jobs: int, keep: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """Run every day of `forcing` from `state` (run, state): fluxes, annual mean pools, and daily pools and flows."""
     runs, days = len(rows), forcing.length
