@@ -187,7 +187,7 @@ class StaticParameterInverter:
         fix: Sequence[str] = (),
         start_from: np.ndarray | None = None,
     ) -> InversionResult:
-        """Estimate the parameters from the observed days of `stretches` (inversion_data).
+        """Estimate the parameters from the observed days of `stretches` (inversion/data.py).
 
         start_from: (start, size) latent starting points instead of the prior and random draws.
         """

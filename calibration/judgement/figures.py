@@ -17,6 +17,14 @@ from calibration.judgement.judge import Judged
 OBSERVED, PRIOR, OPTIMIZED, SIMULATOR = "0.35", "tab:orange", "tab:blue", "tab:green"
 
 
+def name_rows(ax, names: Sequence[str], fontsize: int = 8) -> np.ndarray:
+    """Give `ax` a row for each name, the first on top; returns their heights (name,)."""
+    y = np.arange(len(names))[::-1]
+    ax.set_yticks(y, names, fontsize=fontsize)
+    ax.set_ylim(-1, len(names))
+    return y
+
+
 def _with_gaps(dates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Insert NaN where days are missing, so that lines break there."""
     breaks = np.flatnonzero(np.diff(dates) > DAY) + 1
@@ -139,17 +147,15 @@ def parameter_changes(
     """
     figure = Figure(figsize=(8, 1.6 + 0.22 * len(names)), layout="constrained")
     ax = figure.subplots()
-    y = np.arange(len(names))[::-1]
+    y = name_rows(ax, names)
     if low is not None:
         ax.hlines(y, low, high, color=OPTIMIZED, lw=4, alpha=0.3, label="90 % interval")
     ax.plot(prior, y, "|", color=PRIOR, ms=10, mew=2, label="prior")
     ax.plot(optimized, y, "o", color=OPTIMIZED, ms=4, label="optimized")
     if truth is not None:
         ax.plot(truth, y, "x", color="k", ms=5, label="true")
-    ax.set_yticks(y, names, fontsize=8)
     for tick, name in zip(ax.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name in informed else "normal")
-    ax.set_ylim(-1, len(names))
     ax.grid(axis="x", color="0.9")
     ax.set_xlabel(xlabel)
     ax.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
@@ -163,11 +169,9 @@ def identifiability_figure(
     """Posterior over prior sd (parameter,), posterior correlation (parameter, parameter), eigenvalues (size,)."""
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     bars, matrix, spectrum = figure.subplots(1, 3, width_ratios=[1, 1.5, 0.8])
-    y = np.arange(len(names))[::-1]
+    y = name_rows(bars, names, fontsize=7)
     bars.barh(y, sd_ratio, color=np.where(sd_ratio < INFORMED, OPTIMIZED, "0.75"))
     bars.axvline(INFORMED, color="k", lw=0.8, ls="--")
-    bars.set_yticks(y, names, fontsize=7)
-    bars.set_ylim(-1, len(names))
     bars.set_xlabel(f"posterior sd / prior sd\n(1 = the data say nothing, < {INFORMED} = informed)")
     image = matrix.imshow(correlation, vmin=-1, vmax=1, cmap="RdBu_r")
     matrix.set_xticks(range(len(names)), names, rotation=90, fontsize=6)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from calibration.common.command_line import save_figure
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.posterior import INFORMED
+from calibration.judgement.figures import name_rows
 from calibration.judgement.recovery_statistics import RANK_BINS
 
 TRUE, PRIOR, ESTIMATED = "k", "tab:orange", "tab:blue"
@@ -142,14 +143,12 @@ def coverage_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Coverage of the 90 percent intervals by parameter, with the 99 percent range of sampling noise."""
     figure = Figure(figsize=(7, 1.5 + 0.21 * len(names)), layout="constrained")
     ax = figure.subplots()
-    y = np.arange(len(names))[::-1]
+    y = name_rows(ax, names)
     values = np.array([summary["parameters"][name]["coverage_90"] for name in names])
     noise = 2.58 * np.sqrt(0.9 * 0.1 / summary["cases"])
     ax.axvspan(0.9 - noise, min(0.9 + noise, 1.0), color="0.9", label="99 % of sampling noise around 0.90")
     ax.axvline(0.9, color="k", lw=0.8)
     ax.plot(values, y, "o", color="tab:blue", ms=4)
-    ax.set_yticks(y, names, fontsize=8)
-    ax.set_ylim(-1, len(names))
     ax.set_xlim(min(0.6, values.min() - 0.02), 1.01)
     ax.set_xlabel("share of truths inside the 90 % interval")
     ax.set_title(f"{_headline(summary)}\nmean coverage {summary['coverage_90']:.3f}", fontsize=9, loc="left")
@@ -161,7 +160,7 @@ def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Skill and posterior/prior sd by parameter."""
     figure = Figure(figsize=(10, 1.5 + 0.21 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    y = np.arange(len(names))[::-1]
+    y = name_rows(left, names)
     skill = np.array([summary["parameters"][name]["skill"] for name in names])
     ratio = np.array([summary["parameters"][name]["sd_ratio"] for name in names])
     left.barh(y, skill, color=np.where(skill >= 0.35, "tab:blue", "0.7"))
@@ -170,8 +169,6 @@ def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
     right.barh(y, ratio, color=np.where(ratio < INFORMED, "tab:blue", "0.7"))
     right.axvline(INFORMED, color="k", lw=0.8, ls="--")
     right.set_xlabel(f"median posterior sd / prior sd (< {INFORMED}: informed)")
-    left.set_yticks(y, names, fontsize=8)
-    left.set_ylim(-1, len(names))
     figure.suptitle(_headline(summary), fontsize=9, x=0.01, ha="left")
     return figure
 
@@ -204,15 +201,13 @@ def z_figure(z: np.ndarray, names: Sequence[str]) -> Figure:
     """z-scores (truth - posterior mean) / posterior sd in latent space, z (case, parameter)."""
     figure = Figure(figsize=(7, 1.5 + 0.21 * len(names)), layout="constrained")
     ax = figure.subplots()
-    y = np.arange(len(names))[::-1]
+    y = name_rows(ax, names)
     low, q1, middle, q3, high = np.quantile(z, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     ax.axvspan(-1.645, 1.645, color="0.93", label="5 to 95 % if calibrated")
     ax.hlines(y, low, high, color="tab:blue", lw=1, label="5 to 95 % of cases")
     ax.hlines(y, q1, q3, color="tab:blue", lw=4, alpha=0.5, label="25 to 75 %")
     ax.plot(middle, y, "o", color="tab:blue", ms=3)
     ax.axvline(0, color="k", lw=0.8)
-    ax.set_yticks(y, names, fontsize=8)
-    ax.set_ylim(-1, len(names))
     ax.set_xlabel("(truth - posterior mean) / posterior sd")
     ax.legend(fontsize=7, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure

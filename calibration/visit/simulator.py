@@ -40,14 +40,14 @@ class SimulationResult:
     """Runs of the process model under one weather. Fluxes in Mg C ha-1 day-1; NEP = NPP - Rh exactly."""
 
     dates: np.ndarray  # (day,) datetime64[D]
-    fluxes: np.ndarray  # (run, day, 5) in the order of visit_layout.FLUXES: GPP NPP ER NEP Rh
+    fluxes: np.ndarray  # (run, day, 5) in the order of layout.FLUXES: GPP NPP ER NEP Rh
     years: np.ndarray  # (year,) whole calendar years among the dates
-    annual_pools: np.ndarray  # (run, year, state) annual means, units in visit_layout.STATE
+    annual_pools: np.ndarray  # (run, year, state) annual means, units in layout.STATE
     annual_lai: np.ndarray  # (run, year, 2) annual mean leaf area of trees and C3 floor, m2 m-2
     spinup_state: np.ndarray  # (run, state) at the end of the spin-up, initial factors applied
     spinup_loops: np.ndarray  # (run,) loops of the spin-up that were integrated day by day
     pools: np.ndarray | None = None  # (run, day, state) at the end of each day, if asked for
-    flows: np.ndarray | None = None  # (run, day, flow) in the order of visit_layout.FLOWS, if asked for
+    flows: np.ndarray | None = None  # (run, day, flow) in the order of layout.FLOWS, if asked for
 
     def flux(self, name: str) -> np.ndarray:
         """(run, day) Mg C ha-1 day-1 of "gpp", "npp", "er", "nep" or "rh"."""
