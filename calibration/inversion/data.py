@@ -68,6 +68,11 @@ class Observations:
         known = ~np.isnat(self.date)
         return np.where(known, self.date.astype("datetime64[D]").astype(np.int64), self.day)
 
+    @property
+    def spread(self) -> np.ndarray:
+        """(target,) standard deviation of each target's values, Mg C ha-1 day-1, above 0."""
+        return np.array([max(self.value[self.of(target)].std(), 1e-6) for target in self.targets])
+
     def subset(self, keep: np.ndarray) -> "Observations":
         """The entries of an index array or mask."""
         names = ("value", "sd", "stretch", "day", "target", "date")
@@ -82,6 +87,15 @@ class Observations:
         wanted = max(1, int(len(names) * most / len(self)))
         chosen = names[np.linspace(0, len(names) - 1, wanted).round().astype(int)]
         return np.flatnonzero(np.isin(block, chosen))
+
+
+def day_index(dates: np.ndarray, first: np.datetime64) -> np.ndarray:
+    """Days (day,) int from `first` to `dates` (day,).
+
+    >>> day_index(np.array(["2012-03-01"], dtype="datetime64[D]"), np.datetime64("2012-02-28")).tolist()
+    [2]
+    """
+    return ((dates - first) / DAY).astype(int)
 
 
 def combine_fluxes(fluxes, target: str):

@@ -10,13 +10,24 @@ from matplotlib.figure import Figure
 
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
+from calibration.inversion.data import DAY
+from calibration.inversion.posterior import INFORMED
+from calibration.judgement.judge import Judged
 
 OBSERVED, PRIOR, OPTIMIZED, SIMULATOR = "0.35", "tab:orange", "tab:blue", "tab:green"
 
 
+def name_rows(ax, names: Sequence[str], fontsize: int = 8) -> np.ndarray:
+    """Give `ax` a row for each name, the first on top; returns their heights (name,)."""
+    y = np.arange(len(names))[::-1]
+    ax.set_yticks(y, names, fontsize=fontsize)
+    ax.set_ylim(-1, len(names))
+    return y
+
+
 def _with_gaps(dates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Insert NaN where days are missing, so that lines break there."""
-    breaks = np.flatnonzero(np.diff(dates) > np.timedelta64(1, "D")) + 1
+    breaks = np.flatnonzero(np.diff(dates) > DAY) + 1
     return np.insert(dates, breaks, dates[breaks - 1]), np.insert(values.astype(float), breaks, np.nan)
 
 
@@ -24,36 +35,23 @@ def _title(figure: Figure, text: str, width: int) -> None:
     figure.suptitle(textwrap.fill(text, width), fontsize=10, x=0.01, ha="left")
 
 
-def nep_comparison(
-    dates: np.ndarray,
-    observed: np.ndarray,
-    valid: np.ndarray,
-    fitted: np.ndarray,
-    prior: np.ndarray,
-    optimized: np.ndarray,
-    band: tuple[np.ndarray, np.ndarray] | None,
-    verdict: str,
-    target: str = "nep",
-    simulator: np.ndarray | None = None,
-    observed_band: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Figure:
-    """Daily series, running mean, scatter and residuals of one flux.
+def nep_comparison(item: Judged, verdict: str, simulator: np.ndarray | None = None) -> Figure:
+    """Daily series, running mean, scatter and residuals of one flux; simulator: (day,) the process model's run of it.
 
-    dates, observed, prior, optimized, simulator: (day,); valid: (day,) bool, observed; fitted: (day,) bool, used in
-    the fit (the rest is held out); band: 5 and 95 percent of the true flux given the data, (day,) each; observed_band:
-    the same with observation error, where 90 percent of the observations are expected.
+    The bands are 90 percent of the true flux given the data, and the same with observation error, where 90 percent of
+    the observations are expected.
     """
-    order = np.argsort(dates, kind="stable")
+    order = np.argsort(item.dates, kind="stable")
     dates, observed, valid, fitted, prior, optimized = (
-        x[order] for x in (dates, observed, valid, fitted, prior, optimized)
+        x[order] for x in (item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized)
     )
-    label = target_label(target)
+    label = target_label(item.target)
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplot_mosaic([["daily", "daily"], ["mean", "mean"], ["scatter", "residual"]])
     _title(figure, verdict, 150)
 
     ax = axes["daily"]
-    bands = (observed_band, 0.15, "90 % of observations"), (band, 0.4, f"90 % of the true {label}")
+    bands = (item.observed_band, 0.15, "90 % of observations"), (item.band, 0.4, f"90 % of the true {label}")
     for limits, alpha, name in bands:
         if limits is not None:
             x, low = _with_gaps(dates, limits[0][order])
@@ -149,17 +147,15 @@ def parameter_changes(
     """
     figure = Figure(figsize=(8, 1.6 + 0.22 * len(names)), layout="constrained")
     ax = figure.subplots()
-    y = np.arange(len(names))[::-1]
+    y = name_rows(ax, names)
     if low is not None:
         ax.hlines(y, low, high, color=OPTIMIZED, lw=4, alpha=0.3, label="90 % interval")
     ax.plot(prior, y, "|", color=PRIOR, ms=10, mew=2, label="prior")
     ax.plot(optimized, y, "o", color=OPTIMIZED, ms=4, label="optimized")
     if truth is not None:
         ax.plot(truth, y, "x", color="k", ms=5, label="true")
-    ax.set_yticks(y, names, fontsize=8)
     for tick, name in zip(ax.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name in informed else "normal")
-    ax.set_ylim(-1, len(names))
     ax.grid(axis="x", color="0.9")
     ax.set_xlabel(xlabel)
     ax.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
@@ -173,12 +169,10 @@ def identifiability_figure(
     """Posterior over prior sd (parameter,), posterior correlation (parameter, parameter), eigenvalues (size,)."""
     figure = Figure(figsize=(14, 7.5), layout="constrained")
     bars, matrix, spectrum = figure.subplots(1, 3, width_ratios=[1, 1.5, 0.8])
-    y = np.arange(len(names))[::-1]
-    bars.barh(y, sd_ratio, color=np.where(sd_ratio < 0.7, OPTIMIZED, "0.75"))
-    bars.axvline(0.7, color="k", lw=0.8, ls="--")
-    bars.set_yticks(y, names, fontsize=7)
-    bars.set_ylim(-1, len(names))
-    bars.set_xlabel("posterior sd / prior sd\n(1 = the data say nothing, < 0.7 = informed)")
+    y = name_rows(bars, names, fontsize=7)
+    bars.barh(y, sd_ratio, color=np.where(sd_ratio < INFORMED, OPTIMIZED, "0.75"))
+    bars.axvline(INFORMED, color="k", lw=0.8, ls="--")
+    bars.set_xlabel(f"posterior sd / prior sd\n(1 = the data say nothing, < {INFORMED} = informed)")
     image = matrix.imshow(correlation, vmin=-1, vmax=1, cmap="RdBu_r")
     matrix.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     matrix.set_yticks(range(len(names)), names, fontsize=6)
@@ -192,7 +186,7 @@ def identifiability_figure(
 
 
 def conflict_figure(table: pd.DataFrame, sentence: str, label: str) -> Figure:
-    """Observed monthly means against the prior-predictive band; table of fit_judgement.prior_conflict."""
+    """Observed monthly means against the prior-predictive band; table of judgement/fit.py prior_conflict."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     _title(figure, sentence, 130)

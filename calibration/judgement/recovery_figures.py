@@ -1,11 +1,16 @@
-"""Figures of parameter recovery: functions that take arrays and return a matplotlib Figure."""
+"""Figures of parameter recovery, of one case and of a study: functions that return a matplotlib Figure."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from calibration.common.command_line import save_figure
 from calibration.common.units import FLUX_UNIT
+from calibration.inversion.posterior import INFORMED
+from calibration.judgement.figures import name_rows
+from calibration.judgement.recovery_statistics import RANK_BINS
 
 TRUE, PRIOR, ESTIMATED = "k", "tab:orange", "tab:blue"
 
@@ -13,7 +18,6 @@ TRUE, PRIOR, ESTIMATED = "k", "tab:orange", "tab:blue"
 def overview(
     dates: np.ndarray,
     true: np.ndarray,
-    observed: np.ndarray,
     prior: np.ndarray,
     estimated: np.ndarray,
     names: Sequence[str],
@@ -21,16 +25,18 @@ def overview(
     error_estimated: np.ndarray,
     title: str,
 ) -> Figure:
-    """NEP of truth, prior and estimate (day,), and the parameters' errors as a share of their ranges (parameter,)."""
+    """NEP of truth, prior and estimate (day,), and the parameters' errors as a share of their ranges (parameter,).
+
+    The truth is what was observed: a window of an ensemble run, without noise.
+    """
     figure = Figure(figsize=(12, 8), layout="constrained")
     top, bottom = figure.subplots(2, 1)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
-    top.plot(dates, observed, ".", color="0.5", ms=4, label="observed (truth + noise)")
-    top.plot(dates, true, color=TRUE, lw=1.2, label="truth")
+    top.plot(dates, true, color=TRUE, lw=1.2, marker=".", ms=4, label="truth, as observed")
     top.plot(dates, prior, color=PRIOR, lw=1, label="prior")
     top.plot(dates, estimated, color=ESTIMATED, lw=1.2, ls="--", label="estimated")
     top.set_ylabel(f"NEP ({FLUX_UNIT})")
-    top.legend(ncols=4, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    top.legend(ncols=3, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     top.tick_params(axis="x", labelrotation=20)
     x = np.arange(len(names))
     bottom.bar(x - 0.2, error_prior, 0.4, color=PRIOR, label=f"prior, mean {error_prior.mean():.3f}")
@@ -108,4 +114,119 @@ def normalised_scatter(
     ax.set_ylim(low - 0.03, high + 0.03)
     ax.legend(fontsize=8, frameon=False, loc="upper left")
     ax.set_title(title, fontsize=9, loc="left")
+    return figure
+
+
+# --- of a study ------------------------------------------------------------------------------------------------------
+
+
+def write_study_figures(directory: Path, summary: dict, results: Sequence[dict], names: Sequence[str]) -> None:
+    """recovery_coverage.png, recovery_skill.png, recovery_ranks.png, recovery_z.png, recovery_annual_nep.png."""
+    figures = {
+        "coverage": coverage_figure(summary, names), "skill": skill_figure(summary, names),
+        "ranks": rank_figure(summary, names),
+        "z": z_figure(np.array([item["z"] for item in results]), names),
+        "annual_nep": annual_figure(results, summary),
+    }  # fmt: skip
+    for name, figure in figures.items():
+        save_figure(directory / f"recovery_{name}.png", figure)
+
+
+def _headline(summary: dict) -> str:
+    return (
+        f"{summary['cases']} cases of {summary['span_days']} days, targets {', '.join(summary['targets'])}, "
+        f"noise {summary['noise']} Mg C ha-1 day-1"
+    )
+
+
+def coverage_figure(summary: dict, names: Sequence[str]) -> Figure:
+    """Coverage of the 90 percent intervals by parameter, with the 99 percent range of sampling noise."""
+    figure = Figure(figsize=(7, 1.5 + 0.21 * len(names)), layout="constrained")
+    ax = figure.subplots()
+    y = name_rows(ax, names)
+    values = np.array([summary["parameters"][name]["coverage_90"] for name in names])
+    noise = 2.58 * np.sqrt(0.9 * 0.1 / summary["cases"])
+    ax.axvspan(0.9 - noise, min(0.9 + noise, 1.0), color="0.9", label="99 % of sampling noise around 0.90")
+    ax.axvline(0.9, color="k", lw=0.8)
+    ax.plot(values, y, "o", color="tab:blue", ms=4)
+    ax.set_xlim(min(0.6, values.min() - 0.02), 1.01)
+    ax.set_xlabel("share of truths inside the 90 % interval")
+    ax.set_title(f"{_headline(summary)}\nmean coverage {summary['coverage_90']:.3f}", fontsize=9, loc="left")
+    ax.legend(fontsize=8, frameon=False, loc="lower left")
+    return figure
+
+
+def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
+    """Skill and posterior/prior sd by parameter."""
+    figure = Figure(figsize=(10, 1.5 + 0.21 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    y = name_rows(left, names)
+    skill = np.array([summary["parameters"][name]["skill"] for name in names])
+    ratio = np.array([summary["parameters"][name]["sd_ratio"] for name in names])
+    left.barh(y, skill, color=np.where(skill >= 0.35, "tab:blue", "0.7"))
+    left.axvline(0, color="k", lw=0.8)
+    left.set_xlabel("skill, 1 - RMSE / prior's RMSE")
+    right.barh(y, ratio, color=np.where(ratio < INFORMED, "tab:blue", "0.7"))
+    right.axvline(INFORMED, color="k", lw=0.8, ls="--")
+    right.set_xlabel(f"median posterior sd / prior sd (< {INFORMED}: informed)")
+    figure.suptitle(_headline(summary), fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def rank_figure(summary: dict, names: Sequence[str]) -> Figure:
+    """Rank histograms of every parameter; red where a flat histogram is rejected."""
+    columns = 6
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(12, 1.4 * rows + 0.8), layout="constrained")
+    axes = np.ravel(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
+    expected = summary["cases"] / RANK_BINS
+    spread = 2.58 * np.sqrt(expected * (1 - 1 / RANK_BINS))
+    for k, ax in enumerate(axes):
+        if k >= len(names):
+            ax.set_visible(False)
+            continue
+        item = summary["parameters"][names[k]]
+        ax.axhspan(max(expected - spread, 0), expected + spread, color="0.9")
+        ax.bar(np.arange(RANK_BINS), item["rank_histogram"], width=0.9,
+               color="tab:red" if item["rank_rejected"] else "tab:blue")  # fmt: skip
+        ax.set_title(names[k], fontsize=8)
+        ax.set_xticks([])
+    figure.suptitle(f"rank of the truth among posterior samples; {_headline(summary)}", fontsize=9, x=0.01, ha="left")
+    figure.supxlabel("rank, low to high", fontsize=9)
+    figure.supylabel("cases", fontsize=9)
+    return figure
+
+
+def z_figure(z: np.ndarray, names: Sequence[str]) -> Figure:
+    """z-scores (truth - posterior mean) / posterior sd in latent space, z (case, parameter)."""
+    figure = Figure(figsize=(7, 1.5 + 0.21 * len(names)), layout="constrained")
+    ax = figure.subplots()
+    y = name_rows(ax, names)
+    low, q1, middle, q3, high = np.quantile(z, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    ax.axvspan(-1.645, 1.645, color="0.93", label="5 to 95 % if calibrated")
+    ax.hlines(y, low, high, color="tab:blue", lw=1, label="5 to 95 % of cases")
+    ax.hlines(y, q1, q3, color="tab:blue", lw=4, alpha=0.5, label="25 to 75 %")
+    ax.plot(middle, y, "o", color="tab:blue", ms=3)
+    ax.axvline(0, color="k", lw=0.8)
+    ax.set_xlabel("(truth - posterior mean) / posterior sd")
+    ax.legend(fontsize=7, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def annual_figure(results: Sequence[dict], summary: dict) -> Figure:
+    """True annual NEP against its posterior mean and 90 percent band."""
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    ax = figure.subplots()
+    values = np.array([[item["annual_nep"][k] for k in ("true", "mean", "low_90", "high_90")] for item in results])
+    inside = (values[:, 0] >= values[:, 2]) & (values[:, 0] <= values[:, 3])
+    for good, color, label in ((True, "tab:blue", "inside"), (False, "tab:red", "outside")):
+        here = inside == good
+        error = np.abs(values[here, 2:].T - values[here, 1])
+        ax.errorbar(values[here, 0], values[here, 1], error, fmt="o", ms=3, lw=0.8, color=color, label=label)
+    span = [values[:, 0].min(), values[:, 0].max()]
+    ax.plot(span, span, color="k", lw=0.8)
+    ax.set_xlabel("true annual NEP (Mg C ha-1 year-1)")
+    ax.set_ylabel("estimated, 90 % band (Mg C ha-1 year-1)")
+    ax.set_title(f"{_headline(summary)}\ncoverage {summary['annual_nep_coverage_90']:.3f}", fontsize=9, loc="left")
+    ax.legend(fontsize=8, frameon=False)
     return figure
