@@ -68,22 +68,14 @@ def test_vapour_pressure_deficit_above_freezing():
     np.testing.assert_allclose(theirs.vpd[ABOVE_FREEZING], ours.vpd[ABOVE_FREEZING], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.xfail(reason="drift: read_days has no branch over ice; below 0 deg C it is up to 0.27 hPa too moist")
 def test_vapour_pressure_deficit_over_ice():
     ours, theirs = days_of(humidity=1e-4)
     np.testing.assert_allclose(theirs.vpd, ours.vpd, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.xfail(reason="drift: the network's Lloyd-Taylor lacks VISIT's additive 0.01")
 def test_decay_temperature():
     expected = visit_forcing._lloyd_taylor(TEMPERATURES)
     np.testing.assert_allclose(closed_form._lloyd_taylor(torch.as_tensor(TEMPERATURES)), expected, rtol=1e-9)
-
-
-def test_decay_temperature_but_for_the_constant():
-    warm = TEMPERATURES[TEMPERATURES > -20]
-    expected = visit_forcing._lloyd_taylor(warm) - 0.01
-    np.testing.assert_allclose(closed_form._lloyd_taylor(torch.as_tensor(warm)), expected, rtol=1e-9)
 
 
 def test_decay_moisture():
@@ -137,13 +129,11 @@ def test_leaves_and_target_leaf_area_in_humid_air():
     np.testing.assert_allclose(found, expected, rtol=0.005, atol=1e-9)
 
 
-@pytest.mark.xfail(reason="drift: three passes for the leaf's CO2 instead of six; twice VISIT's rate in hot dry air")
 def test_leaves_and_target_leaf_area_in_dry_air():
     expected, found = leaves(np.arange(15.0, 36.0), humidity=0.004)
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
-@pytest.mark.xfail(reason="drift: below tmin VISIT's leaves stand still; the network's keep 0.01 and want 14 m2 m-2")
 def test_leaves_below_the_coldest_that_live():
     expected, found = leaves(np.arange(-5.0, 5.0), humidity=0.003)
     np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], atol=1e-6)
@@ -157,15 +147,10 @@ def test_supply_limit_and_spill():
             assert buckets._overflow(supply, 10 * demand) == pytest.approx(spill, abs=2e-4 * (supply + 10 * demand))
 
 
-@pytest.mark.parametrize("pool", [1.0, 20.0, 300.0])
+@pytest.mark.parametrize("pool", [0.3, 1.0, 20.0, 300.0])
 def test_share_of_live_tissue(pool):
     p = {"f_sz_s": 40.0, "f_sz_r": 40.0, "rmc_s": 1.0, "rmc_h": 0.0, "rmr_s": 1.0, "rmr_h": 0.0, "lc0": 1.0, "lr0": 1.0}
     p = {name: torch.tensor(value, dtype=torch.double) for name, value in p.items()} | {"to_stem": 1.0, "to_root": 1.0}
     stem, root, stem_upkeep, root_upkeep = closed_form._wood(p, torch.tensor(pool, dtype=torch.double), 0.0)
     for found, held in ((stem_upkeep, stem), (root_upkeep, root)):  # with these rates the upkeep is the sapwood / 1000
         assert 1000 * found.item() == pytest.approx(live_part(held.item(), 40.0), rel=1e-9)
-
-
-@pytest.mark.xfail(reason="drift: the network caps live tissue at the pool, VISIT does not below 1 Mg C ha-1")
-def test_share_of_live_tissue_of_small_pools():
-    test_share_of_live_tissue(0.3)

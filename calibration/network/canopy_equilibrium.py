@@ -87,7 +87,9 @@ def read_days(
     surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
     humidity = column["spfh_2m"]
     vapour = pressure * humidity / (0.622 + 0.378 * humidity)
-    vpd = (6.1078 * 10 ** (7.5 * air / (237.3 + air)) - vapour).clamp(min=0.0)
+    warm, cold = air.clamp(min=0.0), air.clamp(-200.0, 0.0)  # over water, over ice
+    exponent = torch.where(air > 0, 7.5 * warm / (237.3 + warm), 9.5 * cold / (265.3 + cold))
+    vpd = (6.1078 * 10**exponent - vapour).clamp(min=0.0)
     cloud = (column["tcdc_clm"] / 100).clamp(0.0, 1.0)
     transmission = (0.803 - 0.34 * cloud - 0.458 * cloud**2).clamp(0.0, 1.0)
     length, height, above = sun(season, latitude)
@@ -125,7 +127,7 @@ def _decay(p: Parameters, days: Days, leaf_area) -> tuple[torch.Tensor, torch.Te
 
 
 def _leaf(p: Parameters, days: Days, lower_water: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Light-saturated rate (umol m-2 s-1) and quantum yield after three passes for intercellular CO2 (VISIT: six)."""
+    """Light-saturated rate (umol m-2 s-1) and quantum yield after six passes for intercellular CO2, as VISIT."""
     surface = days.surface
     inside = 0.7 * days.co2
     warm = surface - 20
@@ -134,13 +136,13 @@ def _leaf(p: Parameters, days: Days, lower_water: torch.Tensor) -> tuple[torch.T
     hot_cold = (surface - p["tmax"]) * (surface - p["tmin"])
     heat_yield = p["lue"] * (52 - surface) / (3.5 + 0.75 * (52 - surface))
     slope = p["gs_b1"] / ((days.co2 - compensation).clamp(min=10.0) * (1 + days.vpd / p["gs_b2"]))
-    for _ in range(3):
+    for _ in range(6):
         yield_ = heat_yield * inside / (90 + 0.6 * inside)
-        # Above tmax (or below tmin) both sides are positive and VISIT's leaf works at full rate: kept, as it is VISIT's.
         below = hot_cold - (surface - p["topt"] - 0.01 * inside) ** 2
-        heat = (hot_cold / torch.where(below.abs() < 1e-3, torch.full_like(below, -1e-3), below)).clamp(0.0, 1.0)
+        # Above tmax both are positive and VISIT's leaf works at full rate: kept, as it is VISIT's.
+        heat = (hot_cold / torch.where(below.abs() < 1e-3, -1e-3 * torch.ones_like(below), below)).clamp(0.0, 1.0)
         carbon = (0.30 + 0.70 * (inside - compensation) / (p["kmci"] + inside)).clamp(0.0, 1.0)
-        saturated = (p["pmax"] * water * heat * carbon).clamp(min=1e-2)
+        saturated = (p["pmax"] * water * heat * carbon).clamp(min=1e-6)
         supply = yield_ * days.top_light
         rate = saturated * supply / (saturated + supply)
         inside = torch.minimum((days.co2 - 1560 * rate / (p["gs_b0"] + slope * rate)).clamp(min=1.0), days.co2)
@@ -156,9 +158,11 @@ def _target_leaf_area(p: Parameters, days: Days, saturated, yield_, light, stem_
     """Kuroiwa's optimal leaf area, m2 m-2; the mixed units of the cost are VISIT's own."""
     cost = 22000 / p["sla"] * (p["rmf0"] / 1000 * stem_q10 + p["lf0"] * (1 + p["rgf"]))
     gain = saturated * days.length
-    break_even = saturated * (gain / (gain - 24 * cost).clamp(min=0.02) - 1)
+    net = gain - 24 * cost
+    break_even = saturated * (gain / net.clamp(min=0.02) - 1)
     k = _extinction(p, days)
-    return torch.log((k * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / k
+    best = torch.log((k * yield_ * light / break_even.clamp(min=1e-6)).clamp(min=1.02)) / k
+    return torch.where(net > 0, best, torch.zeros_like(best))
 
 
 def _photosynthesis(k, length, saturated, yield_, light, leaf_area) -> torch.Tensor:
@@ -177,7 +181,8 @@ def _q10(p: Parameters, organ: str, days: Days) -> torch.Tensor:
 
 def _lloyd_taylor(temperature: torch.Tensor) -> torch.Tensor:
     """Temperature response of decomposition around 10 deg C."""
-    return torch.exp(308.56 * (1 / 56.02 - 1 / (temperature + 46.02).clamp(min=20.0)))
+    warm = torch.exp(308.56 * (1 / 56.02 - 1 / (temperature.clamp(min=-20.0) + 46.02)))
+    return 0.01 + torch.where(temperature > -20.0, warm, torch.zeros_like(warm))
 
 
 def _wood(p: Parameters, surplus, foliage_share) -> tuple[torch.Tensor, ...]:
@@ -188,8 +193,8 @@ def _wood(p: Parameters, surplus, foliage_share) -> tuple[torch.Tensor, ...]:
     wood = (1 - foliage_share) * surplus
     stem = (p["to_stem"] * wood / p["lc0"]).clamp(min=1e-3)
     root = (p["to_root"] * wood / p["lr0"]).clamp(min=1e-3)
-    sapwood = torch.minimum(stem ** (1 - 0.33334 * stem / (p["f_sz_s"] + stem)), stem)
-    fine = torch.minimum(root ** (1 - 0.33334 * root / (p["f_sz_r"] + root)), root)
+    sapwood = stem ** (1 - 0.33334 * stem / (p["f_sz_s"] + stem))  # above the pool where that is small, as in VISIT
+    fine = root ** (1 - 0.33334 * root / (p["f_sz_r"] + root))
     stem_upkeep = (p["rmc_s"] * sapwood + p["rmc_h"] * (stem - sapwood)) / 1000
     root_upkeep = (p["rmr_s"] * fine + p["rmr_h"] * (root - fine)) / 1000
     return stem, root, stem_upkeep, root_upkeep
@@ -223,7 +228,7 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
     # Y solves Y = GPP - upkeep of the leaves - upkeep of the wood that Y sustains. The right side falls with Y, so
     # Newton's steps converge; the slope is a difference quotient and needs no gradient of its own.
     y = 0.5 * gpp
-    for _ in range(3):
+    for _ in range(6):
         here = excess(y)
         with torch.no_grad():
             slope = ((excess(y * 1.01) - here) / (0.01 * y)).clamp(max=-0.5)

@@ -84,7 +84,8 @@ def soil_water(
     ]
     slope = saturation_slope(air)
     resistance = np.clip(np.log(10.0) ** 2 / (0.41**2 * np.maximum(column["wind_10m"], 0.1)), 0.1, 59.5)
-    dryness = 1.293 * ZERO_CELSIUS / column["tmp_2m"] * pressure / 1013.25 * vpd / resistance
+    density = 1.293 * ZERO_CELSIUS / column["tmp_2m"] * pressure / 1013.25 * (1 - 0.378 * vapour / pressure)
+    dryness = density * vpd / resistance
     rain = np.maximum(column["prate_sfc"], 0.0) * SECONDS_PER_DAY
 
     wet = [_demand(length, slope, net[i], 0.2813 * dryness, 0.0) for i in (0, 1)]
