@@ -19,6 +19,7 @@ from calibration.common.scalers import Scaler
 from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 from calibration.network.canopy_equilibrium import GUESSES, sun
+from calibration.network.options import NetworkOptions, network_options
 from calibration.network.season import rate_amplitude, season
 from calibration.network.shared_dropout import SharedDropout, shared_random
 from calibration.network.soil_water import DENSE, LHP_ALTITUDE, LHP_CAPACITY, OPEN, soil_water
@@ -43,64 +44,51 @@ class StaticConditionedLSTM(nn.Module):
     needs.
     """
 
-    def __init__(
-        self, dynamic_dim: int, static_dim: int, hidden_size: int, num_layers: int, dropout: float, *,
-        init_state: bool = True, concat_input: bool = True, init_width: int = 128, embedding_size: int = 64,
-        head_width: int = 128, flux_feedback: bool = True, predicted: Sequence[str] = ("gpp", "npp", "nep"),
-        static_features: str = "none", static_trunk: Sequence[int] = (), static_dropout: float = 0.0,
-        output_affine: bool = False, first_guess: bool = False,
-        parameter_names: Sequence[str] | None = None, logarithmic: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        names = list(parameter_names) if parameter_names is not None else [f"parameter_{i}" for i in range(static_dim)]
-        if len(names) != static_dim:
-            raise ValueError(f"{len(names)} parameter names for static_dim {static_dim}")
-        self.options: dict[str, Any] = {
-            "dynamic_dim": dynamic_dim, "static_dim": static_dim, "hidden_size": hidden_size, "num_layers": num_layers,
-            "dropout": dropout, "init_state": init_state, "concat_input": concat_input, "init_width": init_width,
-            "embedding_size": embedding_size, "head_width": head_width, "flux_feedback": flux_feedback,
-            "predicted": list(predicted), "static_features": static_features, "static_trunk": list(static_trunk),
-            "static_dropout": static_dropout, "output_affine": output_affine, "first_guess": first_guess,
-            "parameter_names": names, "logarithmic": list(logarithmic),
-        }  # fmt: skip
-        self.flux_feedback, self.hidden_size, self.num_layers = flux_feedback, hidden_size, num_layers
-        self.predicted = [TARGETS.index(name) for name in predicted]
+        self._build(options)
+
+    def _build(self, options: NetworkOptions) -> None:
+        """Make every part anew; the contract's load_state_dict needs it for checkpoints of another shape."""
+        self._modules.clear()
+        self._buffers.clear()
+        self.options = options
+        hidden_size, num_layers = options.hidden_size, options.num_layers
+        self.flux_feedback, self.hidden_size, self.num_layers = options.flux_feedback, hidden_size, num_layers
+        self.predicted = [TARGETS.index(name) for name in options.predicted]
         (self.derived,) = set(range(len(TARGETS))) - set(self.predicted)
         self.register_buffer("target_mean", torch.zeros(len(TARGETS)))
         self.register_buffer("target_scale", torch.ones(len(TARGETS)))
-        self.register_buffer("dynamic_mean", torch.zeros(dynamic_dim))
-        self.register_buffer("dynamic_scale", torch.ones(dynamic_dim))
+        self.register_buffer("dynamic_mean", torch.zeros(options.dynamic_dim))
+        self.register_buffer("dynamic_scale", torch.ones(options.dynamic_dim))
         self.register_buffer("co2_amplitude", torch.tensor(torch.inf))  # scaled CO2 day-1, see network/season.py
         self.register_buffer("altitude", torch.tensor(LHP_ALTITUDE))  # m
         self.register_buffer("capacity", torch.tensor(LHP_CAPACITY))  # mm, upper and lower bucket of the soil
-        self._known_weather: tuple[torch.Tensor, torch.Tensor] | None = None
 
-        self.static = StaticSide(
-            names, logarithmic, hidden_size, num_layers, init_state=init_state, concat_input=concat_input,
-            init_width=init_width, embedding_size=embedding_size, static_features=static_features,
-            static_trunk=static_trunk, static_dropout=static_dropout, output_affine=output_affine,
-            first_guess=first_guess,
-        )  # fmt: skip
-        inputs = dynamic_dim + embedding_size * concat_input + len(TARGETS) * flux_feedback
-        # With a first guess CO2 is not an input of the LSTM: its effect is in the guess, and as a trend with a yearly
-        # cycle it is a clock, by which the network would learn the training weather by heart.
-        inputs += (GUESSES + EXTRA - 1) * first_guess
+        self.static = StaticSide(options)
+        inputs = options.dynamic_dim + options.embedding_size * options.concat_input
+        inputs += len(TARGETS) * options.flux_feedback
+        # With a first guess CO2 is an input of the LSTM by choice only: its effect is in the guess, and as a trend with
+        # a yearly cycle it is a clock, by which the network would learn the training weather by heart. Forests that
+        # were not at rest on the first day need the clock.
+        inputs += (GUESSES + EXTRA - (not options.co2_input)) * options.first_guess
         # One nn.LSTM a layer, so that the dropout between layers is ours (same speed as one nn.LSTM of several layers).
         self.lstm = nn.ModuleList(
             nn.LSTM(inputs if layer == 0 else hidden_size, hidden_size, batch_first=True) for layer in range(num_layers)
         )
-        self.dropout = SharedDropout(dropout)
+        self.dropout = SharedDropout(options.dropout)
         with torch.no_grad():  # remember by default: a forest's state changes over months (Gers et al. 2000)
             for layer in self.lstm:
                 layer.bias_ih_l0[hidden_size : 2 * hidden_size] += 1.0
-        if head_width:
+        if options.head_width:
             self.head = nn.Sequential(
-                nn.Linear(hidden_size, head_width), nn.ReLU(), SharedDropout(dropout), nn.Linear(head_width, 3)
-            )
+                nn.Linear(hidden_size, options.head_width), nn.ReLU(), SharedDropout(options.dropout),
+                nn.Linear(options.head_width, 3),
+            )  # fmt: skip
         else:
             self.head = nn.Linear(hidden_size, 3)
-        if first_guess:
-            last = self.head[-1] if head_width else self.head
+        if options.first_guess:
+            last = self.head[-1] if options.head_width else self.head
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -108,7 +96,7 @@ class StaticConditionedLSTM(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The architecture travels inside the state dict, as plain values (loadable with weights_only=True)."""
-        return {"options": dict(self.options)}
+        return {"options": self.options.plain()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Nothing to do: load_state_dict has built the architecture already."""
@@ -119,22 +107,25 @@ class StaticConditionedLSTM(nn.Module):
         So create_model(dynamic_dim=..., static_dim=..., ...) and load_state_dict(checkpoint["model_state_dict"]) work
         for every trained emulator; a different number of inputs stays an error.
         """
-        saved = state_dict.get("_extra_state", {}).get("options") if "_extra_state" in state_dict else None
-        if saved and saved != self.options:
+        saved = state_dict.get("_extra_state", {}).get("options")
+        if saved:
+            options = network_options(**saved)
             for name in ("dynamic_dim", "static_dim"):
-                if saved[name] != self.options[name]:
-                    raise RuntimeError(f"the checkpoint has {name} {saved[name]}, this model {self.options[name]}")
+                if getattr(options, name) != getattr(self.options, name):
+                    raise RuntimeError(
+                        f"the checkpoint has {name} {getattr(options, name)}, this model {getattr(self.options, name)}"
+                    )
             changed = [
-                f"{n} {self.options[n]} -> {saved[n]}"
-                for n in ("hidden_size", "num_layers")
-                if saved[n] != self.options[n]
+                f"{name} {getattr(self.options, name)} -> {getattr(options, name)}"
+                for name in ("hidden_size", "num_layers")
+                if getattr(options, name) != getattr(self.options, name)
             ]
             if changed:
                 warn(f"the model takes the checkpoint's shape: {', '.join(changed)}")
-            device, training = self.target_mean.device, self.training
-            self.__init__(**saved)
-            self.to(device).train(training)
-        self._known_weather = None  # it belongs to other scalings
+            if options != self.options:
+                device, training = self.target_mean.device, self.training
+                self._build(options)
+                self.to(device).train(training)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     @torch.no_grad()
@@ -149,7 +140,6 @@ class StaticConditionedLSTM(nn.Module):
         self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
         self.dynamic_scale.copy_(torch.as_tensor(dynamic.scale))
         extra = None
-        self._known_weather = None
         if site is not None:
             self.static.features.set_place(site.latitude, site.altitude)
             self.altitude.fill_(site.altitude)
@@ -168,33 +158,22 @@ class StaticConditionedLSTM(nn.Module):
 
     @torch.no_grad()
     def extra_columns(self, dynamic: torch.Tensor) -> torch.Tensor:
-        """Season and soil water (B, T, EXTRA) of scaled weather (B, T, 10), which depend on no parameter.
-
-        An inversion asks for the same weather again and again, and the water balance goes day by day: the last answer
-        is kept.
-        """
-        known = self._known_weather
-        if known is not None:
-            before = known[0]
-            same = (before.shape, before.dtype, before.device) == (dynamic.shape, dynamic.dtype, dynamic.device)
-            if same and torch.equal(before, dynamic):
-                return known[1]
+        """Season and soil water (B, T, EXTRA) of scaled weather (B, T, 10), which depend on no parameter."""
         latitude, capacity = self.static.features.latitude, tuple(self.capacity.tolist())
         when = season(dynamic[..., CO2_COLUMN], self.co2_amplitude, southern=bool(latitude < 0))
         weather = dynamic * self.dynamic_scale + self.dynamic_mean
         length, _, above = sun(when, latitude)
         water = [soil_water(weather, length, above, canopy, capacity, self.altitude.item()) for canopy in (OPEN, DENSE)]
-        extra = torch.cat([when, *water], dim=-1)
-        self._known_weather = (dynamic.clone(), extra)
-        return extra
+        return torch.cat([when, *water], dim=-1)
 
     def prepare_days(self, dynamic: torch.Tensor) -> torch.Tensor:
         """Scaled weather (B, T, 10) of consecutive days -> what advance() takes: with EXTRA columns where they are
-        used.
+        used. Days that are prepared already stay as they are.
 
-        They depend on a day and the days before it, so a stretch is prepared before it is cut into pieces.
+        The columns depend on a day and the days before it, so a stretch is prepared before it is cut into pieces; and
+        the water balance goes day by day, so whoever asks for the same weather often prepares it once.
         """
-        if not self.options["first_guess"]:
+        if not self.options.first_guess or dynamic.shape[-1] > self.options.dynamic_dim:
             return dynamic
         if len(dynamic) > 1 and dynamic.stride(0) == 0:  # one weather for all
             return self.prepare_days(dynamic[:1]).expand(len(dynamic), -1, -1)
@@ -217,10 +196,11 @@ class StaticConditionedLSTM(nn.Module):
         flux (B, T, 4): scaled fluxes of the day before each day; None = unknown (a tower knows none), then 0.
         Returns scaled fluxes (B, T - skip, 4) without the first `skip` days, and the new state.
         """
-        guess = self.first_guess(dynamic, static) if self.options["first_guess"] else None
+        guess = self.first_guess(dynamic, static) if self.options.first_guess else None
         parts = [dynamic]
         if guess is not None:
-            weather, extra = dynamic[..., :CO2_COLUMN], dynamic[..., -EXTRA:]  # CO2 is the last of the features
+            columns = CO2_COLUMN + self.options.co2_input  # CO2 is the last of the features
+            weather, extra = dynamic[..., :columns], dynamic[..., -EXTRA:]
             parts = [weather, extra[..., :2], (extra[..., 2:] - 0.95) / 0.06]
         if static.embedding is not None:
             # Joined by expansion: adding the embedding's contribution once per vector instead measured no faster, as
@@ -334,10 +314,12 @@ def create_model(
     dynamic_dim: int = 10, static_dim: int = 36, hidden_size: int = 256, num_layers: int = 2, dropout: float = 0.1,
     device: str | torch.device = "cpu", **options: Any,
 ) -> StaticConditionedLSTM:  # fmt: skip
-    """The contract's network (preset `specification`) unless `options` (keyword arguments of the class) say
-    otherwise.
-    """
-    return StaticConditionedLSTM(dynamic_dim, static_dim, hidden_size, num_layers, dropout, **options).to(device)
+    """The contract's network (preset `specification`) unless `options` (fields of NetworkOptions) say otherwise."""
+    chosen = network_options(
+        dynamic_dim=dynamic_dim, static_dim=static_dim, hidden_size=hidden_size, num_layers=num_layers, dropout=dropout,
+        **options,
+    )  # fmt: skip
+    return StaticConditionedLSTM(chosen).to(device)
 
 
 def count_parameters(model: nn.Module) -> int:

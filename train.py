@@ -34,7 +34,7 @@ from calibration.emulator.error import EmulatorErrors, estimate_errors, save_err
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
 from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
-from calibration.network.shared_dropout import SharedDropout
+from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, describe, load_data
 from model import count_parameters
 
@@ -257,7 +257,7 @@ def main() -> int:
     if arguments.max_minutes is not None and not (arguments.max_minutes > 0 and math.isfinite(arguments.max_minutes)):
         raise UserError(f"--max-minutes is {arguments.max_minutes}, must be above 0")
     rank, world, local_rank = start_processes()
-    SharedDropout.rank, SharedDropout.world = rank, world
+    PROCESSES.rank, PROCESSES.world = rank, world
     device = choose_device(arguments.device, local_rank)
     if arguments.mixed_precision and device.type == "cpu":
         raise UserError("--mixed-precision needs a GPU (bfloat16 was measured twice as slow on a CPU); leave it out")

@@ -12,8 +12,10 @@ from calibration.common.scalers import Scaler
 from calibration.common.sites import Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.network.canopy_equilibrium import REST, at_rest, first_guess, read_days, sun
+from calibration.network.options import network_options
+from calibration.network.run_means import RunMeans
 from calibration.network.season import rate_amplitude, season
-from calibration.network.shared_dropout import SharedDropout
+from calibration.network.shared_dropout import PROCESSES, SharedDropout
 from calibration.network.soil_water import DENSE, OPEN, soil_water
 from calibration.network.static_features import StaticFeatures, logarithmic_parameters
 from calibration.weather.atmosphere import background_co2, day_length_hours, sine_of_height, top_of_atmosphere
@@ -90,14 +92,36 @@ def test_forward_equals_simulate_over_the_same_days(options):
     assert torch.allclose(model(both[:, :90], static, both[:, 90:]), model.simulate(static, dynamic, 90), atol=1e-6)
 
 
-def test_known_weather_is_recognised_and_other_weather_is_not():
+def test_prepared_days_give_the_same_as_days_prepared_on_the_way():
     model, dynamic, static = fitted(RECOMMENDED)
     first = model.simulate(static, dynamic, 30)
-    other = dynamic.clone()
-    other[40, 6] += 3.0  # rain
-    changed = model.simulate(static, other, 30)
-    assert not torch.equal(changed, first) and torch.equal(model.simulate(static, dynamic, 30), first)
+    prepared = model.prepare_days(dynamic[None])
+    assert prepared.shape[-1] > dynamic.shape[-1] and torch.equal(model.prepare_days(prepared), prepared)
+    assert torch.equal(model.simulate(static, prepared[0], 30), first)
     assert torch.allclose(model.double().simulate(static.double(), dynamic.double(), 30).float(), first, atol=1e-3)
+
+
+def test_the_year_reaches_the_network_only_by_choice():
+    for chosen in (False, True):
+        model, dynamic, static = fitted({**RECOMMENDED, "co2_input": chosen})
+        inputs = model.lstm[0].input_size
+        if chosen:
+            assert inputs == without + 1
+        without = inputs
+
+
+def test_run_means_are_those_of_the_runs_and_travel_with_the_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    static = rng.standard_normal((120, 6))
+    truth = np.stack([static[:, 0] + 0.5 * static[:, 1] ** 2, static[:, 0], 0 * static[:, 0], static[:, 2]], axis=1)
+    means = RunMeans(6, 100)
+    means.fit(static[:100], truth[:100])
+    found = means(torch.as_tensor(static[100:], dtype=torch.float32)).numpy()
+    left = ((found - truth[100:]) ** 2).mean(axis=0) / truth[100:].var(axis=0).clip(1e-6)
+    assert (left[[0, 1, 3]] < 0.1).all() and np.abs(found[:, 2]).max() < 1e-6
+    other = RunMeans(6, 100)
+    other.load_state_dict(means.state_dict())
+    assert np.array_equal(other(torch.as_tensor(static[100:], dtype=torch.float32)).numpy(), found)
 
 
 def test_one_pass_equals_day_by_day():
@@ -191,13 +215,13 @@ def test_dropout_is_off_in_evaluation_and_the_same_however_a_batch_is_split():
     torch.manual_seed(7)
     whole = layer(x)
     try:
-        SharedDropout.world = 2
+        PROCESSES.world = 2
         for rank in (0, 1):
-            SharedDropout.rank = rank
+            PROCESSES.rank = rank
             torch.manual_seed(7)
             assert torch.equal(layer(x[rank::2]), whole[rank::2])
     finally:
-        SharedDropout.rank, SharedDropout.world = 0, 1
+        PROCESSES.rank, PROCESSES.world = 0, 1
     assert set(whole.unique().tolist()) == {0.0, 2.0}
 
 
@@ -210,7 +234,9 @@ def test_static_features_take_any_names_and_stay_finite(kind):
     )
     logarithmic = logarithmic_parameters(names, values)
     assert "unheard_of" in logarithmic and "constant" not in logarithmic and "may_be_zero" not in logarithmic
-    features = StaticFeatures(names, logarithmic, kind)
+    features = StaticFeatures(
+        network_options(static_dim=5, parameter_names=names, logarithmic=logarithmic, static_features=kind)
+    )
     scaler = Scaler.fit(names, values)
     features.fit(scaler.mean, scaler.scale, values, weather_days(50))
     result, _ = features(torch.as_tensor(scaler.transform(values), dtype=torch.float32))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
 from types import UnionType
@@ -18,7 +18,7 @@ ARCHITECTURE_FILE = REPOSITORY / "LHP_architecture.yaml"
 STATIC_FEATURES = ("none", "ratios", "equilibrium", "regression")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Shape of the network; meanings beside the values in LHP_architecture.yaml."""
 
@@ -37,6 +37,7 @@ class ModelOptions:
     static_dropout: float
     output_affine: bool
     first_guess: bool
+    co2_input: bool = False  # may be missing: emulators from before it had none
 
 
 @dataclass(frozen=True)
@@ -279,20 +280,24 @@ def _require(condition: bool, source: Any, message: str) -> None:
         raise UserError(f"{source}: {message}")
 
 
-def _check_keys(content: Any, known: tuple[str, ...], source: Path, where: str) -> None:
+def _check_keys(
+    content: Any, known: tuple[str, ...], source: Path, where: str, optional: tuple[str, ...] = ()
+) -> None:
     if not isinstance(content, Mapping):
         raise UserError(f"{source}: {where} must hold 'key: value' lines, got {content!r}")
     for key in content:
         if key not in known:
             raise UserError(f"{source}: unknown key '{key}' in {where}; known are {', '.join(known)}")
     for key in known:
-        if key not in content:
+        if key not in content and key not in optional:
             raise UserError(f"{source}: key '{key}' is missing in {where}")
 
 
 def _build(kind: type, content: Any, source: Path, where: str) -> Any:
-    _check_keys(content, tuple(field.name for field in fields(kind)), source, where)
-    values = {f.name: _typed(content[f.name], f.type, source, f"{where}.{f.name}") for f in fields(kind)}
+    optional = tuple(f.name for f in fields(kind) if f.default is not MISSING)
+    _check_keys(content, tuple(f.name for f in fields(kind)), source, where, optional)
+    given = [f for f in fields(kind) if f.name in content]
+    values = {f.name: _typed(content[f.name], f.type, source, f"{where}.{f.name}") for f in given}
     return kind(**values)
 
 

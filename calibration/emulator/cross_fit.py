@@ -16,7 +16,7 @@ from calibration.common.configuration import Configuration
 from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.emulator.training import TrainingState, make_optimizer, train
-from calibration.network.shared_dropout import SharedDropout
+from calibration.network.shared_dropout import one_process
 from calibration.network.static_features import logarithmic_parameters
 from dataset import TrainingData
 from model import StaticConditionedLSTM, create_model
@@ -32,11 +32,12 @@ def build_model(
     model = create_model(
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
         logarithmic=logarithmic_parameters(names, values), device=device,
+        regression_runs=len(data.seen) if config.model.static_features == "regression" else 0,
     )  # fmt: skip
     weather = data.ensemble.dynamic[data.periods["train"]]
     if model.static.features.means is not None:
         means = data.fluxes[data.seen][:, data.periods["train"]].mean(dim=1)
-        model.static.features.means.fit(data.static[data.seen].numpy(), means.numpy())
+        model.static.features.means.fit(data.static[data.seen].cpu().numpy(), means.cpu().numpy())
     model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site)
     return model
 
@@ -61,15 +62,12 @@ def cross_fit(
 
     Trains `folds` networks on this process alone; error = network - VISIT, free running over all days.
     """
-    before, results = (SharedDropout.rank, SharedDropout.world), []
-    SharedDropout.rank, SharedDropout.world = 0, 1
-    try:
+    results = []
+    with one_process():
         for fold, (kept, left_out) in enumerate(progress(split_seen(data, folds), desc="error model", unit="network")):
             part = replace(data, seen=kept, unseen=left_out)
             model, _ = fit_in_memory(config, part, device, site, config.training.seed + fold)
             results.append((kept, left_out, free_run_errors(model, part, left_out, warmup)))
-    finally:
-        SharedDropout.rank, SharedDropout.world = before
     return results
 
 

@@ -17,7 +17,7 @@ import torch.distributed as distributed
 from calibration.common.command_line import UserError, progress
 from calibration.common.configuration import Configuration, TrainingOptions
 from calibration.common.units import TARGETS
-from calibration.network.shared_dropout import SharedDropout
+from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, window_starts
 from model import StaticConditionedLSTM
 
@@ -167,7 +167,7 @@ def average_gradients(model: StaticConditionedLSTM) -> None:
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
-    flat /= SharedDropout.world
+    flat /= PROCESSES.world
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
@@ -184,7 +184,7 @@ def train(
     """
     options, horizon = config.training, config.evaluation.horizon_days
     total = options.epochs * options.steps_per_epoch
-    rank, world = SharedDropout.rank, SharedDropout.world
+    rank, world = PROCESSES.rank, PROCESSES.world
     if options.batch_size % world:
         raise UserError(
             f"--batch-size {options.batch_size} cannot be shared by {world} processes; choose a multiple of {world}"

@@ -57,9 +57,12 @@ class Forward:
         self.groups: dict[tuple[int, int], list[int]] = {}  # (context, days) -> indices of stretches of that shape
         for i, stretch in enumerate(self.stretches):
             self.groups.setdefault((stretch.context, stretch.days), []).append(i)
+        prepare = getattr(model, "prepare_days", lambda days: days)  # once for all the calls with the same days
         self.weather = {
-            shape: torch.as_tensor(
-                np.stack([self.stretches[i].dynamic for i in members]), dtype=torch.float32, device=self.device
+            shape: prepare(
+                torch.as_tensor(
+                    np.stack([self.stretches[i].dynamic for i in members]), dtype=torch.float32, device=self.device
+                )
             )
             for shape, members in self.groups.items()
         }

@@ -4,16 +4,38 @@ Process `rank` of `world` holds every world-th sample of a batch. All draw the w
 generators and take their own rows, so that several processes train exactly what one would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 
+@dataclass
+class Processes:
+    """This process' number among those that train one network, and how many they are."""
+
+    rank: int = 0
+    world: int = 1
+
+
+PROCESSES = Processes()  # of this program: train.py sets it when torchrun has started several
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Inside, this process works for itself: networks that the others do not train."""
+    before = (PROCESSES.rank, PROCESSES.world)
+    PROCESSES.rank, PROCESSES.world = 0, 1
+    try:
+        yield
+    finally:
+        PROCESSES.rank, PROCESSES.world = before
+
+
 class SharedDropout(nn.Module):
     """nn.Dropout with a mask that several processes agree on; the first dimension is the batch."""
-
-    rank, world = 0, 1  # set by train.py for all instances
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -28,5 +50,5 @@ class SharedDropout(nn.Module):
 
 def shared_random(shape: Sequence[int], device: torch.device) -> torch.Tensor:
     """Uniform random numbers 0-1 of `shape`: this process' rows of the whole batch's."""
-    rank, world = SharedDropout.rank, SharedDropout.world
+    rank, world = PROCESSES.rank, PROCESSES.world
     return torch.rand(shape[0] * world, *shape[1:], device=device)[rank::world]

@@ -3,6 +3,7 @@
   none         the scaled parameters as they are
   ratios       + logarithms of multiplicative parameters, products and quotients that act together, temperature
   distances equilibrium  + the carbon cycle at rest under mean weather (network/canopy_equilibrium.py)
+  regression   the scaled parameters and a Gaussian process' mean fluxes of the run (run_means.py), which need no names
 
 Made from names and ranges alone. Parameters that the catalogue does not know (any name, any number) count as they are;
 catalogue parameters that an ensemble does not vary keep their baseline.
@@ -25,6 +26,7 @@ from calibration.network.canopy_equilibrium import (
     first_guess,
     read_days,
 )
+from calibration.network.options import NetworkOptions
 from calibration.network.run_means import RUN_MEANS, RunMeans
 from calibration.weather.atmosphere import air_pressure
 
@@ -51,9 +53,10 @@ def logarithmic_parameters(names: Sequence[str], values: np.ndarray) -> list[str
 class StaticFeatures(nn.Module):
     """Scaled parameters (B, parameter) -> standardised features (B, feature), differentiable."""
 
-    def __init__(self, parameter_names: Sequence[str], logarithmic: Sequence[str], kind: str) -> None:
+    def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        self.parameter_names, self.logarithmic, self.kind = list(parameter_names), list(logarithmic), kind
+        self.parameter_names, self.logarithmic = options.parameter_names, options.logarithmic
+        self.kind = options.static_features
         self.canonical = [canonical_name(name) for name in self.parameter_names]
         width = len(self.parameter_names)
         self.register_buffer("parameter_mean", torch.zeros(width))
@@ -64,10 +67,10 @@ class StaticFeatures(nn.Module):
         self.register_buffer("latitude", torch.tensor(4.2))  # degrees
         self.register_buffer("pressure", torch.tensor(LHP_PRESSURE))  # hPa, of the air
         self.names = list(self.parameter_names)
-        self.means = RunMeans(width) if kind == "regression" else None
+        self.means = RunMeans(width, options.regression_runs) if self.kind == "regression" else None
         if self.means is not None:
             self.names += [f"mean_{name}" for name in RUN_MEANS]
-        elif kind != "none":
+        elif self.kind != "none":
             derived, _ = self._derived(torch.zeros(1, width))
             self.names += list(derived)
             self.register_buffer("feature_mean", torch.zeros(len(derived)))
@@ -118,7 +121,7 @@ class StaticFeatures(nn.Module):
             return static_x, static_x[:, :0]
         if self.means is not None:
             means = self.means(static_x)
-            return torch.cat([static_x, means], dim=-1), means[:, :3]
+            return torch.cat([static_x, means], dim=-1), means
         features, packed = self._derived(static_x)
         derived = torch.stack(list(features.values()), dim=-1)
         scaled = ((derived - self.feature_mean) / self.feature_scale).clamp(-LIMIT, LIMIT)

@@ -5,12 +5,13 @@ every day's input (concat_input) and, by choice, a gain and offset on the output
 the first guess (first_guess)
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from calibration.common.units import TARGETS
+from calibration.network.options import NetworkOptions
 from calibration.network.shared_dropout import SharedDropout
 from calibration.network.static_features import StaticFeatures
 
@@ -43,31 +44,29 @@ class StaticState:
 class StaticSide(nn.Module):
     """Scaled parameters (B, P) -> StaticState; options as in LHP_architecture.yaml."""
 
-    def __init__(
-        self, parameter_names: Sequence[str], logarithmic: Sequence[str], hidden_size: int, num_layers: int, *,
-        init_state: bool, concat_input: bool, init_width: int, embedding_size: int, static_features: str,
-        static_trunk: Sequence[int], static_dropout: float, output_affine: bool, first_guess: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
-        self.hidden_size, self.num_layers = hidden_size, num_layers
-        self.features = StaticFeatures(parameter_names, logarithmic, static_features)
+        self.hidden_size, self.num_layers = options.hidden_size, options.num_layers
+        self.features = StaticFeatures(options)
         width = len(self.features)
         layers: list[nn.Module] = []
-        for size in static_trunk:
-            layers += [nn.Linear(width, size), nn.SiLU(), SharedDropout(static_dropout)]
+        for size in options.static_trunk:
+            layers += [nn.Linear(width, size), nn.SiLU(), SharedDropout(options.static_dropout)]
             width = size
         self.trunk = nn.Sequential(*layers)
-        state_size = 2 * num_layers * hidden_size
-        if init_state and static_trunk:
-            self.init_state = nn.Linear(width, state_size)
-        elif init_state:
-            self.init_state = nn.Sequential(nn.Linear(width, init_width), nn.ReLU(), nn.Linear(init_width, state_size))
-        else:
+        state_size = 2 * options.num_layers * options.hidden_size
+        if not options.init_state:
             self.init_state = None
-        self.embed = nn.Linear(width, embedding_size) if concat_input else None
-        self.affine = nn.Linear(width, 2 * PREDICTED) if output_affine else None
-        self.affine_features = nn.Linear(len(self.features), PREDICTED) if output_affine else None
-        self.trust = nn.Linear(width, PREDICTED) if first_guess else None
+        elif options.static_trunk:
+            self.init_state = nn.Linear(width, state_size)
+        else:
+            hidden = options.init_width
+            self.init_state = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, state_size))
+        self.embed = nn.Linear(width, options.embedding_size) if options.concat_input else None
+        self.affine = nn.Linear(width, 2 * PREDICTED) if options.output_affine else None
+        self.affine_features = nn.Linear(len(self.features), PREDICTED) if options.output_affine else None
+        self.trust = nn.Linear(width, PREDICTED) if options.first_guess else None
+        self.predicted = [TARGETS.index(name) for name in options.predicted]
         for layer in (self.affine, self.affine_features, self.trust):  # training starts from the first guess itself
             if layer is not None:
                 nn.init.zeros_(layer.weight)
@@ -89,8 +88,9 @@ class StaticSide(nn.Module):
             offset = offset + self.affine_features(features)
         embedding = self.embed(trunk) if self.embed is not None else None
         trust = 1.0 + self.trust(trunk) if self.trust is not None else None
-        if self.features.means is not None:
-            offset = rest if offset is None else offset + rest[:, :PREDICTED]
+        if self.features.means is not None:  # what the run means leave is all that is left to learn
+            level = rest[:, self.predicted]
+            offset = level if offset is None else offset + level
         return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
 
     def group_lasso(self) -> torch.Tensor:
