@@ -102,12 +102,8 @@ def test_prepared_days_give_the_same_as_days_prepared_on_the_way():
 
 
 def test_the_year_reaches_the_network_only_by_choice():
-    for chosen in (False, True):
-        model, dynamic, static = fitted({**RECOMMENDED, "co2_input": chosen})
-        inputs = model.lstm[0].input_size
-        if chosen:
-            assert inputs == without + 1
-        without = inputs
+    without, with_year = (fitted({**RECOMMENDED, "co2_input": chosen})[0] for chosen in (False, True))
+    assert with_year.lstm[0].input_size == without.lstm[0].input_size + 1
 
 
 def test_run_means_are_those_of_the_runs_and_travel_with_the_weights(tmp_path):
