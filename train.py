@@ -1,10 +1,11 @@
 """Train the emulator on an ensemble of VISIT runs.
 
-    python train.py                                   # preset `recommended` on the ensemble in data/ -> artifacts/
+    python train.py                                   # chooses what serves the ensemble in data/ -> artifacts/
     python train.py --preset specification            # the contract's network and schedule
     torchrun --nproc-per-node 2 train.py              # data-parallel, the same loss curve as one process
 
-Numbers come from LHP_architecture.yaml; flags override them; artifacts/config.json records the result. Leaves
+Without --preset, short trainings decide among the YAML's choice.presets. Numbers come from LHP_architecture.yaml; flags
+override them; artifacts/config.json records the result. Leaves
 config.json, checkpoint_best.pt, checkpoint_latest.pt, training_history.json, training_loss.png, both scalers, and the
 emulator's error on unseen runs (emulator_error.json and .npz).
 """
@@ -13,6 +14,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,30 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import torch.distributed as distributed
+from joblib import cpu_count
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
-from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    existing_file,
+    make_parser,
+    read_json,
+    run,
+    warn,
+    write_json,
+)
+from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.emulator.choice import (
+    FEWEST_RUNS,
+    Trial,
+    as_records,
+    candidates,
+    fitting_epochs,
+    table,
+    try_out,
+)
 from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
@@ -38,6 +59,8 @@ from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, describe, load_data
 from model import count_parameters
 
+TRIAL_TIME = 0.4  # share of the time that short trainings may take together
+
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
@@ -45,7 +68,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--architecture", default=str(ARCHITECTURE_FILE), help="YAML with presets, periods and schedule"
     )
-    parser.add_argument("--preset", help="recommended or specification (default: the YAML's)")
+    parser.add_argument("--preset", help="a preset of the YAML, or auto: short trainings decide (default: the YAML's)")
+    parser.add_argument(
+        "--minutes", type=float, help="time for choosing, training and the error model (default: YAML, 5 at 180 runs)"
+    )
     parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
     parser.add_argument(
         "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
@@ -91,9 +117,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def resolve_configuration(arguments: argparse.Namespace) -> tuple[Configuration, bool]:
-    """YAML + flags -> configuration, and whether the user named the periods."""
-    config = load_configuration(arguments.architecture, arguments.preset)
+def resolve_configuration(arguments: argparse.Namespace, preset: str | None) -> tuple[Configuration, bool]:
+    """YAML + flags -> configuration of `preset`, and whether the user named the periods."""
+    config = load_configuration(arguments.architecture, preset)
     periods = {}
     for name in ("train", "validation", "test"):
         given = getattr(arguments, f"{name}_period")
@@ -151,22 +177,33 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     directory = Path(arguments.artifacts_dir)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--artifacts-dir {directory}: is a file; give a folder")
-    config, splits_given = resolve_configuration(arguments)
+    choice = load_choice(arguments.architecture, arguments.preset)
+    preset = arguments.preset
+    if arguments.resume and choice is not None:  # what was chosen then
+        preset, choice = read_json(existing_file(directory / CONFIG))["configuration"]["preset"], None
+    config, splits_given = resolve_configuration(arguments, preset)
     data_directory = (
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
     )
     began = time.monotonic()
     data = load_data(config, data_directory, splits_given, device)
-    config = config.override("splits", **asdict(data.splits)).for_runs(len(data.ensemble.sample_ids))
     say(describe(data, config))
     say(f"loaded in {time.monotonic() - began:.1f} s")
+    runs, splits = len(data.ensemble.sample_ids), asdict(data.splits)
+    presets = [preset] if choice is None else choice.presets
+    configs = [
+        resolve_configuration(arguments, name)[0].override("splits", **splits).for_runs(runs) for name in presets
+    ]
+    site = load_site(arguments.site)
+    minutes = arguments.minutes or (choice.minutes * max(1.0, math.sqrt(runs / 180)) if choice else math.inf)
+    config, trials = choose(configs, data, device, site, minutes * 60 - (time.monotonic() - began), say)
 
     torch.manual_seed(config.training.seed)
     generator = torch.Generator().manual_seed(config.training.seed)
-    site = load_site(arguments.site)
     model = build_model(config, data, device, site)
     warn_of_another_site(data.ensemble.directory, site)
     record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
+    record["choice"] = as_records(trials)
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
     if arguments.resume:
@@ -216,6 +253,38 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     if board is not None:
         board.close()
     return 0
+
+
+def choose(
+    configs: list[Configuration], data: TrainingData, device: torch.device, site: Site, seconds: float,
+    say: Callable[[str], None],
+) -> tuple[Configuration, list[Trial]]:  # fmt: skip
+    """The configuration that serves these runs within `seconds`, and the trials behind it (none where nothing is to be
+    chosen)."""
+    if len(configs) == 1 or PROCESSES.world > 1:  # the processes of torchrun must agree without having measured
+        return configs[0], []
+    presets = candidates(configs, data.ensemble.parameter_names, closed_forms=True)
+    if len(presets) == 1 or len(data.seen) < FEWEST_RUNS:
+        if len(data.seen) < FEWEST_RUNS:
+            warn(
+                f"{len(data.seen)} runs to train on: too few to choose a preset by evidence, which takes {FEWEST_RUNS}; "
+                f"it is {presets[0].preset}, and its skill on unseen runs is hardly known"
+            )
+        return presets[0], []
+    say(
+        f"choosing among {', '.join(preset.preset for preset in presets)}, training and the error model: at most "
+        f"{seconds / 60:.1f} minutes (--minutes)"
+    )
+    began = time.monotonic()
+    trials = try_out(presets, data, device, site, seconds * TRIAL_TIME / len(presets))
+    say(f"R2 of short trainings on runs held out, in {data.splits.validation[0][:4]}, held out as well:")
+    say(table(trials))
+    networks = 1 + folds_needed(data, trials[0].config.training.error_runs) / cpu_count()
+    epochs = fitting_epochs(trials[0], networks, seconds - (time.monotonic() - began))
+    config = trials[0].config
+    if epochs < config.training.epochs:
+        say(f"{epochs} of {config.training.epochs} epochs fit in the time; more with a larger --minutes")
+    return config.override("training", epochs=epochs), trials
 
 
 def make_board(directory: str):

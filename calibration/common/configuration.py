@@ -15,6 +15,7 @@ from calibration.common.command_line import REPOSITORY, UserError, existing_file
 from calibration.common.units import TARGETS
 
 ARCHITECTURE_FILE = REPOSITORY / "LHP_architecture.yaml"
+AUTO = "auto"  # in place of a preset's name: measured (emulator/choice.py)
 STATIC_FEATURES = ("none", "ratios", "equilibrium", "regression")
 
 
@@ -97,6 +98,14 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Presets among which short trainings decide, and the minutes for everything at 180 runs."""
+
+    presets: list
+    minutes: float
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything that defines a training: one preset, resolved."""
 
@@ -138,17 +147,40 @@ def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None 
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from None
-    keys = ("preset", "data", "splits", "presets", "evaluation")
-    _check_keys(content, keys, path, "the top level")
+    keys = ("preset", "choice", "data", "splits", "presets", "evaluation")
+    _check_keys(content, keys, path, "the top level", optional=("choice",))
     presets = content["presets"]
+    choice = _choice(content, path)
     preset = preset or content["preset"]
+    if preset == AUTO:
+        preset = choice.presets[0]
     if not isinstance(presets, Mapping) or preset not in presets:
         known = ", ".join(presets) if isinstance(presets, Mapping) else "none"
-        raise UserError(f"{path}: no preset '{preset}'; known are {known}")
+        raise UserError(f"{path}: no preset '{preset}'; known are {known} and {AUTO}")
     for name, body in presets.items():  # a typing error in the other preset should not wait to be found
         _check_keys(body, ("model", "training"), path, f"presets.{name}")
     content = {"preset": preset, **presets[preset], **{key: content[key] for key in ("data", "splits", "evaluation")}}
     return from_dict(content, path)
+
+
+def load_choice(path: str | Path = ARCHITECTURE_FILE, preset: str | None = None) -> Choice | None:
+    """What `preset: auto` chooses from; None where one preset is named, by `preset` or by the YAML."""
+    path = existing_file(path, "LHP_architecture.yaml belongs in the repository's root")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return _choice(content, path) if (preset or content["preset"]) == AUTO else None
+
+
+def _choice(content: Mapping[str, Any], path: Path) -> Choice:
+    if "choice" not in content:  # a YAML from before there was a choice
+        if content["preset"] == AUTO:
+            raise UserError(f"{path}: preset is {AUTO}, but there is no `choice`; name a preset")
+        return Choice([str(content["preset"])], 5.0)
+    choice = _build(Choice, content["choice"], path, "choice")
+    _require(len(choice.presets) > 0 and choice.minutes > 0, path, "choice needs presets, and minutes above 0")
+    for name in choice.presets:
+        if name not in content["presets"]:
+            raise UserError(f"{path}: choice.presets names '{name}'; known are {', '.join(content['presets'])}")
+    return choice
 
 
 def from_dict(content: Mapping[str, Any], source: Path) -> Configuration:

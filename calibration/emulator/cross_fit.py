@@ -6,10 +6,14 @@ trained on the other four, by the same schedule (cross-fitting). Those networks 
 errors a little larger than the emulator's; they are used for nothing else.
 """
 
+import io
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import asdict, replace
 
 import numpy as np
 import torch
+from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from calibration.common.command_line import progress
 from calibration.common.configuration import Configuration
@@ -22,6 +26,7 @@ from dataset import TrainingData
 from model import StaticConditionedLSTM, create_model
 
 FOLDS = 5
+WORTH_A_PROCESS = 300_000  # sample-days of a training: some seconds, as starting a process takes
 
 
 def build_model(
@@ -62,13 +67,46 @@ def cross_fit(
 
     Trains `folds` networks on this process alone; error = network - VISIT, free running over all days.
     """
-    results = []
+    tasks = [
+        (config, replace(data, seen=kept, unseen=left_out), warmup, device, site, config.training.seed + fold)
+        for fold, (kept, left_out) in enumerate(split_seen(data, folds))
+    ]
+    return in_parallel(_fold, tasks, training_days(config), device, "error model")
+
+
+def _fold(
+    config: Configuration, data: TrainingData, warmup: int, device: torch.device, site: Site | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kept runs, left-out runs and their errors, of a network trained on data.seen alone."""
+    model, _ = fit_in_memory(config, data, device, site, seed)
+    return data.seen, data.unseen, free_run_errors(model, data, data.unseen, warmup)
+
+
+def training_days(config: Configuration) -> int:
+    """Sample-days of one training: what its time goes with."""
+    options = config.training
+    return options.epochs * options.steps_per_epoch * options.batch_size * (options.warmup_days + options.scored_days)
+
+
+def in_parallel(function: Callable, tasks: Sequence[tuple], days: int, device: torch.device, what: str) -> list:
+    """function(*task) of every task, in order: trainings of `days` sample-days each, one a core, on one thread each.
+
+    Here and one after another where a network sits on a GPU, or where a training is too short to be worth a process.
+    """
+    jobs = min(cpu_count(), len(tasks))
     with one_process():
-        for fold, (kept, left_out) in enumerate(progress(split_seen(data, folds), desc="error model", unit="network")):
-            part = replace(data, seen=kept, unseen=left_out)
-            model, _ = fit_in_memory(config, part, device, site, config.training.seed + fold)
-            results.append((kept, left_out, free_run_errors(model, part, left_out, warmup)))
-    return results
+        if jobs < 2 or device.type != "cpu" or days < WORTH_A_PROCESS:
+            return [function(*task) for task in progress(tasks, desc=what, unit="network")]
+        with parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1):
+            made = Parallel(return_as="generator")(delayed(_quietly)(function, task) for task in tasks)
+            return list(progress(made, total=len(tasks), desc=what, unit="network"))
+
+
+def _quietly(function: Callable, task: tuple):
+    """function(*task) in a process of its own, without a progress bar beside the others' and on one thread."""
+    torch.set_num_threads(1)
+    with redirect_stderr(io.StringIO()):
+        return function(*task)
 
 
 def fit_in_memory(

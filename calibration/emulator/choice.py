@@ -1,0 +1,100 @@
+"""Which preset serves this ensemble: short trainings, judged by runs and a year that they have not seen.
+
+Closed forms help where an ensemble's names are right and its forests are VISIT's; run means by regression need neither;
+the year as an input helps where forests were not at rest on the first day, and harms where it lets the network learn
+the training weather by heart. Which holds is not guessed but measured, on a fifth of the seen runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from calibration.common import skill
+from calibration.common.configuration import Configuration
+from calibration.common.parameters import canonical_name
+from calibration.common.sites import Site
+from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.emulator.cross_fit import fit_in_memory, in_parallel, split_seen, training_days
+from dataset import TrainingData
+
+FEWEST_RUNS = 20  # seen runs below which a fifth of them cannot tell presets apart
+MOST_HELD_OUT = 100  # runs: more tell no more
+TRIAL = 0.5  # share of the schedule that a trial gets
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a short training of one preset reached."""
+
+    config: Configuration
+    r2: dict[str, float]  # of each flux, on unseen runs in the unseen validation period, pooled
+    seconds: float  # of one training step, on one core
+
+    @property
+    def score(self) -> float:
+        """What is compared: mean R2 of the fluxes, weighted as the loss weighs them."""
+        weights = self.config.training.flux_weights
+        return float(np.average([self.r2[name] for name in TARGETS], weights=[weights[name] for name in TARGETS]))
+
+
+def candidates(
+    presets: Sequence[Configuration], names: Sequence[str], closed_forms: bool
+) -> list[Configuration]:  # fmt: skip
+    """The presets worth a trial: without closed forms where they are not wanted or none of `names` is VISIT's."""
+    known = closed_forms and any(canonical_name(name) for name in names)
+    return [preset for preset in presets if known or preset.model.static_features in ("none", "regression")]
+
+
+def try_out(
+    presets: Sequence[Configuration], data: TrainingData, device: torch.device, site: Site | None, max_seconds: float
+) -> list[Trial]:
+    """Short trainings of `presets`, the best first; each takes at most `max_seconds`."""
+    kept, left_out = split_seen(data, 1)[0]
+    part = replace(data, seen=kept, unseen=left_out[:MOST_HELD_OUT])
+    tasks = [(preset, part, device, site, max_seconds) for preset in presets]
+    work = max(training_days(preset) for preset in presets)
+    trials = in_parallel(_trial, tasks, work, device, "choosing a preset")
+    return sorted(trials, key=lambda trial: -trial.score)
+
+
+def _trial(
+    config: Configuration, data: TrainingData, device: torch.device, site: Site | None, max_seconds: float
+) -> Trial:
+    """One short training, judged on data.unseen in the validation period."""
+    short = config.override("training", epochs=max(1, round(TRIAL * config.training.epochs)))
+    model, state = fit_in_memory(short, data, device, site, config.training.seed, max_seconds)
+    days = data.periods["validation"]
+    context = min(config.evaluation.context_days, days.start)
+    with torch.no_grad():
+        weather = data.dynamic[days.start - context : days.stop]
+        parts = torch.as_tensor(data.unseen).split(64)
+        predicted = torch.cat([model.simulate(data.static[runs], weather, context).cpu() for runs in parts]).numpy()
+    truth = data.truth(data.unseen, days)
+    r2 = {name: skill.r2(predicted[..., i], truth[..., i]) for i, name in enumerate(TARGETS)}
+    return Trial(config, r2, state.seconds / max(1, state.step))
+
+
+def fitting_epochs(trial: Trial, networks: float, seconds: float) -> int:
+    """Epochs of the chosen preset for which `networks` trainings, one after another, take at most `seconds`."""
+    options = trial.config.training
+    affordable = int(seconds / max(1e-9, networks * options.steps_per_epoch * trial.seconds))
+    return int(np.clip(affordable, min(3, options.epochs), options.epochs))
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """The trials as text: R2 of each flux, and the mean that decides."""
+    width = max(len(trial.config.preset) for trial in trials)
+    head = f"  {'preset':{width}s}" + "".join(f"{FLUX_LABELS[name]:>8s}" for name in TARGETS) + "    mean R2"
+    rows = [
+        f"  {trial.config.preset:{width}s}" + "".join(f"{trial.r2[name]:8.3f}" for name in TARGETS)
+        + f"{trial.score:11.4f}" + ("  <- chosen" if trial is trials[0] else "")
+        for trial in trials
+    ]  # fmt: skip
+    return "\n".join([head, *rows])
+
+
+def as_records(trials: Sequence[Trial]) -> list[dict[str, float | str]]:
+    """The trials for config.json."""
+    return [{"preset": trial.config.preset, "mean_r2": trial.score, **trial.r2} for trial in trials]
