@@ -2,8 +2,7 @@
 
     python run_perturbations.py --n-samples 180 --seed 2025 --output-dir data
     python run_perturbations.py --weather era5_daily.csv --jobs 2            # real weather
-    python run_perturbations.py --engine command --command-template './visit {parameters}' \\
-        --parameter-template visit_lhp.par                                    # your own VISIT
+    python run_perturbations.py --run-folder CODE_LHP                        # your own VISIT
 
 Leaves LHP_<stamp>_daily_<NNNN>.txt per run, parameter_summary.csv, experiment_results.csv, parameter_log.json and a
 binary copy ensemble.npz. Interrupted (Ctrl-C, kill, power), the same command continues: finished runs are kept.
@@ -11,7 +10,6 @@ A failed run is listed in experiment_results.csv and stops nothing; exit code 1 
 """
 
 import argparse
-import hashlib
 import platform
 import time
 from collections.abc import Sequence
@@ -36,15 +34,13 @@ from calibration.common.command_line import (
 )
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
-from calibration.ensembles.engines import (
-    BuiltinEngine,
-    CommandEngine,
-    add_command_arguments,
-    command_engine,
-    weather_hash,
-)
+from calibration.ensembles.cluster import connect
+from calibration.ensembles.command import FolderEngine, ProgramEngine, add_command_arguments, command_engine
+from calibration.ensembles.engines import BuiltinEngine, RunResult, weather_hash
 from calibration.ensembles.files import load_ensemble
-from calibration.ensembles.perturbation import DEAD, connect, draw, run_all
+from calibration.ensembles.perturbation import DEAD, draw, run_all
+from calibration.ensembles.run_folder import RunFolder, folder_weather, read_run_folder, with_forcing
+from calibration.ensembles.trial import try_out
 from calibration.ensembles.writer import Design, EnsembleWriter
 from calibration.weather.daily import Weather, generate_weather, read_weather
 
@@ -56,13 +52,18 @@ def main() -> int:
     site = load_site(arguments.site)
     space = read_ranges(arguments.ranges)
     values = draw(space, arguments.n_samples, arguments.seed)
-    weather = choose_weather(arguments, site)
-    period = choose_period(arguments, site, weather)
-    engine = make_engine(arguments, site, space, weather, period)
+    folder = users_folder(arguments, site)
+    weather = choose_weather(arguments, site, folder)
+    period = choose_period(arguments, site, weather, folder)
+    engine = make_engine(arguments, site, space, weather, period, folder)
     design = describe(arguments, site, space, values, weather, period, engine)
     jobs = arguments.jobs or joblib.cpu_count()
     client = connect(arguments.dask_scheduler) if arguments.dask_scheduler else None
-    writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, arguments.columns)
+    # files that were written here have the columns of this repository, whatever the program's own have
+    columns = arguments.columns if design.dynamic is None else None
+    writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, columns)
+    if isinstance(engine, ProgramEngine) and not writer.continues(arguments.overwrite):
+        first_try(engine, writer, weather, site, jobs, client)
     writer.start(arguments.overwrite)
     kept = writer.finished(jobs)
     pending = [sample for sample in range(arguments.n_samples) if sample not in set(kept)]
@@ -72,12 +73,15 @@ def main() -> int:
             for result in run_all(engine, pending, space.names, values, jobs, client):
                 writer.save(result)
                 bar.update()
+    except UserError:
+        writer.save_results()
+        raise
     except KeyboardInterrupt:
         writer.save_results()
         print(f"stopped after {len(writer.rows)} of {arguments.n_samples} runs; the same command continues")
         raise
     table = writer.finish()
-    return report(table, len(kept), time.perf_counter() - begin, writer.directory, design, arguments.columns)
+    return report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,9 +101,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--spinup", choices=("fast", "full"), default="fast", help="full: all 2010 years, as VISIT does; far slower")
     add("--no-text", action="store_true", help="only the binary copy (14 times smaller): no daily text files")
     add("--overwrite", action="store_true", help="replace an ensemble with other settings in --output-dir")
-    add("--engine", choices=("builtin", "command"), default="builtin", help="the process model here, or your own VISIT")
+    add("--engine", choices=("builtin", "command"), help="the process model here, or your own VISIT (default: builtin, "
+        "or command with --run-folder)")  # fmt: skip
     add_command_arguments(parser.add_argument_group("--engine command: every run in a private working directory"))
     arguments = parser.parse_args()
+    if arguments.engine == "builtin" and arguments.run_folder:
+        raise UserError("--engine builtin is the process model here, --run-folder your own VISIT; leave one out")
+    arguments.engine = arguments.engine or ("command" if arguments.run_folder else "builtin")
     if arguments.n_samples < 1:
         raise UserError(f"--n-samples is {arguments.n_samples}; it must be 1 or more")
     if arguments.seed < 0:
@@ -110,8 +118,26 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def choose_weather(arguments: argparse.Namespace, site: Site) -> Weather | None:
+def users_folder(arguments: argparse.Namespace, site: Site) -> RunFolder | None:
+    """The run folder of the user's VISIT, with the climate file that its runs get; None for the other engines."""
+    if not arguments.run_folder:
+        return None
+    if arguments.command_template:
+        raise UserError("--run-folder and --command-template are two ways to run your VISIT; give one of them")
+    folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
+    if Path(arguments.output_dir).resolve().is_relative_to(folder.path.resolve()):
+        raise UserError(f"--output-dir {arguments.output_dir}: lies in the run folder, which stays as it is")
+    if arguments.write_forcing:
+        if not arguments.weather:
+            raise UserError("--write-forcing needs --weather FILE, from which the climate file is written; add it")
+        folder = with_forcing(folder, read_weather(arguments.weather, site), site)
+    return folder
+
+
+def choose_weather(arguments: argparse.Namespace, site: Site, folder: RunFolder | None) -> Weather | None:
     """The weather file, or generated weather over the site's period; None where only the user's VISIT knows it."""
+    if folder is not None:
+        return folder_weather(folder, arguments.weather, site)
     if arguments.weather:
         return read_weather(arguments.weather, site)
     if arguments.engine == "command":
@@ -122,8 +148,13 @@ def choose_weather(arguments: argparse.Namespace, site: Site) -> Weather | None:
     return generate_weather(site, start, end, arguments.seed)
 
 
-def choose_period(arguments: argparse.Namespace, site: Site, weather: Weather | None) -> np.ndarray:
+def choose_period(
+    arguments: argparse.Namespace, site: Site, weather: Weather | None, folder: RunFolder | None
+) -> np.ndarray:
     """(day,) datetime64[D]: the days of the output."""
+    if folder is not None:
+        first, last = folder.period
+        return weather.between(arguments.start or first, arguments.end or last).dates
     if weather is not None:
         return weather.between(arguments.start, arguments.end).dates
     first, last = arguments.start or site.period["start"], arguments.end or site.period["end"]
@@ -133,8 +164,9 @@ def choose_period(arguments: argparse.Namespace, site: Site, weather: Weather | 
 
 
 def make_engine(
-    arguments: argparse.Namespace, site: Site, space: ParameterSpace, weather: Weather | None, period: np.ndarray
-) -> BuiltinEngine | CommandEngine:
+    arguments: argparse.Namespace, site: Site, space: ParameterSpace, weather: Weather | None, period: np.ndarray,
+    folder: RunFolder | None,
+) -> BuiltinEngine | ProgramEngine:  # fmt: skip
     """The engine, checked before anything is written."""
     if arguments.engine == "builtin":
         unknown = [name for name in space.names if name not in catalogue()]
@@ -148,16 +180,60 @@ def make_engine(
                     f"{legal[name].maximum:g} {legal[name].unit}; narrow the range"
                 )
         return BuiltinEngine(weather, site, arguments.spinup, period[0], period[-1])
-    if not arguments.command_template:
-        raise UserError("--engine command needs --command-template; see --help")
-    if arguments.no_text:
-        raise UserError("--no-text goes with --engine builtin only: the files of your VISIT are kept as they are")
-    return command_engine(arguments, period, space.names)
+    if folder is None and not arguments.command_template:
+        raise UserError("--engine command needs --run-folder, your VISIT's folder, or --command-template; see --help")
+    if folder is None and arguments.no_text:
+        raise UserError("--no-text goes with --engine builtin or --run-folder: a command's own files are kept")
+    days = weather.between(period[0], period[-1]).values if weather is not None else None
+    return command_engine(arguments, period, space.names, folder, days)
+
+
+def first_try(
+    engine: ProgramEngine, writer: EnsembleWriter, weather: Weather | None, site: Site, jobs: int, client
+) -> None:
+    """Three runs that tell whether the set-up is right; UserError when it is not, and the log of the trial is kept."""
+    names, values = writer.design.names, writer.design.values
+    logs: list[bytes] = []
+
+    def run(rows: np.ndarray) -> list[RunResult]:
+        """Results of three runs, under ids that the ensemble does not have."""
+        samples = [len(values) + i for i in range(len(rows))]
+        results = {r.sample_id: r for r in run_all(engine, samples, names, np.vstack([values, rows]), jobs, client)}
+        logs.extend(b"--- trial run %d\n" % i + results[sample].log for i, sample in enumerate(samples))
+        return [results[sample] for sample in samples]
+
+    expected = expected_gpp(weather, site, names)
+    try:
+        trial = try_out(engine, names, values, run, expected)
+        changed = engine.folder.changed() if isinstance(engine, FolderEngine) else []
+        if changed:
+            raise UserError(
+                f"{engine.folder.path}: {', '.join(changed[:3])} changed during the trial; if your VISIT writes there "
+                "by an absolute path, make it relative: runs side by side would disturb each other"
+            )
+    finally:
+        if logs:
+            writer.keep_log("trial.log", b"".join(logs))
+    print(f"trial: three runs are as they should be, {trial.seconds:.1f} s a run")
+    if trial.note:
+        warn(f"trial: {trial.note}")
+
+
+def expected_gpp(weather: Weather | None, site: Site, names: Sequence[str]) -> float | None:
+    """Mean GPP, Mg C ha-1 day-1, that the process model has at the baseline; None where it cannot say."""
+    if weather is None or not set(names) <= set(catalogue()):
+        return None
+    from calibration.visit.simulator import simulate  # compiled code: loaded only where it is needed
+
+    try:
+        return float(simulate({}, weather, site, jobs=1).gpp.mean())
+    except UserError:  # weather without a whole year
+        return None
 
 
 def describe(
     arguments: argparse.Namespace, site: Site, space: ParameterSpace, values: np.ndarray, weather: Weather | None,
-    period: np.ndarray, engine: BuiltinEngine | CommandEngine,
+    period: np.ndarray, engine: BuiltinEngine | ProgramEngine,
 ) -> Design:  # fmt: skip
     """What decides the result (compared when an interrupted ensemble is continued), and what is only recorded."""
     ranges = {
@@ -178,13 +254,9 @@ def describe(
             "first": str(weather.dates[0]), "last": str(weather.dates[-1]),
             "sha256": weather_hash(weather),
         }  # fmt: skip
-        dynamic = weather.values[first : first + len(period)] if arguments.engine == "builtin" else None
-    if isinstance(engine, CommandEngine):
-        settings["command"] = {
-            "template": engine.template, "output_pattern": engine.output_pattern,
-            "parameter_file_sha256": hashlib.sha256(engine.parameter_template.read_bytes()).hexdigest(),
-            "slots": {name: engine.slots[name].slot for name in space.names},
-        }  # fmt: skip
+        dynamic = weather.values[first : first + len(period)]
+    if isinstance(engine, ProgramEngine):
+        settings["command"] = engine.identity(space.names)
     else:
         settings["spinup"] = arguments.spinup
     settings["ranges"] = ranges
@@ -214,7 +286,7 @@ def report(
         print("  ... all messages are in experiment_results.csv")
     if good.empty:
         return 1
-    if design.settings["engine"] == "command":
+    if design.dynamic is None:
         load_ensemble(directory, columns)  # checks that the runs agree with each other, and leaves the binary copy
     dead = int((good["mean_gpp"] < DEAD).sum())
     print(f"dead forests (mean GPP below {DEAD:g} Mg C ha-1 year-1): {dead} of {len(good)} ({dead / len(good):.1%})")

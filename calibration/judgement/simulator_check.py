@@ -107,7 +107,8 @@ def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: 
     slots = read_slots(arguments.slots)
     if arguments.parameter_template:
         template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file")
-        fill_template(template, {name: slots[name].baseline for name in names if name in slots}, slots)
+        baseline = {name: slots[name].baseline for name in names if name in slots}
+        fill_template(template, template.read_bytes(), baseline, slots)
     if arguments.command_template:
         return _users_visit(arguments, emulator, site, weather)
     if arguments.command_input or arguments.columns:
