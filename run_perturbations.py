@@ -62,6 +62,7 @@ def main() -> int:
     # files that were written here have the columns of this repository, whatever the program's own have
     columns = arguments.columns if design.dynamic is None else None
     writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, columns)
+    writer.check(arguments.overwrite)
     if isinstance(engine, ProgramEngine) and not writer.continues(arguments.overwrite):
         first_try(engine, writer, weather, site, jobs, client)
     writer.start(arguments.overwrite)

@@ -13,6 +13,7 @@ from pathlib import Path
 from calibration.common.command_line import REPOSITORY
 from calibration.common.parameters import catalogue
 from calibration.common.sites import load_site
+from calibration.common.units import DAILY_COLUMNS
 from calibration.weather.daily import Weather, forcing_text, generate_weather
 
 PROGRAM = """\
@@ -56,6 +57,11 @@ PROGRAM = """\
                 print(error)
     if how.get("simulator"):
         sys.path.insert(0, {repository!r})
+        from numba.core import caching
+        for locator in vars(caching).values():  # compiled code is read where a run may not write
+            if hasattr(locator, "ensure_cache_path"):
+                locator.ensure_cache_path = lambda self: None
+        caching.Cache.save_overload = lambda *_: None
         from calibration.common.parameters import catalogue
         from calibration.common.sites import load_site
         from calibration.visit.simulator import simulate
@@ -74,8 +80,7 @@ PROGRAM = """\
     stem = setting["SITE"] + setting["FSFX"]
     print("Spin-up", setting["SPUPT"], "years", flush=True)
     open(stem + "_annual.txt", "w").write("2011 1 2 3\\n")
-    names = how.get("columns") or "year doy month day tmp_sfc tmp_2m tmp10_soil tmp200_soil dswrf_sfc tcdc_clm prate_sfc " \\
-        "spfh_2m wind_10m a_co2 gpp npp er nep".split()
+    names = how["columns"]
     if how["naming"] == "csv":
         for i in (1, 3, 9):
             open(stem + "_E0%d.csv" % i, "w").write("x\\n")
@@ -141,7 +146,7 @@ def make_run_folder(folder: Path, naming: str = "txt", weather: Weather | None =
     (folder / "AtmGHG_timeseries.txt").write_text("1850 285 0 0 0\n")
     (folder / "visit.c").write_text("int main() {}\n")
     (folder / "LHP_v2_daily.txt").write_text("of an earlier run\n")
-    behaviour = {"naming": naming, "co2": weather.column("a_co2").tolist(), **behaviour}
+    behaviour = {"naming": naming, "columns": DAILY_COLUMNS, "co2": weather.column("a_co2").tolist(), **behaviour}
     (folder / "behaviour.json").write_text(json.dumps(behaviour))
     program = textwrap.dedent(PROGRAM).format(python=sys.executable, repository=str(REPOSITORY))
     (folder / "visit").write_text(program)

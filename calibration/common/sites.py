@@ -1,7 +1,7 @@
 """The site: latitude, altitude, soil constants, periods and tower heights, from configs/sites/<name>.yaml."""
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,26 @@ from calibration.common.command_line import REPOSITORY, UserError, existing_file
 
 DEFAULT_SITE = REPOSITORY / "configs" / "sites" / "lhp.yaml"
 TEXTURES = ("coarse", "medium", "fine")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """In what versions of VISIT differ where it matters; the defaults are the version behind the reference runs.
+
+    Effects at LHP (annual means of the baseline, Mg C ha-1 year-1) are in the comments.
+    """
+
+    exports_in_nep: bool = False  # export of dissolved and eroded carbon counts as loss in NEP: NEP -0.25
+    old_runoff: bool = False  # runoff of the upper soil as before 2014: GPP +0.06
+    random_spinup: bool = False  # years of the spin-up in random order instead of their own: NEP about -0.07
+    first_co2_year: int | None = None  # CO2 is that of this year at the start and counts on (null: calendar years)
+    pressure: str | float = "altitude"  # hPa, or `altitude`, or `forcing`: that of the 19-column text; 1005 hPa: GPP +0.10
+    sapwood_cap: bool = False  # live wood of a small plant is at most all of it: daily GPP rmse 8e-5 per day
+
+    def __str__(self) -> str:
+        """The choices that are not the default, as they are written in a site's YAML."""
+        chosen = [f"{f.name}: {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return ", ".join(chosen) or "default"
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,7 @@ class Site:
     wind_height: float
     roughness: float
     weather: str
+    variant: Variant = Variant()
 
     @property
     def weather_statistics(self) -> Path:
@@ -72,7 +93,7 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
         if key not in wanted:
             raise UserError(f"{path}: unknown key '{key}'; known are {', '.join(wanted)}")
     for key in wanted:
-        if key not in content:
+        if key not in content and key != "variant":
             raise UserError(f"{path}: key '{key}' is missing; see configs/sites/lhp.yaml")
     for key, (low, high) in _LIMITS.items():
         value = content[key]
@@ -93,4 +114,34 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
         or period["start"] > period["end"]
     ):
         raise UserError(f"{path}: period must be {{start: YYYY-MM-DD, end: YYYY-MM-DD}} in order, got {period!r}")
+    content["variant"] = make_variant(content.get("variant") or {}, str(path))
     return Site(path=path, **content)
+
+
+def make_variant(choices: Any, source: str) -> Variant:
+    """The version of VISIT with these choices by name. UserError naming `source` on one that there is not."""
+    known = {f.name: f.default for f in fields(Variant)}
+    if not isinstance(choices, dict):
+        raise UserError(f"{source}: variant must be 'name: value' lines, known are {', '.join(known)}")
+    for name, value in choices.items():
+        if name not in known:
+            raise UserError(f"{source}: unknown variant '{name}'; known are {', '.join(known)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name == "pressure":
+            good, allowed = value in ("altitude", "forcing") or (number and 400 <= value <= 1100), "altitude, forcing, hPa"
+        elif name == "first_co2_year":
+            good = value is None or (isinstance(value, int) and number and 1700 <= value <= 2100)
+            allowed = "null or a year from 1700 to 2100"
+        else:
+            good, allowed = isinstance(value, bool), "true or false"
+        if not good:
+            raise UserError(f"{source}: variant {name} is {value!r}, allowed is {allowed}")
+    return Variant(**choices)
+
+
+def with_variant(site: Site, choices: list[str] | None) -> Site:
+    """The site with variants of the command line, NAME or NAME=VALUE, in place of its own."""
+    given = {name: value for name, _, value in (choice.partition("=") for choice in choices or [])}
+    values = {name: yaml.safe_load(value) if value else True for name, value in given.items()}
+    make_variant(values, "--variant")
+    return replace(site, variant=replace(site.variant, **values))

@@ -68,25 +68,32 @@ class ProgramEngine:
 
     def _run_one(self, sample: int, values: dict[str, float]) -> RunResult:
         begin = time.perf_counter()
-        log = b""
+        log, said = b"", ""
         try:
             with working_directory(f"{sample:04d}", self.scratch) as workdir:
                 command, staged = self.stage(workdir, sample, values)
                 log, message = self._execute(command, workdir)
+                said = self._last_words(log)
                 if message:
                     raise UserError(message)
                 skipped = {workdir / LOG, *(path for path, state in staged.items() if _state(path) == state)}
                 written = [path for path in workdir.rglob("*") if path not in skipped and path.is_file()]
                 output = self.output.find(written, workdir)
+                said = ""  # the program did its part
                 content = output.read_bytes()
                 fluxes = self.output.read(Path(output.name), content)
         except (OSError, UserError) as error:
-            said = last_words(log)
-            message = f"{error}" + (f"; its last words: {said}" if said else "")
             log = log[-LOG_TAIL:] or b"(no output)\n"
-            return RunResult(sample, None, time.perf_counter() - begin, message, log=log)
+            return RunResult(sample, None, time.perf_counter() - begin, f"{error}{said}", log=log)
         text = content if self.output.keep else None
         return RunResult(sample, fluxes, time.perf_counter() - begin, text=text, log=log[-LOG_TAIL:])
+
+    def _last_words(self, log: bytes) -> str:
+        """The end of a message about a failed run."""
+        said = last_words(log)
+        if self.confined and "Permission denied" in said:
+            said += " (a run may write in its own copy of the folder only)"
+        return f"; its last words: {said}" if said else "; it said nothing"
 
     def _execute(self, command: Sequence[str], workdir: Path) -> tuple[bytes, str]:
         """What the program said, and why it failed ('' if it did not)."""

@@ -17,6 +17,7 @@ from calibration.ensembles.visit_output import FLUX_UNITS
 
 STEP = 0.5  # how far the perturbed run goes from the baseline to a run of the ensemble
 BETWEEN = 5.0  # factor by which VISIT's mean GPP may lie off the process model's before the unit is in doubt
+CLEAR = 3.0  # times the difference of two equal runs that parameters have to make
 NEAR = 2.0  # factor within which another unit explains it
 
 
@@ -48,7 +49,7 @@ def try_out(
     _check_unit(engine, first.fluxes, expected_gpp)
     noise = _distance(first.fluxes, again.fluxes)
     effect = _distance(first.fluxes, other.fluxes)
-    if effect <= noise:
+    if effect <= CLEAR * noise:
         raise UserError(_ignored(engine, noise))
     note = ""
     if noise:

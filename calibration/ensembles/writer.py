@@ -79,11 +79,8 @@ class EnsembleWriter:
         log = self.directory / LOG
         return not overwrite and log.is_file() and read_json(log).get("settings", {}) == self.design.settings
 
-    def start(self, overwrite: bool = False) -> None:
-        """Make the folder, or take it up again; overwrite: begin anew, removing what this script made there before.
-
-        UserError, before anything is changed, when it holds an ensemble with other settings or made elsewhere.
-        """
+    def check(self, overwrite: bool = False) -> None:
+        """UserError when the folder holds an ensemble with other settings, or made elsewhere; changes nothing."""
         design = self.design
         log = self.directory / LOG
         if log.is_file() and not overwrite:
@@ -108,6 +105,14 @@ class EnsembleWriter:
                     f"{others[0]}: is not of the ensemble that --overwrite replaces ({len(others)} such files); move "
                     "them elsewhere, or give another --output-dir"
                 )
+
+    def start(self, overwrite: bool = False) -> None:
+        """Make the folder, or take it up again; overwrite: begin anew, removing what this script made there before.
+
+        UserError as check, before anything is changed.
+        """
+        self.check(overwrite)
+        design, log = self.design, self.directory / LOG
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.directory)
         if overwrite and log.is_file():

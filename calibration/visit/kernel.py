@@ -115,7 +115,10 @@ def run_days(
     each day, drive (day, 3 * LANES) decay factors of litter and humus, and the active humus (Mg C ha-1).
     Filled unless None: flows (sample, day, len(FLOWS)). version: leave out.
     """
-    ground = Ground(ground_values[0], ground_values[1], ground_values[2], ground_values[3], ground_values[4])
+    ground = Ground(
+        ground_values[0], ground_values[1], ground_values[2], ground_values[3], ground_values[4], ground_values[5],
+        ground_values[6],
+    )  # fmt: skip
     count = len(exports_from)
     today = np.empty(8 * LANES)
     happened = np.empty(len(FLOWS) * LANES)
@@ -130,7 +133,8 @@ def run_days(
             gpp = tree.gpp + c3.gpp
             respiration = tree.respiration + c3.respiration
             npp = gpp - respiration
-            today[k], today[k + 8], today[k + 16], today[k + 24] = gpp, npp, respiration + rh, npp - rh
+            nep = npp - rh - ground.exports_in_nep * (carbon.doc_export + carbon.erosion)
+            today[k], today[k + 8], today[k + 16], today[k + 24] = gpp, npp, respiration + rh, nep
             today[k + 32] = rh
             today[k + 40], today[k + 48] = carbon.decay_factor_litter, carbon.decay_factor_humus
             today[k + 56] = new.humus_active
