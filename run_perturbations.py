@@ -13,7 +13,6 @@ import argparse
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import joblib
@@ -33,13 +32,19 @@ from calibration.common.command_line import (
     warn,
 )
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
-from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
 from calibration.ensembles.cluster import connect
-from calibration.ensembles.command import FolderEngine, ProgramEngine, add_command_arguments, command_engine
+from calibration.ensembles.command import (
+    FolderEngine,
+    ProgramEngine,
+    add_command_arguments,
+    command_engine,
+    users_folder,
+)
 from calibration.ensembles.engines import BuiltinEngine, RunResult, weather_hash
 from calibration.ensembles.files import load_ensemble
 from calibration.ensembles.perturbation import DEAD, draw, run_all
-from calibration.ensembles.run_folder import RunFolder, folder_weather, read_run_folder, with_forcing
+from calibration.ensembles.run_folder import RunFolder, folder_weather
 from calibration.ensembles.trial import try_out
 from calibration.ensembles.writer import Design, EnsembleWriter
 from calibration.weather.daily import Weather, generate_weather, read_weather
@@ -49,11 +54,10 @@ MOST_DEAD = 0.02  # share of dead forests above which the ranges are called impl
 
 def main() -> int:
     arguments = parse_arguments()
-    site = load_site(arguments.site)
+    site = with_variant(load_site(arguments.site), arguments.variant)
     space = read_ranges(arguments.ranges)
     values = draw(space, arguments.n_samples, arguments.seed)
-    folder = users_folder(arguments, site)
-    weather = choose_weather(arguments, site, folder)
+    folder, weather = choose_weather(arguments, site)
     period = choose_period(arguments, site, weather, folder)
     engine = make_engine(arguments, site, space, weather, period, folder)
     design = describe(arguments, site, space, values, weather, period, engine)
@@ -99,6 +103,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--jobs", type=int, help="worker processes on this machine (default: all cores)")
     add("--dask-scheduler", help="address of a Dask scheduler, tcp://host:8786: runs there instead of on this machine")
     add("--site", default=str(DEFAULT_SITE), help="site YAML")
+    add("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT than the site YAML's, see there")
     add("--spinup", choices=("fast", "full"), default="fast", help="full: all 2010 years, as VISIT does; far slower")
     add("--no-text", action="store_true", help="only the binary copy (14 times smaller): no daily text files")
     add("--overwrite", action="store_true", help="replace an ensemble with other settings in --output-dir")
@@ -119,34 +124,23 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def users_folder(arguments: argparse.Namespace, site: Site) -> RunFolder | None:
-    """The run folder of the user's VISIT, with the climate file that its runs get; None for the other engines."""
-    if not arguments.run_folder:
-        return None
-    if arguments.command_template:
-        raise UserError("--run-folder and --command-template are two ways to run your VISIT; give one of them")
-    folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
-    if Path(arguments.output_dir).resolve().is_relative_to(folder.path.resolve()):
-        raise UserError(f"--output-dir {arguments.output_dir}: lies in the run folder, which stays as it is")
-    if arguments.write_forcing:
-        if not arguments.weather:
-            raise UserError("--write-forcing needs --weather FILE, from which the climate file is written; add it")
-        folder = with_forcing(folder, read_weather(arguments.weather, site), site)
-    return folder
+def choose_weather(arguments: argparse.Namespace, site: Site) -> tuple[RunFolder | None, Weather | None]:
+    """The run folder of the user's VISIT, if there is one, and the weather of the runs.
 
-
-def choose_weather(arguments: argparse.Namespace, site: Site, folder: RunFolder | None) -> Weather | None:
-    """The weather file, or generated weather over the site's period; None where only the user's VISIT knows it."""
-    if folder is not None:
-        return folder_weather(folder, arguments.weather, site)
-    if arguments.weather:
-        return read_weather(arguments.weather, site)
-    if arguments.engine == "command":
-        return None
-    # the spin-up needs whole years, so a short --start to --end is cut out of the site's period
-    start = min(filter(None, (arguments.start, site.period["start"])))
-    end = max(filter(None, (arguments.end, site.period["end"])))
-    return generate_weather(site, start, end, arguments.seed)
+    That is the weather file's, the folder's, or generated over the site's period; None where only a command knows it.
+    """
+    weather = read_weather(arguments.weather, site) if arguments.weather else None
+    if arguments.run_folder:
+        folder = users_folder(arguments, weather, site)
+        if Path(arguments.output_dir).resolve().is_relative_to(folder.path.resolve()):
+            raise UserError(f"--output-dir {arguments.output_dir}: lies in the run folder, which stays as it is")
+        return folder, folder_weather(folder, weather, site)
+    if weather is None and arguments.engine == "builtin":
+        # the spin-up needs whole years, so a short --start to --end is cut out of the site's period
+        start = min(filter(None, (arguments.start, site.period["start"])))
+        end = max(filter(None, (arguments.end, site.period["end"])))
+        weather = generate_weather(site, start, end, arguments.seed)
+    return None, weather
 
 
 def choose_period(
@@ -241,11 +235,9 @@ def describe(
         name: {"min": float(low)} | ({"max_from": space.names[tied]} if tied >= 0 else {"max": float(high)})
         for name, low, high, tied in zip(space.names, space.lower, space.upper, space.tied_to, strict=True)
     }
-    constants = {field.name: getattr(site, field.name) for field in fields(site)}
-    constants = {name: value for name, value in constants.items() if name not in ("path", "period", "weather")}
     settings = {
         "seed": arguments.seed, "n_samples": arguments.n_samples, "start": str(period[0]), "end": str(period[-1]),
-        "engine": arguments.engine, "text": not arguments.no_text, "site": constants,
+        "engine": arguments.engine, "text": not arguments.no_text, "site": site.constants,
         "weather": {"first": None, "last": None, "sha256": None},
     }  # fmt: skip
     dynamic = None
@@ -253,7 +245,7 @@ def describe(
         first = int((period[0] - weather.dates[0]).astype(int))
         settings["weather"] = {
             "first": str(weather.dates[0]), "last": str(weather.dates[-1]),
-            "sha256": weather_hash(weather),
+            "sha256": weather_hash(weather, site.variant.pressure == "forcing"),
         }  # fmt: skip
         dynamic = weather.values[first : first + len(period)]
     if isinstance(engine, ProgramEngine):

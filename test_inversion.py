@@ -167,6 +167,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--site", help="site YAML (default: configs/sites/lhp.yaml)")
     add_command_arguments(parser.add_argument_group("your own VISIT in its place, as in run_perturbations.py"))
     group.add_argument("--jobs", type=int, help="runs of your own VISIT at a time (default: 2)")
+    group.add_argument("--dask-scheduler", help="tcp://host:8786: runs of your own VISIT go there")
     arguments = parser.parse_args()
     observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
     if arguments.mode is None:
@@ -187,8 +188,8 @@ def parse_arguments() -> argparse.Namespace:
     check_runs(arguments.refine)
     if arguments.refine and arguments.unconstrained:
         raise UserError("--refine draws from the posterior, which --unconstrained leaves out; give one of them")
-    if arguments.command_template and not (arguments.refine or arguments.verify):
-        raise UserError("--command-template is what --refine and --verify run; give one of these too")
+    if (arguments.run_folder or arguments.command_template) and not (arguments.refine or arguments.verify):
+        raise UserError("your own VISIT is what --refine and --verify run; give one of these too")
     if arguments.param_load and (arguments.refine or arguments.verify):
         raise UserError("--param-load judges given parameters; --refine and --verify belong to an inversion")
     return arguments

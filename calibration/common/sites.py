@@ -1,7 +1,7 @@
 """The site: latitude, altitude, soil constants, periods and tower heights, from configs/sites/<name>.yaml."""
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ class Variant:
     old_runoff: bool = False  # runoff of the upper soil as before 2014: GPP +0.06
     random_spinup: bool = False  # years of the spin-up in random order instead of their own: NEP about -0.07
     first_co2_year: int | None = None  # CO2 is that of this year at the start and counts on (null: calendar years)
-    pressure: str | float = "altitude"  # hPa, or `altitude`, or `forcing`: that of the 19-column text; 1005 hPa: GPP +0.10
-    sapwood_cap: bool = False  # live wood of a small plant is at most all of it: daily GPP rmse 8e-5 per day
+    pressure: str | float = "altitude"  # or `forcing` (19-column text), or hPa; 1005 hPa: GPP +0.10
+    sapwood_cap: bool = False  # of the stem at the stem, for small plants: daily GPP rmse 8e-5 per day
 
     def __str__(self) -> str:
         """The choices that are not the default, as they are written in a site's YAML."""
@@ -64,6 +64,13 @@ class Site:
     def weather_statistics(self) -> Path:
         """File with the statistics of the weather generator, beside the site's YAML."""
         return self.path.parent / self.weather
+
+    @property
+    def constants(self) -> dict:
+        """What the process model's results depend on, JSON-able; the variant only where it is not the default."""
+        left_out = {"path", "period", "weather", "variant"}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return found | ({"variant": asdict(self.variant)} if self.variant != Variant() else {})
 
     @property
     def file_prefix(self) -> str:
@@ -128,7 +135,8 @@ def make_variant(choices: Any, source: str) -> Variant:
             raise UserError(f"{source}: unknown variant '{name}'; known are {', '.join(known)}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if name == "pressure":
-            good, allowed = value in ("altitude", "forcing") or (number and 400 <= value <= 1100), "altitude, forcing, hPa"
+            good = value in ("altitude", "forcing") or (number and 400 <= value <= 1100)
+            allowed = "altitude, forcing or 400 to 1100 hPa"
         elif name == "first_co2_year":
             good = value is None or (isinstance(value, int) and number and 1700 <= value <= 2100)
             allowed = "null or a year from 1700 to 2100"

@@ -125,8 +125,10 @@ def on_cluster(
     if not arguments:
         return
     done: queue.Queue = queue.Queue()
+    import cloudpickle
+
     code, key = _code()
-    call = pickle.dumps(function)
+    call = cloudpickle.dumps(function)
     label = hashlib.sha256(key.encode() + call).hexdigest()[:16]
     held = pickle.dumps((code, key, call))
     content = client.submit(_by_value(_held), held, key=f"visit-code-{label}", retries=ATTEMPTS)
@@ -136,7 +138,7 @@ def on_cluster(
     def submit(index: int) -> None:
         tries[index] += 1
         task = f"visit-{label}-{index}-{tries[index]}-{time.monotonic_ns()}"
-        future = client.submit(_by_value(_call), content, pickle.dumps(arguments[index]), key=task, pure=False)
+        future = client.submit(_by_value(_call), content, cloudpickle.dumps(arguments[index]), key=task, pure=False)
         unfinished[index] = future
         future.add_done_callback(lambda _, index=index: done.put(index))
 

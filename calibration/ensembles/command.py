@@ -15,11 +15,13 @@ import numpy as np
 
 from calibration.common.command_line import UserError, existing_file
 from calibration.common.parameters import CATALOGUE_FILE
+from calibration.common.sites import Site
 from calibration.ensembles.engines import RunResult
 from calibration.ensembles.processes import execute, working_directory, writes_only_in
-from calibration.ensembles.run_folder import RunFolder, file_state
+from calibration.ensembles.run_folder import RunFolder, file_state, read_run_folder, with_forcing
 from calibration.ensembles.visit_output import FLUX_UNITS, OutputFormat, last_words
 from calibration.visit.parameter_file import Slot, fill_template, find_slot, read_slots, write_parameter_file
+from calibration.weather.daily import Weather
 
 PLACEHOLDERS = ("workdir", "parameters", "sample_id", "weather", "start", "end", "cwd")
 DEFAULT_PARAMETER_NAME = "parameters.txt"
@@ -254,6 +256,26 @@ def add_command_arguments(group) -> None:
     add("--parameter-template", "--visit-template", help="VISIT's baseline parameter file for that command")
     add("--parameter-name", default=DEFAULT_PARAMETER_NAME, help="name of the written file in the working dir")
     add("--command-input", action="append", default=[], help="file to link into the working directory; repeatable")
+
+
+def users_folder(arguments: argparse.Namespace, weather: Weather | None, site: Site) -> RunFolder:
+    """--run-folder of the command line, with the climate file that its runs get. UserError when it cannot be run."""
+    if arguments.command_template:
+        raise UserError("--run-folder and --command-template are two ways to run your VISIT; give one of them")
+    if arguments.command_input or arguments.parameter_template:
+        raise UserError("--command-input and --parameter-template belong to --command-template; leave them out")
+    folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
+    if arguments.write_forcing and weather is None:
+        raise UserError("--write-forcing needs --weather FILE, from which the climate file is written; add it")
+    return with_forcing(folder, weather, site) if arguments.write_forcing else folder
+
+
+def baseline_file(arguments: argparse.Namespace) -> Path | None:
+    """VISIT's baseline parameter file of the command line, None when there is none."""
+    if arguments.run_folder:
+        folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
+        return folder.path / folder.parameter_file
+    return Path(arguments.parameter_template) if arguments.parameter_template else None
 
 
 def command_engine(

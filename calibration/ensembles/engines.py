@@ -70,10 +70,13 @@ class BuiltinEngine:
         ]
 
 
-def weather_hash(weather: Weather) -> str:
-    """SHA-256 of days and values: tells whether an ensemble was made with this weather."""
+def weather_hash(weather: Weather, pressure: bool = False) -> str:
+    """SHA-256 of days and values (and pressure, where it counts): was an ensemble made with this weather?"""
     days = weather.dates.astype("datetime64[D]").astype(np.int64)
-    return hashlib.sha256(days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()).hexdigest()
+    content = days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()
+    if pressure and weather.pressure is not None:
+        content += np.ascontiguousarray(weather.pressure, dtype=np.float64).tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def as_columns(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from calibration.common.command_line import UserError, warn
 from calibration.common.sites import Site
 from calibration.common.units import METEOROLOGY
 from calibration.ensembles.visit_output import EARLIER_OUTPUT
-from calibration.weather.daily import Weather, forcing_text, read_weather, weather_of
+from calibration.weather.daily import Weather, forcing_text, weather_of
 from calibration.weather.forcing_file import Forcing, looks_like_forcing, parse_forcing
 
 SETTINGS = "setting.txt"
@@ -141,8 +141,8 @@ def with_forcing(folder: RunFolder, weather: Weather, site: Site) -> RunFolder:
     return replace(folder, files=folder.files | {folder.climate_file: content})
 
 
-def folder_weather(folder: RunFolder, given: str | None, site: Site) -> Weather:
-    """The weather of a folder's runs: its climate file's, which must be that of a `given` weather file.
+def folder_weather(folder: RunFolder, given: Weather | None, site: Site) -> Weather:
+    """The weather of a folder's runs: its climate file's, which must be the `given` one if there is one.
 
     UserError naming variable and day where they differ.
     """
@@ -157,21 +157,20 @@ def folder_weather(folder: RunFolder, given: str | None, site: Site) -> Weather:
         own.between(*folder.period)
     if given is None:
         return own
-    weather = read_weather(given, site)
     if own is None:
-        warn(f"{path}: is no 19-column forcing text and cannot be compared with {given}")
-        return weather
-    part, ours = weather.between(*folder.period), own.between(*folder.period)
+        warn(f"{path}: is no 19-column forcing text and cannot be compared with {given.source}")
+        return given
+    part, ours = given.between(*folder.period), own.between(*folder.period)
     for column, name in enumerate(METEOROLOGY):
         a, b = part.values[:, column], ours.values[:, column]
         apart = ~np.isclose(a, b, rtol=SAME_WEATHER, atol=1e-9)
         if apart.any():
             day = int(apart.argmax())
             raise UserError(
-                f"{given}: {name} on {part.dates[day]} is {a[day]:g}, in {path} it is {b[day]:g} ({apart.mean():.0%} "
-                "of the days differ); give the weather that your VISIT reads, or let it read yours with --write-forcing"
+                f"{given.source}: {name} on {part.dates[day]} is {a[day]:g}, in {path} it is {b[day]:g} "
+                f"({apart.mean():.0%} of the days differ); give the weather that your VISIT reads, or let it read yours with --write-forcing"
             )
-    return weather
+    return given
 
 
 def file_state(path: Path) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ import torch
 from calibration.common.command_line import writing
 from calibration.common.units import FLUX_UNIT
 from calibration.emulator.trained import Emulator
+from calibration.ensembles.command import baseline_file
 from calibration.inversion.config import target_label
 from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes
 from calibration.inversion.posterior import (
@@ -85,7 +86,7 @@ def report_inversion(
     if arguments.verify:
         simulator, lines = verify_estimate(model, result, case.fitted, main_item)
         path = directory / "visit_parameters.txt"
-        export_parameters(arguments.parameter_template, arguments.slots, result, path)
+        export_parameters(baseline_file(arguments), arguments.slots, result, path)
         facts |= lines
     emulator.check_ranges(result.optimized)
     distance = distance_sentence(inverter.space, emulator.training_parameters, result.optimized)

@@ -8,9 +8,10 @@ interrupted study continues where it stopped and gives the same result.
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -188,26 +189,44 @@ def run_cases(directory: Path, cases, vectors, inverter, weather: Weather, site,
     missing = [case for case in cases if not case_path(directory, case["case"]).is_file()]
     if not missing:
         return
-    client = None
-    backend = {"backend": "loky", "inner_max_num_threads": 1}
+    call = partial(_case, inverter, weather, site, arguments.refine)
+    tasks = [(case, vectors[case["case"]]) for case in missing]
     if arguments.dask_scheduler:
-        from calibration.ensembles.perturbation import connect
+        results = _on_cluster(arguments.dask_scheduler, call, tasks)
+    else:
+        results = _here(arguments.jobs or joblib.cpu_count(), call, tasks)
+    with progress(total=len(cases), initial=len(cases) - len(missing), desc="cases", unit="case") as bar:
+        for result in results:
+            write_json(case_path(directory, result["case"]), result)
+            bar.update()
 
-        client, backend = connect(arguments.dask_scheduler), {"backend": "dask"}
+
+def _case(inverter: StaticParameterInverter, weather: Weather, site, refine: int, task: tuple) -> dict:
+    return one_case(inverter, *task, weather, site, refine)
+
+
+def _here(jobs: int, call: Callable[[tuple], dict], tasks: Sequence[tuple]) -> Iterator[dict]:
+    """Results as they finish, from processes of this machine."""
+    with joblib.parallel_config(n_jobs=jobs, backend="loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        yield from parallel(joblib.delayed(call)(task) for task in tasks)
+
+
+def _on_cluster(address: str, call: Callable[[tuple], dict], tasks: Sequence[tuple]) -> Iterator[dict]:
+    """Results as they finish, from a Dask cluster. UserError when its workers died of a case."""
+    from calibration.ensembles.cluster import WorkerLostError, connect, on_cluster
+
+    client = connect(address)
     try:
-        with joblib.parallel_config(n_jobs=-1 if client else (arguments.jobs or joblib.cpu_count()), **backend):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-            tasks = (
-                joblib.delayed(one_case)(inverter, case, vectors[case["case"]], weather, site, arguments.refine)
-                for case in missing
-            )
-            with progress(total=len(cases), initial=len(cases) - len(missing), desc="cases", unit="case") as bar:
-                for result in parallel(tasks):
-                    write_json(case_path(directory, result["case"]), result)
-                    bar.update()
+        for i, result in on_cluster(client, call, tasks):
+            if isinstance(result, WorkerLostError):
+                raise UserError(
+                    f"--dask-scheduler {address}: workers died of case {tasks[i][0]['case']} (out of memory?); give "
+                    "them more memory, then the same command: what is finished is kept"
+                )
+            yield result
     finally:
-        if client:
-            client.close()
+        client.close()
 
 
 def one_case(

@@ -110,7 +110,8 @@ def live_part(pool, size, cap):
     """Sapwood of a stem, or fine roots of a root: the share of live tissue falls as the pool grows.
 
     Below 1 Mg C ha-1 it exceeds the pool, and dead wood counts negative. Real VISIT runs of small plants answer to
-    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool, as a variant has it, they could not.
+    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool (`cap` not 0; a variant of VISIT has
+    it for the stem) they could not.
     """
     held = _high(pool, 1e-12)
     live = exp(log(held) * (1.0 - 0.33334 * held / (size + held)))
@@ -194,14 +195,14 @@ def water_day(ground, day, upper, lower, lai_tree, lai_c3, rn_tree, rn_c3, rn_so
 def plant_day(layer, leaf, day, light, lai_start, dry, cap, foliage, stem, root, store):
     """Litterfall, photosynthesis, respiration, allocation and survival transfer of one layer.
 
-    -> (foliage, stem, root, store, Plant): the pools at the end of the day and what moved. `dry` is true in drought; cap: see
-    live_part.
+    -> (foliage, stem, root, store, Plant): the pools at the end of the day and what moved. `dry` is true in drought;
+    cap: of the sapwood, see live_part.
     """
     t_foliage = exp(layer.log_q_f * day.q10_surface + day.q10_acclimation)
     t_stem = exp(layer.log_q_c * day.q10_surface + day.q10_acclimation)
     t_root = exp(layer.log_q_r * day.q10_soil + day.q10_acclimation_soil)
     sapwood = live_part(stem, layer.f_sz_s, cap)
-    fine_root = live_part(root, layer.f_sz_r, cap)
+    fine_root = live_part(root, layer.f_sz_r, 0.0)
     rate_stem = (layer.rmc_s * sapwood + layer.rmc_h * (stem - sapwood)) / (stem + 1e-5)
     rate_root = (layer.rmr_s * fine_root + layer.rmr_h * (root - fine_root)) / (root + 1e-5)
     store_limit = 0.1 * sapwood + 0.3 * fine_root
