@@ -17,7 +17,7 @@ import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run
 from calibration.emulator.trained import Emulator, load_emulator
-from calibration.ensembles.engines import add_command_arguments
+from calibration.ensembles.command import add_command_arguments
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import (
     load_matching_ensemble,

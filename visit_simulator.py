@@ -41,7 +41,7 @@ def main() -> int:
         default="fast",
         help="full: all 2010 years; fast: the same state to 0.1 percent, sooner",
     )
-    parser.add_argument("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT, see the site YAML")
+    parser.add_argument("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT: site YAML")
     parser.add_argument("--old-runoff", action="store_true", help="runoff of the upper soil as in VISIT before 2014")
     parser.add_argument("--jobs", type=int, default=0, help="threads; 0 takes all cores")
     arguments = parser.parse_args()

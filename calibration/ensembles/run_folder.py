@@ -168,7 +168,8 @@ def folder_weather(folder: RunFolder, given: Weather | None, site: Site) -> Weat
             day = int(apart.argmax())
             raise UserError(
                 f"{given.source}: {name} on {part.dates[day]} is {a[day]:g}, in {path} it is {b[day]:g} "
-                f"({apart.mean():.0%} of the days differ); give the weather that your VISIT reads, or let it read yours with --write-forcing"
+                f"({apart.mean():.0%} of the days differ); give the weather that your VISIT reads, or let it read "
+                "yours with --write-forcing"
             )
     return given
 
