@@ -45,7 +45,7 @@ from calibration.ensembles.engines import BuiltinEngine, RunResult, weather_hash
 from calibration.ensembles.files import load_ensemble
 from calibration.ensembles.perturbation import DEAD, draw, run_all
 from calibration.ensembles.run_folder import RunFolder, folder_weather
-from calibration.ensembles.trial import try_out
+from calibration.ensembles.trial import expected_gpp, try_out
 from calibration.ensembles.writer import Design, EnsembleWriter
 from calibration.weather.daily import Weather, generate_weather, read_weather
 
@@ -212,18 +212,6 @@ def first_try(
     print(f"trial: three runs are as they should be, {trial.seconds:.1f} s a run")
     if trial.note:
         warn(f"trial: {trial.note}")
-
-
-def expected_gpp(weather: Weather | None, site: Site, names: Sequence[str]) -> float | None:
-    """Mean GPP, Mg C ha-1 day-1, that the process model has at the baseline; None where it cannot say."""
-    if weather is None or not set(names) <= set(catalogue()):
-        return None
-    from calibration.visit.simulator import simulate  # compiled code: loaded only where it is needed
-
-    try:
-        return float(simulate({}, weather, site, jobs=1).gpp.mean())
-    except UserError:  # weather without a whole year
-        return None
 
 
 def describe(

@@ -270,6 +270,8 @@ def test_runs_of_another_process_model_are_not_reused(kept):
         RunStore(kept.directory, kept.names, kept.model)
 
 
+TRIAL = 3  # runs before the first one
+
 # --- the scripts -----------------------------------------------------------------------------------------------------
 
 # Three years of daily output from a parameter file read by line number; every run leaves a line in `counter`.
@@ -348,13 +350,14 @@ def runs_of(own_visit):
 def test_files_of_refine_and_verify_with_the_users_visit(own_visit, refined):
     table = pd.read_csv(refined.folder / "refinement.csv")
     assert (table["error_after"] < table["error_before"]).all(), "of runs left out: what is learned is not by heart"
-    assert refined.runs == table["runs"].iloc[-1] + 2, "and two with the last estimate, of --refine and --verify"
+    # and two with the last estimate, of --refine and --verify
+    assert refined.runs == table["runs"].iloc[-1] + 2 + TRIAL
     assert (
         f"the answer is that of round {table['round'][table['kept']].max()}"
         in (refined.folder / "inversion_summary.txt").read_text()
     )
     ensemble = load_ensemble(refined.folder / "refinement")
-    assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1
+    assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1 - TRIAL
     snapshot = json.loads((refined.folder / "params_snapshot.json").read_text())
     estimate = dict(zip(snapshot["names"], snapshot["optimized"], strict=True))
     written = (refined.folder / "visit_parameters.txt").read_text().splitlines()
@@ -365,7 +368,7 @@ def test_refinement_that_is_taken_up_again_repeats_no_run(own_visit, refined):
     first, before = pd.read_csv(refined.folder / "refinement.csv"), runs_of(own_visit)
     made = invert(own_visit, refined.folder, *refined.arguments)
     assert made.returncode == 0, made.stderr
-    assert runs_of(own_visit) - before == 1, "only the run with the estimate, of --verify"
+    assert runs_of(own_visit) - before == 1 + TRIAL, "only the run with the estimate, of --verify"
     pd.testing.assert_frame_equal(pd.read_csv(refined.folder / "refinement.csv"), first)
     other = invert(own_visit, refined.folder, "--refine", 20)
     assert other.returncode == 2 and "holds simulator runs with another model than now" in other.stderr
@@ -387,10 +390,11 @@ def test_refined_emulator_is_nearer_to_the_process_model_at_the_estimate(own_vis
         (["--refine", 3], "--refine is 3; it must be 0 (off) or 20 or more"),
         (["--refine", 20, "--unconstrained"], "--refine draws from the posterior, which --unconstrained leaves out"),
         (["--command-template", "./visit {parameters}"], "is what --refine and --verify run; give one of these too"),
+        (["--verify", "--run-folder", "absent"], "absent: no such folder"),
         (["--refine", 20, "--command-template", "./visit {parameters}"], "needs --parameter-template"),
         (["--verify", "--weather", "absent.csv"], "absent.csv"),
         (["--verify", "--parameter-template", "absent.par"], "absent.par"),
-        (["--verify", "--columns", "a", "b"], "belong to --command-template"),
+        (["--verify", "--columns", "a", "b"], "belong to your own VISIT; give --run-folder too"),
     ],
 )
 def test_bad_requests_are_refused_before_the_inversion(own_visit, tmp_path, capsys, arguments, message):

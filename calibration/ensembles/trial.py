@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.common.command_line import UserError
+from calibration.common.parameters import catalogue
+from calibration.common.sites import Site
 from calibration.common.units import DAYS_PER_YEAR, TARGETS
 from calibration.ensembles.command import FolderEngine, ProgramEngine
 from calibration.ensembles.engines import RunResult
 from calibration.ensembles.visit_output import FLUX_UNITS
+from calibration.weather.daily import Weather
 
 STEP = 0.5  # how far the perturbed run goes from the baseline to a run of the ensemble
 BETWEEN = 5.0  # factor by which VISIT's mean GPP may lie off the process model's before the unit is in doubt
@@ -60,6 +63,18 @@ def try_out(
             + " Mg C ha-1 year-1: does your VISIT draw the order of its spin-up years by chance? Fix its seed if it can"
         )
     return Trial(note, max(first.seconds, again.seconds, other.seconds))
+
+
+def expected_gpp(weather: Weather | None, site: Site, names: Sequence[str]) -> float | None:
+    """Mean GPP, Mg C ha-1 day-1, that the process model has at the baseline; None where it cannot say."""
+    if weather is None or not set(names) <= set(catalogue()):
+        return None
+    from calibration.visit.simulator import simulate  # compiled code: loaded only where it is needed
+
+    try:
+        return float(simulate({}, weather, site, jobs=1).gpp.mean())
+    except UserError:  # weather without a whole year
+        return None
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

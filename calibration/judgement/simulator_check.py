@@ -17,7 +17,7 @@ from calibration.ensembles.command import command_engine, users_folder
 from calibration.ensembles.engines import RunResult, weather_hash
 from calibration.ensembles.files import load_ensemble
 from calibration.ensembles.run_folder import folder_weather
-from calibration.ensembles.trial import try_out
+from calibration.ensembles.trial import expected_gpp, try_out
 from calibration.inversion.config import target_label
 from calibration.inversion.data import Stretch, combine_fluxes
 from calibration.judgement.fit import scores
@@ -170,8 +170,9 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
         """Fluxes run by run, after a trial that the set-up is right."""
         if not tried:
             trial = try_out(
-                engine, names, values, lambda rows: sorted(outcomes(rows), key=lambda result: result.sample_id)
-            )
+                engine, names, values, lambda rows: sorted(outcomes(rows), key=lambda result: result.sample_id),
+                expected_gpp(weather, site, names) if folder else None,
+            )  # fmt: skip
             tried.append(True)
             if trial.note:
                 warn(f"trial: {trial.note}")
