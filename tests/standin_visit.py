@@ -40,6 +40,7 @@ PROGRAM = """\
     years = range(int(setting["BYEAR"]), int(setting["EYEAR"]) + 1)
     climate = [row for row in climate if int(row[0]) in years][:how.get("days")]
     deed = how.get("deed", "")
+    time.sleep(how.get("seconds", 0))
     if deed == "hang":
         time.sleep(600)
     if deed == "crash" or value(12) > how.get("crash above", 9):

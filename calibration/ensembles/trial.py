@@ -42,8 +42,9 @@ def try_out(
     expected_gpp: mean GPP, Mg C ha-1 day-1, of the process model at the baseline; None: the unit is not judged.
     """
     base = engine.baseline(names)
-    row = next((row for row in values if not np.allclose(row, base, rtol=1e-9)), None)
-    if row is None:
+    away = (np.abs(values - base) / (np.ptp(values, axis=0) + 1e-9 * np.abs(base) + 1e-300)).sum(axis=1)
+    row = values[away.argmax()]  # far from the baseline, so that what it changes can be seen
+    if np.allclose(row, base, rtol=1e-9):
         raise UserError("every run of the ensemble has the baseline's parameters; widen the --ranges")
     first, again, other = run(np.stack([base, base, base + STEP * (row - base)]))
     for result, what in ((first, "the baseline"), (again, "the baseline"), (other, "other parameters")):
