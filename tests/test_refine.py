@@ -12,6 +12,7 @@ import pytest
 import torch
 from emulator_examples import script
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
+from standin_visit import make_run_folder
 from tower_examples import call
 
 import test_inversion
@@ -22,6 +23,7 @@ from calibration.inversion.data import stretch_from_arrays
 from calibration.inversion.emulator_covariance import EmulatorErrorSample
 from calibration.judgement.refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
 from calibration.judgement.simulator_check import ProcessModel, verify_estimate
+from calibration.weather.daily import Weather
 from inverse_estimator import StaticParameterInverter
 
 DAYS = 420
@@ -402,3 +404,26 @@ def test_bad_requests_are_refused_before_the_inversion(own_visit, tmp_path, caps
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_with_a_run_folder_and_on_a_cluster(own_visit, tmp_path):
+    """--refine and --verify with VISIT's own folder, its runs on a cluster that knows nothing of this repository."""
+    distributed = pytest.importorskip("distributed")
+    ensemble = load_ensemble(own_visit.folder / "data")
+    make_run_folder(tmp_path / "CODE", weather=Weather(ensemble.dates, ensemble.dynamic, "the emulator's"))
+    arguments = ["--refine", 20, "--verify", "--run-folder", tmp_path / "CODE"]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local:
+        made = invert(own_visit, tmp_path / "results", *arguments, "--dask-scheduler", local.scheduler_address)
+    assert made.returncode == 0, made.stderr
+    nep = pd.read_csv(tmp_path / "results" / "nep_comparison.csv")
+    estimate = json.loads((tmp_path / "results" / "params_snapshot.json").read_text())
+    lue, lc0 = (estimate["optimized"][estimate["names"].index(name)] for name in ("tree_lue", "tree_lc0"))
+    assert np.isfinite(nep["simulator"]).all()
+    assert len(load_ensemble(tmp_path / "results" / "refinement").sample_ids) >= 20
+    written = (tmp_path / "results" / "visit_parameters.txt").read_text().split()
+    assert [float(written[slot]) for slot in (12, 37)] == pytest.approx([lue, lc0], rel=1e-5)
+
+    site = tmp_path / "CODE" / "INPUT" / "site_LHP.txt"
+    site.write_text("4.2 114.04 300\n")
+    other = invert(own_visit, tmp_path / "results", *arguments)
+    assert other.returncode == 2 and "holds simulator runs with another run_folder than now" in other.stderr

@@ -131,7 +131,7 @@ class FolderEngine(ProgramEngine):
 
     def _parameters(self, values: Mapping[str, float]) -> bytes:
         name = self.folder.parameter_file
-        return fill_template(self.folder.path / name, self.folder.files[name], values, self.slots)
+        return fill_template(self.folder.source(name), self.folder.files[name], values, self.slots)
 
     def stage(self, workdir: Path, sample: int, values: Mapping[str, float]) -> tuple[list[str], dict]:
         """A copy of the folder; the parameter file counts as staged too, so it is never taken for output."""
@@ -274,7 +274,7 @@ def baseline_file(arguments: argparse.Namespace) -> Path | None:
     """VISIT's baseline parameter file of the command line, None when there is none."""
     if arguments.run_folder:
         folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
-        return folder.path / folder.parameter_file
+        return folder.source(folder.parameter_file)
     return Path(arguments.parameter_template) if arguments.parameter_template else None
 
 

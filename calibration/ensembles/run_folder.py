@@ -45,6 +45,7 @@ class RunFolder:
     folders: tuple[str, ...]  # also the empty ones: VISIT may write there
     parameter_file: str
     climate_file: str
+    outside: dict[str, Path] = field(default_factory=dict)  # where files from outside the user's folder come from
     state: tuple = field(compare=False, default=())  # of the user's folder, see changed()
 
     def stage(self, workdir: Path, changed: dict[str, bytes]) -> dict[Path, tuple[int, int, int]]:
@@ -60,6 +61,10 @@ class RunFolder:
             there[path] = file_state(path)
         return there
 
+    def source(self, name: str) -> Path:
+        """Where a file of the copies comes from."""
+        return self.outside.get(name, self.path / name)
+
     @property
     def period(self) -> tuple[np.datetime64, np.datetime64]:
         """First and last day of the run, from BYEAR and EYEAR."""
@@ -70,7 +75,7 @@ class RunFolder:
         content = self.files[self.climate_file]
         if not looks_like_forcing(content.split(b"\n", 1)[0].decode("utf-8", "replace").split()):
             return None
-        return parse_forcing(self.path / self.climate_file, content)
+        return parse_forcing(self.source(self.climate_file), content)
 
     def identity(self) -> dict:
         """What decides the results of this folder's runs, JSON-able: settings, and a hash of every file."""
@@ -97,14 +102,14 @@ def read_run_folder(
     """Read VISIT's code folder. program, parameter_file: relative to it (default: its one executable, setting.txt's
     PARAF). leave_out: globs of files that no run needs. UserError on anything without which VISIT cannot run.
     """
-    path = Path(path).absolute()
+    path = Path(os.path.normpath(Path(path).absolute()))
     if not path.is_dir():
         raise UserError(f"--run-folder {path}: no such folder; give the folder in which your VISIT is started")
     if not (path / SETTINGS).is_file():
         raise UserError(f"--run-folder {path}: holds no {SETTINGS}, which VISIT reads where it is started; check it")
     state = _state(path)
     content, settings = _settings_of(path)
-    outside: dict[str, bytes] = {}
+    outside: dict[str, Path] = {}
     for key in FILES:
         named = Path(settings[key])
         inside = Path(os.path.normpath(path / named))
@@ -114,7 +119,7 @@ def read_run_folder(
             relative = inside.relative_to(path).as_posix() if named.is_absolute() else settings[key]
         else:
             relative = f"{ELSEWHERE}/{key}_{inside.name}"
-            outside[relative] = _bytes(inside)
+            outside[relative] = inside
         if len(relative) > LONGEST_PATH:
             raise UserError(f"{path / SETTINGS}: {key} has {len(relative)} characters, VISIT keeps {LONGEST_PATH}")
         if relative != settings[key]:
@@ -124,14 +129,14 @@ def read_run_folder(
     parameters = _inside(path, parameter_file, "--parameter-file") if parameter_file else settings["PARAF"]
     parameters = PurePosixPath(os.path.normpath(parameters)).as_posix()
     files, folders = _read_all(path, named | {SETTINGS, parameters}, leave_out)
-    files |= outside | {SETTINGS: content}
+    files |= {name: _bytes(source) for name, source in outside.items()} | {SETTINGS: content}
     folders = (*folders, *([ELSEWHERE] if outside else []))
     executable = frozenset(name for name in files if name not in outside and os.access(path / name, os.X_OK))
     start = _inside(path, program, "--program") if program else _only_program(path, files, executable)
     if start not in files or start not in executable:
         raise UserError(f"{path / start}: is not executable; give VISIT's binary with --program")
     climate = PurePosixPath(os.path.normpath(settings["CLIMF"])).as_posix()
-    return RunFolder(path, start, settings, files, executable, folders, parameters, climate, state)
+    return RunFolder(path, start, settings, files, executable, folders, parameters, climate, outside, state)
 
 
 def with_forcing(folder: RunFolder, weather: Weather, site: Site) -> RunFolder:
@@ -146,7 +151,7 @@ def folder_weather(folder: RunFolder, given: Weather | None, site: Site) -> Weat
 
     UserError naming variable and day where they differ.
     """
-    forcing, path = folder.forcing(), folder.path / folder.climate_file
+    forcing, path = folder.forcing(), folder.source(folder.climate_file)
     if forcing is None and given is None:
         raise UserError(
             f"{path}: is no 19-column forcing text, so the runs' weather is not known; give it with --weather FILE"
