@@ -330,6 +330,39 @@ def test_exit_code_1_when_nothing_succeeds(visit):
     assert "0 of 6 runs succeeded, 6 failed" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--columns", "year", "doy", "gpp", "npp", "nep"], "--columns has no tmp_sfc: where VISIT does not print"),
+        (["--flux-unit", "g_m2"], "--flux-unit needs --weather FILE"),
+        (["--no-text"], "--no-text goes with --engine builtin or --run-folder"),
+    ],
+)
+def test_flags_that_a_command_cannot_follow(visit, flags, message):
+    result = run_ensemble(visit, *flags)
+    assert result.returncode == 2 and message in result.stderr and not (visit / "ensemble").exists()
+
+
+def test_a_command_that_ignores_its_parameters_is_refused(visit):
+    """As the README once showed it: the program reads a file of its own, and every output would be the same."""
+    template = "bash -c 'cp {cwd}/lhp.par own.par; {cwd}/visit own.par 0 {parameters}'"
+    result = run_ensemble(visit, "--command-template", template)
+    assert result.returncode == 2 and "the binary does not read the parameters you gave it" in result.stderr
+    assert "see that the command reads {parameters}, or give the folder of your VISIT" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["visit", "soil/clay.txt", "lhp.par"])
+def test_a_command_whose_files_changed_is_not_continued(visit, what):
+    (visit / "soil").mkdir()
+    (visit / "soil" / "clay.txt").write_text("0.58")
+    flags = ["--command-input", "soil", "--n-samples", "2"]
+    assert run_ensemble(visit, *flags).returncode == 0
+    with (visit / what).open("a") as handle:
+        handle.write("\n# changed\n")
+    result = run_ensemble(visit, *flags)
+    assert result.returncode == 2 and "holds an ensemble with other settings (command." in result.stderr
+
+
 def test_refused_before_anything_is_written(visit):
     lines = (visit / "lhp.par").read_text().splitlines(keepends=True)
     (visit / "lhp.par").write_text("".join([*lines[:12], "0.06\n", *lines[13:]]))

@@ -16,6 +16,7 @@ import numpy as np
 from calibration.common.command_line import UserError, existing_file
 from calibration.common.parameters import CATALOGUE_FILE
 from calibration.common.sites import Site
+from calibration.common.units import DYNAMIC_FEATURES
 from calibration.ensembles.engines import RunResult
 from calibration.ensembles.processes import execute, working_directory, writes_only_in
 from calibration.ensembles.run_folder import RunFolder, file_state, read_run_folder, with_forcing
@@ -305,6 +306,11 @@ def command_engine(
             raise UserError(f"--command-input {path}: no such file or folder; check the path")
     template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file").absolute()
     output = OutputFormat(dates, weather, arguments.output_pattern, columns, arguments.flux_unit, keep=weather is None)
+    missing = [name for name in DYNAMIC_FEATURES if output.keep and columns and name not in columns]
+    if missing:
+        raise UserError(
+            f"--columns has no {missing[0]}: where VISIT does not print its weather, give it with --weather FILE"
+        )
     if output.keep and arguments.flux_unit != "Mg_ha":
         raise UserError("--flux-unit needs --weather FILE, from which the daily files are written anew; add it")
     engine = CommandEngine(

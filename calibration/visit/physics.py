@@ -110,13 +110,11 @@ def live_part(pool, size, cap):
     """Sapwood of a stem, or fine roots of a root: the share of live tissue falls as the pool grows.
 
     Below 1 Mg C ha-1 it exceeds the pool, and dead wood counts negative. Real VISIT runs of small plants answer to
-    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool (`cap` not 0; a variant of VISIT has
-    it for the stem) they could not.
+    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool (a variant: the stem) they could not.
     """
     held = _high(pool, 1e-12)
     live = exp(log(held) * (1.0 - 0.33334 * held / (size + held)))
-    live = _low(live, held) if cap != 0.0 else live
-    return live if pool > 0.0 else 0.0
+    return (_low(live, held) if cap != 0.0 else live) if pool > 0.0 else 0.0
 
 
 # ---- water -------------------------------------------------------------------------------------------------------
@@ -195,8 +193,7 @@ def water_day(ground, day, upper, lower, lai_tree, lai_c3, rn_tree, rn_c3, rn_so
 def plant_day(layer, leaf, day, light, lai_start, dry, cap, foliage, stem, root, store):
     """Litterfall, photosynthesis, respiration, allocation and survival transfer of one layer.
 
-    -> (foliage, stem, root, store, Plant): the pools at the end of the day and what moved. `dry` is true in drought;
-    cap: of the sapwood, see live_part.
+    -> (foliage, stem, root, store, Plant): pools at the end of the day, what moved. dry: in drought; cap: live_part.
     """
     t_foliage = exp(layer.log_q_f * day.q10_surface + day.q10_acclimation)
     t_stem = exp(layer.log_q_c * day.q10_surface + day.q10_acclimation)
