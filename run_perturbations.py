@@ -47,6 +47,7 @@ from calibration.ensembles.perturbation import DEAD, draw, run_all
 from calibration.ensembles.run_folder import RunFolder, folder_weather
 from calibration.ensembles.trial import expected_gpp, try_out
 from calibration.ensembles.writer import Design, EnsembleWriter
+from calibration.visit.forcing import check_pressure_known
 from calibration.weather.daily import Weather, generate_weather, read_weather
 
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
@@ -174,6 +175,7 @@ def make_engine(
                     f"{arguments.ranges}: {name} ranges from {low:g} to {high:g}, legal is {legal[name].minimum:g} to "
                     f"{legal[name].maximum:g} {legal[name].unit}; narrow the range"
                 )
+        check_pressure_known(site, weather.pressure)
         return BuiltinEngine(weather, site, arguments.spinup, period[0], period[-1])
     if folder is None and not arguments.command_template:
         raise UserError("--engine command needs --run-folder, your VISIT's folder, or --command-template; see --help")

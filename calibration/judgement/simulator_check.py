@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ def driving_weather(
         values[np.ix_(at, order)] = rows
     if changed:
         warn(f"{changed} days of the simulator's weather were replaced by the windows' own, which differs there")
-    return Weather(weather.dates, values, weather.source)
+    return replace(weather, values=values)
 
 
 def simulate_vectors(

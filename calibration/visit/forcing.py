@@ -148,16 +148,21 @@ def spinup_forcing(
     return forcing, -(-SPINUP_YEARS // forcing.years)
 
 
+def check_pressure_known(site: Site, measured: np.ndarray | None) -> None:
+    """UserError when the site's variant takes the air pressure from a forcing that has none."""
+    if site.variant.pressure == "forcing" and measured is None:
+        raise UserError(
+            "the variant `pressure: forcing` needs weather with pressure: VISIT's 19-column text, or a CSV with "
+            "a column `pressure` in Pa"
+        )
+
+
 def _pressure(site: Site, t_air: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
     """(day,) air pressure, hPa, where the site's variant takes it from."""
     if site.variant.pressure == "altitude":
         return atmosphere.air_pressure(site.altitude, t_air)
+    check_pressure_known(site, measured)
     if site.variant.pressure == "forcing":
-        if measured is None:
-            raise UserError(
-                "the variant `pressure: forcing` needs weather with pressure: VISIT's 19-column forcing text, or a CSV "
-                "with a column `pressure` in Pa"
-            )
         return measured / 100.0
     return np.full_like(t_air, float(site.variant.pressure))
 
