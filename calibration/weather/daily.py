@@ -24,6 +24,8 @@ from calibration.weather.atmosphere import (
 )
 from calibration.weather.generator import generate_values
 
+PRESSURE = "pressure"  # optional column, Pa
+POSSIBLE_PRESSURE = (40000.0, 110000.0)
 HINTS = {
     "prate_sfc": "; precipitation is a rate in kg m-2 s-1 here: mm day-1 / 86400",
     "tmp_2m": "; temperatures are in K here: deg C + 273.15",
@@ -38,12 +40,14 @@ class Weather:
     """Consecutive days of VISIT's ten inputs.
 
     dates: (day,) datetime64[D]; values: (day, 10) float64 in the order of units.DYNAMIC_FEATURES and the units of
-    units.UNITS (K, W m-2, percent, kg m-2 s-1, kg kg-1, m s-1, ppmv); source: file or generator it came from.
+    units.UNITS (K, W m-2, percent, kg m-2 s-1, kg kg-1, m s-1, ppmv); source: file or generator it came from;
+    pressure: (day,) air pressure at the surface, Pa, where the source has it (VISIT's forcing text), else None.
     """
 
     dates: np.ndarray
     values: np.ndarray
     source: str
+    pressure: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.dates)
@@ -74,11 +78,14 @@ class Weather:
                 "choose days inside, or give a longer weather file"
             )
         keep = slice(int((first - self.dates[0]).astype(int)), int((last - self.dates[0]).astype(int)) + 1)
-        return Weather(self.dates[keep], self.values[keep], self.source)
+        pressure = None if self.pressure is None else self.pressure[keep]
+        return Weather(self.dates[keep], self.values[keep], self.source, pressure)
 
     def frame(self) -> pd.DataFrame:
-        """Table with column `date` and the ten variables, in VISIT's units."""
+        """Table with column `date` and the ten variables, in VISIT's units, and `pressure` (Pa) where it is known."""
         table = pd.DataFrame(self.values, columns=list(DYNAMIC_FEATURES))
+        if self.pressure is not None:
+            table[PRESSURE] = self.pressure
         table.insert(0, "date", self.dates.astype(str))
         return table
 
@@ -132,14 +139,52 @@ def read_weather(path: str | Path, site: Site | None = None, first_day: int | No
     impossible in VISIT's units (a wrong unit).
     """
     path = existing_file(path, "make one with weather.py, or give your own")
-    table = _read_table(path, first_day)
+    return weather_of(_read_table(path, first_day), str(path), site)
+
+
+def weather_of(table: pd.DataFrame, source: str, site: Site | None = None) -> Weather:
+    """Checked weather from a table with `date`, the variables by name, perhaps a_co2 and pressure; see read_weather."""
     dates = table["date"].to_numpy().astype("datetime64[D]")
-    check_consecutive(dates, str(path))
+    check_consecutive(dates, source)
     if CO2 not in table:
         table[CO2] = site_co2(site or load_site(), dates)
     values = table[list(DYNAMIC_FEATURES)].to_numpy(dtype=float)
-    check_values(values, dates, str(path))
-    return Weather(dates, np.ascontiguousarray(values), str(path))
+    check_values(values, dates, source)
+    pressure = table[PRESSURE].to_numpy(dtype=float) if PRESSURE in table else None
+    if pressure is not None:
+        check_pressure(pressure, dates, source)
+    return Weather(dates, np.ascontiguousarray(values), source, pressure)
+
+
+def check_pressure(pressure: np.ndarray, dates: np.ndarray, source: str) -> None:
+    """UserError on an air pressure (day,) in Pa that is none."""
+    low, high = POSSIBLE_PRESSURE
+    bad = ~((pressure >= low) & (pressure <= high))
+    if bad.any():
+        day = int(bad.argmax())
+        raise UserError(
+            f"{source}: {PRESSURE} on {dates[day]} is {pressure[day]:g}, allowed is {low:g} to {high:g} Pa "
+            f"({int(bad.sum())} such days); hPa times 100 are Pa"
+        )
+
+
+def write_weather(path: str | Path, weather: Weather, site: Site) -> None:
+    """Write a weather CSV, or VISIT's 19-column forcing text where the name ends in .txt."""
+    if Path(path).suffix.lower() != ".txt":
+        return write_weather_csv(path, weather)
+    with writing(path) as temporary:
+        temporary.write_bytes(forcing_text(weather, site))
+
+
+def forcing_text(weather: Weather, site: Site, like: visit_forcing_file.Forcing | None = None) -> bytes:
+    """VISIT's 19-column forcing text; fields that the weather lacks are those of `like` on the same day.
+
+    Without it: maximum and minimum temperature as the mean, 300 cm soil temperature as 10-200 cm, no snow, dry soil
+    (VISIT computes both), pressure from the site's altitude.
+    """
+    celsius = weather.column("tmp_2m") - ZERO_CELSIUS
+    pressure = weather.pressure if weather.pressure is not None else 100.0 * air_pressure(site.altitude, celsius)
+    return visit_forcing_file.text_of(weather.dates, weather.values, pressure, like)
 
 
 def check_consecutive(dates: np.ndarray, source: str) -> None:
@@ -266,7 +311,7 @@ def _numeric(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"{path}: has no column {', '.join(missing)}; a weather file needs date and {', '.join(METEOROLOGY)} "
             f"(a_co2 is computed when absent)"
         )
-    names = [name for name in DYNAMIC_FEATURES if name in table]
+    names = [name for name in (*DYNAMIC_FEATURES, PRESSURE) if name in table]
     values = table[names].apply(pd.to_numeric, errors="coerce").astype(float)
     return pd.concat([table[["date"]], values], axis=1)
 

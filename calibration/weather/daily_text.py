@@ -5,7 +5,7 @@ gpp npp er nep, then parameter columns that are ignored. Units: units.UNITS.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +120,31 @@ def parse_daily_file(
     path: Path, content: bytes, columns: Sequence[str] | None = None, fluxes: bool = True
 ) -> DailyFile:
     """read_daily_file for content already in memory; `path` is only named in errors."""
+    values, lines, width = parse_columns(
+        path, content, columns, lambda names, width: _wanted_columns(path, names, width, fluxes)
+    )
+    check_values(path, values, lines)
+    dates = dates_of(path, values, lines)
+    dynamic = np.stack([values[name] for name in DYNAMIC_FEATURES], axis=1)
+    targets = np.empty((len(dates), 0))
+    if fluxes:
+        rh = rh_from_npp_nep(values["npp"], values["nep"])
+        targets = np.stack([values["gpp"], values["npp"], values["nep"], rh], axis=1)
+    return DailyFile(path, dates, dynamic, targets, width)
+
+
+def parse_columns(
+    path: Path, content: bytes, columns: Sequence[str] | None, pick: Callable[[list[str], int], dict[str, int]]
+) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+    """The columns that `pick(names, width)` chooses (name -> position) of a text table, its rows' lines, its width.
+
+    Columns are separated by blanks or commas; `columns`: names of the leading ones in order (default: a header row's,
+    else units.DAILY_COLUMNS). Returns name -> (row,) float64 and lines (row,) from 0. UserError as in read_daily_file.
+    """
     if b"\0" in content:
         raise UserError(f"{path}: not a text file (it holds zero bytes); run this sample again")
+    if b"," in content:  # the CSV of newer versions of VISIT
+        content = content.replace(b",", b" ")
     counts, lines = _tokens_per_line(content)
     if len(counts) == 0:
         raise UserError(f"{path}: the file is empty; run this sample again")
@@ -138,17 +161,9 @@ def parse_daily_file(
             f"{path}, line {lines[row] + 1}: {counts[row]} columns where the other rows have {width}{cut}; "
             "run this sample again"
         )
-    wanted = _wanted_columns(path, names, width, fluxes)
+    wanted = pick(names, width)
     table = _numbers(path, content, lines, list(wanted.values()), header)
-    values = dict(zip(wanted, table.T, strict=True))
-    _check_values(path, values, lines)
-    dates = _dates(path, values, lines)
-    dynamic = np.stack([values[name] for name in DYNAMIC_FEATURES], axis=1)
-    targets = np.empty((len(dates), 0))
-    if fluxes:
-        rh = rh_from_npp_nep(values["npp"], values["nep"])
-        targets = np.stack([values["gpp"], values["npp"], values["nep"], rh], axis=1)
-    return DailyFile(path, dates, dynamic, targets, width)
+    return dict(zip(wanted, table.T, strict=True)), lines, width
 
 
 def _tokens_per_line(content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +230,7 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
     return frame[positions].to_numpy()
 
 
-def _check_values(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> None:
+def check_values(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> None:
     """UserError on the first value that is not finite or lies outside what its unit allows."""
     for name, column in values.items():
         low, high = POSSIBLE.get(name, (-LARGEST_FLUX, LARGEST_FLUX) if name in UNITS else (-1.0, 1e5))
@@ -229,7 +244,7 @@ def _check_values(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) 
             )
 
 
-def _dates(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> np.ndarray:
+def dates_of(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> np.ndarray:
     """(day,) datetime64[D] from the calendar columns; UserError unless they are real, agree and follow each other."""
     frame = {name: values[name] for name in CALENDAR if name in values}
     year = values["year"].astype(int)
