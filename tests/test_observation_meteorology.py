@@ -10,7 +10,8 @@ from tower_examples import call, fluxnet, save, temperate
 from calibration.common.command_line import UserError
 from calibration.common.sites import DEFAULT_SITE
 from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
-from calibration.tower.meteorology import saturation_vapour_pressure_water, specific_humidity, wind_at_10m
+from calibration.tower.meteorology import specific_humidity, wind_at_10m
+from calibration.tower.weather_columns import saturation_vapour_pressure_water
 from calibration.tower.weather_comparison import era5_adjustment
 from calibration.weather.daily import read_weather
 from prepare_observation_meteorology import main

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import run
-from calibration.tower.meteorology import saturation_vapour_pressure_water
+from calibration.tower.weather_columns import saturation_vapour_pressure_water
 
 TWELFTHS = 48
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from calibration.common.command_line import UserError, warn
 from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
-from calibration.tower.meteorology import Meteorology
+from calibration.tower.meteorology import ERA5, NONE, Meteorology
 from calibration.weather.daily import Weather
 
 ADDITIVE = ("tmp_sfc", "tmp_2m", "tmp10_soil", "tmp200_soil", "tcdc_clm")
@@ -71,3 +72,26 @@ def era5_adjustment(tower: np.ndarray, era5: np.ndarray, dates: np.ndarray, how:
                 adjusted[days, column] = era5[days, column] * (own / other)
         adjusted[:, column] = np.clip(adjusted[:, column], low, high)
     return adjusted
+
+
+def fill_with_era5(met: Meteorology, era5: Weather, adjust: str) -> Meteorology:
+    """The ERA5 file's days with the tower's values where it has some and adjusted ERA5 elsewhere.
+
+    adjust: 'none', 'mean' or 'monthly' (weather_comparison.era5_adjustment). Tower days outside ERA5 are dropped with a
+    warning: soil temperatures are known from ERA5 only. UserError when the two have no day in common.
+    """
+    index = (met.dates - era5.dates[0]).astype(int)
+    inside = (index >= 0) & (index < len(era5))
+    if not inside.any():
+        raise UserError(
+            f"{era5.source}: holds {era5.dates[0]} to {era5.dates[-1]}, the tower {met.dates[0]} to {met.dates[-1]}: "
+            "no day in common; give ERA5 of the tower's years"
+        )
+    if not inside.all():
+        warn(f"{int((~inside).sum())} tower days lie outside {era5.source} and are left out")
+    tower = np.full((len(era5), len(METEOROLOGY)), np.nan)
+    source = np.full(tower.shape, NONE, dtype=met.source.dtype)
+    tower[index[inside]], source[index[inside]] = met.values[inside], met.source[inside]
+    filling = era5_adjustment(tower, era5.values[:, : len(METEOROLOGY)], era5.dates, adjust)
+    gap = np.isnan(tower)
+    return Meteorology(era5.dates, np.where(gap, filling, tower), np.where(gap, ERA5, source), met.notes)
