@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn, write_json
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
 from calibration.ensembles.engines import weather_hash
-from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice
+from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice, read_log
 from calibration.ensembles.label_search import Search, search
 from calibration.weather.daily import Weather, generate_weather, read_weather
 
@@ -110,8 +110,8 @@ def find_weather(arguments: argparse.Namespace, ensemble: Ensemble, site: Site) 
     log = ensemble.directory / LOG
     if not log.is_file():
         return own, ""
-    content = read_json(log)
-    noted = content.get("settings", {}).get("weather", {})
+    content = read_log(ensemble.directory)
+    noted = content["settings"].get("weather", {})
     if noted.get("first") in (None, str(own.dates[0])) and noted.get("last") in (None, str(own.dates[-1])):
         return own, ""
     whole = None

@@ -71,6 +71,7 @@ def recovery_table(result: InversionResult, truth: np.ndarray, space: ParameterS
         "param_name": list(result.names), "true": truth, "prior": result.prior, "estimated": result.optimized,
         "error_prior": result.prior - truth, "error_estimated": result.optimized - truth,
     })  # fmt: skip
+    table["range_low"], table["range_high"] = space.lower, space.upper  # for plot_param_scatter.py
     for name in ("prior", "estimated"):
         table[f"range_error_{name}"] = np.abs(table[f"error_{name}"]) / width
     if result.posterior is not None:

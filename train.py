@@ -25,7 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch
 import torch.distributed as distributed
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn, write_json
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_configuration, period
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import FLUX_LABELS, TARGETS
@@ -34,6 +34,7 @@ from calibration.emulator.error import EmulatorErrors, estimate_errors, save_err
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
 from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
+from calibration.ensembles.files import LOG, read_log
 from calibration.network.shared_dropout import SharedDropout
 from dataset import TrainingData, describe, load_data
 from model import count_parameters
@@ -120,8 +121,8 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 def warn_of_another_site(directory: Path, site: Site) -> None:
     """Say so when the ensemble's log names other site constants than `site`: a forgotten --site goes unnoticed else."""
-    log = directory / "parameter_log.json"
-    noted = read_json(log).get("settings", {}).get("site", {}) if log.is_file() else {}
+    log = directory / LOG
+    noted = read_log(directory)["settings"].get("site") or {}
     other = [name for name, value in noted.items() if getattr(site, name, value) != value]
     if other:
         warn(

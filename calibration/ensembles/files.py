@@ -7,17 +7,17 @@ ensembles/store.py.
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-from calibration.common.command_line import UserError, existing_file, progress, read_json
+from calibration.common.command_line import UserError, existing_file, notice, progress, read_json
 from calibration.common.parameters import ParameterSpace, canonical_name, make_space
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.ensembles import store as ensemble_store
@@ -40,11 +40,8 @@ FILE_NAME = re.compile(r"(?P<prefix>.+)_daily_(?P<sample>\d+)\.txt")
 SUMMARY, RESULTS, COPY = "parameter_summary.csv", "experiment_results.csv", "ensemble.npz"
 LOG = "parameter_log.json"
 LARGEST_ID = 10**9  # of a sample
-
-
-def notice(message: str) -> None:
-    """Print one line to stderr about something that is handled and worth knowing."""
-    print(f"notice: {' '.join(message.split())}", file=sys.stderr)
+SAMPLE_COLUMNS = ("sample_id", "sample_idx", "sample", "sample_index", "run_id", "run")  # of an experiment_results.csv
+FAILED_WORDS = ("failed", "fail", "failure", "error", "crashed", "timeout", "false", "no", "0", "0.0")
 
 
 @dataclass(frozen=True)
@@ -202,17 +199,31 @@ def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...
 def ensemble_ranges(directory: str | Path) -> ParameterSpace | None:
     """The ranges an ensemble was drawn from, as run_perturbations.py noted them; None for ensembles from elsewhere."""
     path = Path(directory) / LOG
-    if not path.is_file():
-        return None
-    ranges = read_json(path).get("settings", {}).get("ranges")
+    ranges = read_log(directory)["settings"].get("ranges")
     if not isinstance(ranges, dict):
         return None
     entries = [(name, bound["min"], bound.get("max", bound.get("max_from"))) for name, bound in ranges.items()]
     return make_space(entries, path)
 
 
+def read_log(directory: str | Path) -> dict[str, Any]:
+    """Content of a folder's parameter_log.json with the key `settings`; empty settings where there is no such file.
+
+    Earlier scripts wrote a list of the runs there: nothing in it is needed beside parameter_summary.csv.
+    """
+    path = Path(directory) / LOG
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        content = {}
+    settings = content.get("settings")
+    return content | {"settings": settings if isinstance(settings, dict) else {}}
+
+
 def failed_samples(path: str | Path) -> set[int]:
-    """Sample ids whose status in an experiment_results.csv is 'failed'; empty when there is no such file."""
+    """Sample ids that an experiment_results.csv calls failed; empty when there is no such file.
+
+    Read are `sample_id, status` of run_perturbations.py and `sample_idx, success` of earlier scripts.
+    """
     if not Path(path).is_file():
         return set()
     try:
@@ -221,9 +232,13 @@ def failed_samples(path: str | Path) -> set[int]:
         raise UserError(
             f"{path}: not readable as CSV ({error}); restore it, or remove it (it lists failed runs)"
         ) from None
-    if not {"sample_id", "status"} <= set(table.columns):
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    sample = next((name for name in SAMPLE_COLUMNS if name in table), None)
+    verdict = next((name for name in ("status", "success") if name in table), None)
+    if sample is None or verdict is None:
+        notice(f"{path}: has no columns sample_id and status (or sample_idx and success); no run is left out for it")
         return set()
-    failed = table.loc[table["status"].str.strip().str.lower() == "failed", "sample_id"]
+    failed = table.loc[table[verdict].str.strip().str.lower().isin(FAILED_WORDS), sample]
     numbers = pd.to_numeric(failed, errors="coerce").dropna()  # spreadsheets write 3.0
     return {int(sample) for sample in numbers if abs(sample) <= LARGEST_ID}
 

@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from calibration.common.command_line import UserError, progress, read_json, write_json, writing
+from calibration.common.command_line import UserError, progress, write_json, writing
 from calibration.common.units import DAYS_PER_YEAR
 from calibration.ensembles import store as ensemble_store
 from calibration.ensembles.engines import RunResult
-from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files
+from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files, read_log
 from calibration.weather.daily_text import daily_template, daily_text, parse_daily_file, round_as_written
 
 SAVE_EVERY = 5.0  # s between two writings of experiment_results.csv
@@ -80,7 +80,7 @@ class EnsembleWriter:
         design = self.design
         log = self.directory / LOG
         if log.is_file() and not overwrite:
-            differences = _differences(read_json(log).get("settings", {}), design.settings)
+            differences = _differences(read_log(self.directory)["settings"], design.settings)
             if differences:
                 shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
                 raise UserError(
@@ -94,7 +94,7 @@ class EnsembleWriter:
                 "with --output-dir"
             )
         if overwrite and log.is_file():
-            stamp = read_json(log).get("stamp")
+            stamp = read_log(self.directory).get("stamp")
             others = [path for path in daily_files(self.directory).values() if f"_{stamp}_daily_" not in path.name]
             if others:
                 raise UserError(
