@@ -26,7 +26,7 @@ from calibration.common.command_line import (
 from calibration.tower.file import TowerFile, read_tower_file
 from calibration.tower.layouts import HIGH, LAYOUTS, LOW, NepColumns, choose_columns, variant
 from calibration.tower.nep import check_threshold, prepare
-from calibration.tower.summary import by_month, by_year
+from calibration.tower.observation_csv import by_month, by_year
 
 
 def main() -> None:
@@ -58,6 +58,8 @@ def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
     """Say what was recognised and what will be used."""
     print(f"{tower.path}: {columns.layout.title}{variant(tower)}, {len(tower.columns)} columns, "
           f"{tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")  # fmt: skip
+    for note in tower.notes:
+        print(f"  {note}")
     if columns.qc:
         sign = ">=" if columns.qc_best == HIGH else "<="
         print(f"  NEE from {columns.nee}, kept where {columns.qc} {sign} {threshold:g} ({columns.qc_best} is best)")
@@ -71,6 +73,9 @@ def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
         ("GPP", columns.gpp), ("ER", columns.reco), ("error of NEP", columns.uncertainty)) if name]  # fmt: skip
     if used:
         print(f"  also {', '.join(used)}")
+    lacking = [name for name, column in (("GPP", columns.gpp), ("ER", columns.reco)) if column is None]
+    if lacking:
+        print(f"  without {' and '.join(lacking)}: no column with values belongs to {columns.nee}")
 
 
 def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: NepColumns, arguments) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file
-from calibration.common.units import POSSIBLE, UNITS
-from calibration.tower.file import MISSING_BELOW
+from calibration.common.units import POSSIBLE, UNITS, without_missing_codes
 from calibration.tower.meteorology import ESTIMATED, TOWER, sidecar_path
 from calibration.weather.daily import HINTS
 from calibration.weather.forcing_file import FIELDS, Forcing
@@ -78,7 +77,7 @@ def _numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     if text.any():
         row = int(text.to_numpy().argmax())
         raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number or nothing")
-    return values.where(values > MISSING_BELOW)
+    return pd.Series(without_missing_codes(values.to_numpy()), index=values.index)
 
 
 def _check_magnitudes(path: Path, table: pd.DataFrame) -> None:

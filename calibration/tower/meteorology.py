@@ -19,6 +19,8 @@ from calibration.weather.daily import Weather, day_of_year0
 
 TOWER, ESTIMATED, ERA5, NONE = "tower", "estimated", "ERA5", ""
 SUSPICIOUS_RAIN = 100.0  # mm day-1; more is checked against ERA5
+
+
 @dataclass
 class Meteorology:
     """Nine variables of a tower.

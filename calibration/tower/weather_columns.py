@@ -10,7 +10,8 @@ from calibration.common.command_line import UserError, warn
 from calibration.common.units import SECONDS_PER_DAY, ZERO_CELSIUS
 from calibration.tower.checks import unit_jump
 from calibration.tower.file import TowerFile
-from calibration.tower.layouts import HIGH, Layout
+from calibration.tower.layouts import Layout
+from calibration.tower.quality import HIGH, flag_column, qc_direction
 
 # Columns in the order of preference; gaps of the first are filled from the next ones.
 CANDIDATES = {
@@ -81,7 +82,8 @@ class TowerWeather:
         values = np.full(len(self.tower.dates), np.nan)
         used = []
         for column in CANDIDATES[name]:
-            if column not in self.tower:
+            column = self.tower.find(column)
+            if column is None:
                 continue
             found = self._good(column)
             if np.isnan(found).all():
@@ -121,26 +123,13 @@ class TowerWeather:
     def _good(self, column: str) -> np.ndarray:
         """A column without the days whose flag is worse than the threshold."""
         values = self.tower.numbers(column)
-        flag_column = f"{column}_QC"
-        if self.qc_threshold is None or flag_column not in self.tower:
+        name = flag_column(self.tower, column)
+        if self.qc_threshold is None or name is None:
             return values
-        flag = self.tower.numbers(flag_column)
-        found = flag[~np.isnan(flag)]
-        if not len(found):
+        flag = self.tower.numbers(name)
+        if np.isnan(flag).all():
             return values
-        best = self.qc_best or self.layout.qc_best
-        if self.qc_best is None:
-            if best == HIGH and found.max() > 1:
-                raise UserError(
-                    f"{self.tower.path}: {flag_column} is a share of good data in this layout (1 best), but reaches "
-                    f"{found.max():g}; say with --qc-best low or high which end is best, or use --no-qc"
-                )
-            if best is None and found.max() <= 1:
-                raise UserError(
-                    f"{self.tower.path}: {flag_column} runs from {found.min():g} to {found.max():g}, and neither "
-                    "layout nor values tell whether 0 or 1 is best; say it with --qc-best low or high, or use --no-qc"
-                )
-            best = best or "low"
+        best = qc_direction(self.tower, name, self.layout.qc_best, self.qc_best, column)
         good = flag >= self.qc_threshold if best == HIGH else flag <= self.qc_threshold
         return np.where(good, values, np.nan)
 

@@ -8,8 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from calibration.common.command_line import UserError, read_json
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
-from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN
-from calibration.tower.summary import longest_gap
+from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, longest_gap
 from calibration.tower.windows import Windows
 from calibration.weather.daily import Weather
 

@@ -1,7 +1,7 @@
 """Where compiled code is kept: beside the source, in the user's cache, else in a private temporary folder.
 
-Numba refuses to compile with a cache where neither the source tree nor the home folder can be written, as in a container
-or in a cluster's module folder.
+Numba refuses to compile with a cache where neither the source tree nor the home folder can be written, as in a
+container or in a cluster's module folder.
 """
 
 import os
