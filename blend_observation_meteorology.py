@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from calibration.common.command_line import UserError, make_parser, not_an_input, run, warn, write_json
-from calibration.tower.blending import blend, check_forcing, extremes_outside, read_tower_weather
+from calibration.tower.blending import blend, check_agreement, check_forcing, extremes_outside, read_tower_weather
 from calibration.tower.meteorology import sidecar_path
 from calibration.weather.forcing_file import read_forcing, write_forcing
 
@@ -29,6 +29,13 @@ def main() -> None:
     add("--output", required=True, help="forcing text to write (and NAME.json, the manifest)")
     add("--first-day", type=int, choices=(0, 1), help="number that the forcing gives 1 January (default: found out)")
     add("--use-cloud", action="store_true", help="take cloud from a CSV that has no sidecar of sources")
+    add(
+        "--trust-era5",
+        action="append",
+        default=[],
+        metavar="VARIABLE",
+        help="blend this variable although the two differ as in another unit (repeatable)",
+    )
     arguments = parser.parse_args()
     output = Path(arguments.output)
     not_an_input(output, arguments.era5_input, arguments.obs_csv)
@@ -44,6 +51,7 @@ def main() -> None:
         )
     if outside:
         warn(f"{outside} of {len(tower)} tower days are not in {arguments.era5_input} and are left out")
+    check_agreement(forcing, tower, arguments.trust_era5)
     lines, counts = blend(forcing, tower)
     if not any(counts.values()):
         raise UserError(f"{arguments.obs_csv}: holds no tower value on any day of the forcing; nothing to blend")

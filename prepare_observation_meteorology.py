@@ -71,6 +71,14 @@ def main() -> None:
         default="mean",
         help="adjust ERA5 to the tower on common days: temperatures by difference, the rest by ratio",
     )
+    add(
+        "--trust-era5",
+        action="append",
+        default=[],
+        choices=METEOROLOGY,
+        metavar="VARIABLE",
+        help="fill this variable although ERA5 and the tower differ as in another unit (repeatable)",
+    )
     add("--no-figure", action="store_true", help="write no figure")
     arguments = parser.parse_args()
     not_an_input(arguments.output, arguments.input, arguments.era5)
@@ -88,7 +96,9 @@ def main() -> None:
     comparison = compare(met, forcing) if forcing is not None else None
     tower_days = {name: int((~np.isnan(met.values[:, i])).sum()) for i, name in enumerate(METEOROLOGY)}
     if arguments.fill == "era5":
-        met = between(fill_with_era5(met, forcing, arguments.adjust), arguments.start, arguments.end)
+        met = between(
+            fill_with_era5(met, forcing, arguments.adjust, arguments.trust_era5), arguments.start, arguments.end
+        )
     output = Path(arguments.output)
     sidecar = write_meteorology(output, met)
     write_json(output.with_name(f"{output.stem}_choices.json"), {

@@ -1,16 +1,17 @@
 """Tower weather over ERA5 in VISIT's forcing text: the tower's fields on its days, every other character is kept."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file
-from calibration.common.units import POSSIBLE, UNITS, without_missing_codes
+from calibration.common.command_line import UserError, existing_file, warn
+from calibration.common.units import without_missing_codes
 from calibration.tower.meteorology import ESTIMATED, TOWER, sidecar_path
-from calibration.weather.daily import HINTS
 from calibration.weather.forcing_file import FIELDS, Forcing
+from calibration.weather.sentinel import check_columns, disagreement
 
 # The tower's variables and the forcing fields that they replace; wind is handled apart.
 REPLACED = {
@@ -45,7 +46,11 @@ def read_tower_weather(path: str | Path, use_cloud: bool = False) -> tuple[pd.Da
     result = pd.DataFrame(index=pd.DatetimeIndex(dates))
     for name in names:
         result[name] = _numbers(path, table, name).to_numpy()
-    _check_magnitudes(path, result)
+    columns = {name: result[name].to_numpy() for name in names}
+    for name, series in check_columns(
+        columns, result.index.to_numpy().astype("datetime64[D]"), str(path), True
+    ).items():
+        result[name] = series
     sidecar = sidecar_path(path)
     if sidecar.is_file():
         sources = _csv(sidecar)
@@ -80,46 +85,38 @@ def _numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     return pd.Series(without_missing_codes(values.to_numpy()), index=values.index)
 
 
-def _check_magnitudes(path: Path, table: pd.DataFrame) -> None:
-    for name in table:
-        low, high = POSSIBLE[name]
-        bad = (table[name] < low) | (table[name] > high)
-        if bad.any():
-            raise UserError(
-                f"{path}: {name} on {table.index[bad][0].date()} is {table[name][bad].iloc[0]:g}, allowed is {low:g} "
-                f"to {high:g} {UNITS[name]}{HINTS.get(name, '')}"
-            )
-    _check_cloud(path, "tcdc_clm", table.get("tcdc_clm", pd.Series(dtype=float)).to_numpy())
-
-
 def check_forcing(forcing: Forcing) -> None:
-    """UserError when a replaced field is outside what its unit allows, or when a day is there twice."""
-    for name, field in REPLACED.items():
-        low, high = POSSIBLE[name]
-        values = forcing.column(field)
-        bad = (values < low) | (values > high)
-        if bad.any():
-            row = int(bad.argmax())
-            raise UserError(
-                f"{forcing.path}: line {row + 1}: {field} is {values[row]:g}, allowed is {low:g} to {high:g} "
-                f"{UNITS[name]}{HINTS.get(name, '')}"
-            )
-    _check_cloud(forcing.path, "tcdc_clm", forcing.column("tcdc_clm"))
+    """UserError when a replaced field is not in its unit, or when a day is there twice."""
     repeated = pd.Series(forcing.dates).duplicated().to_numpy()
     if repeated.any():
         row = int(repeated.argmax())
         raise UserError(
             f"{forcing.path}: line {row + 1}: {forcing.dates[row]} is there twice; every day may be there once"
         )
+    columns = {name: forcing.column(field) for name, field in REPLACED.items()}
+    check_columns(columns, forcing.dates, str(forcing.path))
 
 
-def _check_cloud(path: Path, name: str, cloud: np.ndarray) -> None:
-    cloud = cloud[~np.isnan(cloud)]
-    if len(cloud) >= 30 and 0 < cloud.max() <= 1:
-        raise UserError(
-            f"{path}: {name} never exceeds {cloud.max():g}, so it looks like a 0-1 share; cloud is in percent here: "
-            "multiply it by 100"
-        )
+def check_agreement(forcing: Forcing, tower: pd.DataFrame, trusted: Sequence[str] = ()) -> None:
+    """UserError where the tower and the forcing differ on their common days as another unit would make them.
+
+    trusted: variables of which the user says that the difference is real.
+    """
+    on_days = tower.reindex(pd.DatetimeIndex(forcing.dates))
+    for name in tower:
+        if name == WIND:
+            other = np.hypot(forcing.column("u_wind"), forcing.column("v_wind"))
+        else:
+            other = forcing.column(REPLACED[name])
+        found = disagreement(name, on_days[name].to_numpy(), other)
+        if found is not None:
+            words, certain = found
+            if certain and name not in trusted:
+                raise UserError(
+                    f"{forcing.path}: {name} {words} in the tower's file on common days; bring both to one unit, or "
+                    f"say with --trust-era5 {name} that the difference is real"
+                )
+            warn(f"{forcing.path}: {name} {words}")
 
 
 def blend(forcing: Forcing, tower: pd.DataFrame) -> tuple[list[str], dict[str, int]]:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from calibration.common.command_line import UserError, warn
 from calibration.common.units import G_M2_PER_MG_HA, nee_g_m2_to_nep_mg_ha
-from calibration.tower.checks import ABSURD_NEE, partition_problem, sign_problem, unit_jump
+from calibration.tower.checks import ABSURD_NEE, flux_jump, partition_problem, sign_problem
 from calibration.tower.file import TowerFile
 from calibration.tower.layouts import HIGH, NepColumns
 from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, OBSERVATION_COLUMNS
@@ -23,10 +23,11 @@ def prepare(
     raw = tower.numbers(columns.nee)
     nee = np.where(np.abs(raw) <= ABSURD_NEE, raw, np.nan)
     _check_sign(tower, columns.nee, sign_problem(tower, columns, nee), force)
-    jump = unit_jump(raw, tower.dates)
+    partition = [tower.numbers(name) if name else None for name in (columns.gpp, columns.reco)]
+    jump = flux_jump(columns.nee, raw, *partition, tower.dates)
     if jump:
         warn(
-            f"{tower.path}: {columns.nee} changes its size {jump[1]:.3g}-fold on {jump[0]} and keeps it, as if its "
+            f"{tower.path}: {jump[0]} changes its size {jump[1].ratio:.3g}-fold on {jump[1].day} and keeps it, as if its "
             "unit had changed: look at the figure before you use it"
         )
     qc = tower.numbers(columns.qc) if columns.qc else np.full(len(nee), np.nan)

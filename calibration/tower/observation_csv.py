@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file
-from calibration.common.units import FLUX_UNIT, nee_g_m2_to_nep_mg_ha, without_missing_codes
+from calibration.common.units import nee_g_m2_to_nep_mg_ha, without_missing_codes
+from calibration.weather.sentinel import check_flux
 
 OBSERVATION_COLUMNS = ("date", "nee_gcm2", "nee_source", "nee_qc", "nep_mg_ha", "obs_mask")
 # Optional columns, Mg C ha-1 day-1: absent, not zero, when the tower file has none.
 GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN = "gpp_mg_ha", "reco_mg_ha", "nep_sd_mg_ha"
-# Beyond this, Mg C ha-1 day-1, a flux is in another unit: 0.5 is 50 g C m-2 day-1, more than any ecosystem exchanges.
-LARGEST_FLUX = 0.5
 
 
 def read_observations(path: str | Path) -> pd.DataFrame:
@@ -60,14 +59,10 @@ def read_observations(path: str | Path) -> pd.DataFrame:
 
 
 def _check_nep(path: Path, table: pd.DataFrame) -> None:
+    for name in ("nep_mg_ha", GPP_COLUMN, ER_COLUMN):
+        if name in table:
+            check_flux(name, table[name].to_numpy(), str(path))
     nep = table["nep_mg_ha"]
-    large = nep.abs() > LARGEST_FLUX
-    if large.any():
-        row = int(large.to_numpy().argmax())
-        raise UserError(
-            f"{path}: nep_mg_ha is {nep.iloc[row]:g} on {table['date'].iloc[row].date()}, allowed is up to "
-            f"{LARGEST_FLUX} {FLUX_UNIT}; it looks like g C m-2 day-1: divide by 100"
-        )
     if "nee_gcm2" in table:
         expected = nee_g_m2_to_nep_mg_ha(table["nee_gcm2"])
         wrong = (nep - expected).abs() > 1e-4 + 1e-3 * expected.abs()

@@ -12,8 +12,8 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 
 from calibration.common.command_line import UserError, existing_file, warn, writing
-from calibration.common.units import FLUX_UNIT, TARGETS
-from calibration.tower.observation_csv import LARGEST_FLUX
+from calibration.common.units import TARGETS
+from calibration.weather.sentinel import check_flux
 
 DAY = np.timedelta64(1, "D")
 SCALER_TOLERANCE = 1e-5  # relative difference of means and scales (to the scale) that counts as the same scaler
@@ -260,11 +260,7 @@ def _fluxes(path: Path, arrays: dict, obs_mask: np.ndarray, target_names: tuple[
     own_mask[:, :, found.index("nep")] = obs_mask
     if not np.isfinite(raw[own_mask]).all():
         raise UserError(f"{path}: y_obs is NaN or infinite on days that the mask calls valid; build it again")
-    if own_mask.any() and np.abs(raw[own_mask]).max() > LARGEST_FLUX:
-        raise UserError(
-            f"{path}: y_obs reaches {np.abs(raw[own_mask]).max():.3g}, allowed is {LARGEST_FLUX} {FLUX_UNIT}; "
-            "it looks like g C m-2 day-1: divide by 100"
-        )
+    check_flux("y_obs", np.where(own_mask, raw, np.nan).ravel(), str(path))
     y_obs = np.full((*obs_mask.shape, len(target_names)), np.nan, dtype=np.float32)
     y_mask = np.zeros(y_obs.shape, dtype=bool)
     for k, name in enumerate(found):
