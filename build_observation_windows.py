@@ -84,7 +84,7 @@ def main() -> None:
             f"outside {meaning} ({low[at]:.5g} to {high[at]:.5g}): the emulator extrapolates there"
         )
     windows.save(arguments.output)
-    report(arguments, windows, start)
+    report(arguments, windows, start, observed)
 
 
 def default_scaler(artifacts: Path) -> Path:
@@ -113,13 +113,21 @@ def check_lengths(arguments) -> int:
     return int(days)
 
 
-def report(arguments, windows: Windows, start) -> None:
+def report(arguments, windows: Windows, start, observed: pd.DataFrame) -> None:
     """Print what was made: windows, observed days, and fluxes beside NEP."""
     days = np.unique(windows.dates[windows.obs_mask])
     print(f"wrote {arguments.output}: {len(windows)} windows of {windows.horizon} days after {windows.context} days of "
           f"context, starting {windows.window_start[0]} to {windows.window_start[-1]}")  # fmt: skip
     if windows.window_start[0] > np.datetime64(pd.Timestamp(start).date()):
         print(f"  the first window starts after {pd.Timestamp(start).date()}: context or valid days are lacking before")
+    covered, valid = (np.unique(array.astype("datetime64[Y]").astype(str)) for array in (windows.dates, days))
+    observed_years = sorted({str(day)[:4] for day in observed["date"].astype(str)})
+    left_out = [year for year in observed_years if year not in covered]
+    if left_out:
+        print(f"  no window in {', '.join(left_out)}: too few valid days, or no weather or context there")
+    empty = [year for year in covered if year not in valid]
+    if empty:
+        print(f"  no valid day in {', '.join(empty)}")
     nep = windows.nep()[windows.obs_mask]
     if len(days):
         print(

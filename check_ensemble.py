@@ -34,7 +34,7 @@ DAILY = 0.7  # correlation of daily GPP below which the fluxes come from other w
 def main() -> int:
     arguments = parse_arguments()
     site = load_site(arguments.site)
-    ensemble = load_ensemble(arguments.data_dir, arguments.columns)
+    ensemble = load_ensemble(arguments.data_dir, arguments.columns, drop=arguments.drop_columns)
     weather, weather_note = find_weather(arguments, ensemble, site)
     evidence = gather(ensemble, weather, site, arguments.runs)
     print(
@@ -79,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--weather", help="weather of the whole simulation, if longer than the daily files (default: theirs)")
     add("--site", default=str(DEFAULT_SITE), help="site YAML that the ensemble is supposed to be of")
     add("--columns", nargs="+", help="column names of the daily files in order (default: VISIT's)")
+    add("--drop-columns", nargs="+", help="columns of parameter_summary.csv that are no parameters")
     add("--jobs", type=int, help="threads (default: all cores)")
     add("--report", help="also write the result to this JSON file")
     add("--strict", action="store_true", help="exit code 1 unless the outputs agree with the labels")

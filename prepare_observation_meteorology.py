@@ -29,9 +29,9 @@ from calibration.common.sites import Site, load_site
 from calibration.common.units import METEOROLOGY
 from calibration.tower.file import read_tower_file
 from calibration.tower.layouts import HIGH, LAYOUTS, LOW, recognise
-from calibration.tower.meteorology import Meteorology, between, check_rain, from_tower, write_meteorology
+from calibration.tower.meteorology import Meteorology, between, check_rain, from_tower, lacking, write_meteorology
 from calibration.tower.weather_columns import TowerWeather, parse_units
-from calibration.tower.weather_comparison import compare, fill_with_era5
+from calibration.tower.weather_comparison import compare, fill_with_era5, warn_of_disagreement
 from calibration.weather.atmosphere import air_pressure
 from calibration.weather.daily import Weather, read_weather
 
@@ -91,9 +91,11 @@ def main() -> None:
         )
 
     site = load_site(arguments.site) if arguments.site else None
-    met, forcing = read_both(arguments, site)
+    met, forcing, missing = read_both(arguments, site)
     check_rain(met, forcing)
     comparison = compare(met, forcing) if forcing is not None else None
+    if comparison is not None and arguments.fill == "none":
+        warn_of_disagreement(met, forcing)
     tower_days = {name: int((~np.isnan(met.values[:, i])).sum()) for i, name in enumerate(METEOROLOGY)}
     if arguments.fill == "era5":
         met = between(
@@ -103,19 +105,22 @@ def main() -> None:
     sidecar = write_meteorology(output, met)
     write_json(output.with_name(f"{output.stem}_choices.json"), {
         "input": str(arguments.input), "era5": arguments.era5, "fill": arguments.fill, "adjust": arguments.adjust,
-        "columns": met.notes, "tower_days": tower_days,
+        "columns": met.notes, "lacking": missing, "tower_days": tower_days,
         "values_by_source": {str(word) or "none": int(count)
                              for word, count in zip(*np.unique(met.source, return_counts=True), strict=True)},
     })  # fmt: skip
     print(f"wrote {output}: {len(met.dates)} days, {met.dates[0]} to {met.dates[-1]}; sources in {sidecar.name}")
     for variable, note in met.notes.items():
         print(f"  {variable}: {note}")
+    if arguments.fill == "none":
+        for line in missing:
+            print(f"  {line}")
     if comparison is not None:
         write_comparison(output, comparison, arguments.no_figure)
 
 
-def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None]:
-    """The tower's nine variables from --start to --end, and ERA5 if given."""
+def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None, list[str]]:
+    """The tower's nine variables from --start to --end, ERA5 if given, and what the tower lacks, in words."""
     forcing = read_weather(arguments.era5, site, arguments.first_day) if arguments.era5 else None
     tower = read_tower_file(arguments.input)
     layout = recognise(tower) if arguments.layout == "auto" else LAYOUTS[arguments.layout]
@@ -137,7 +142,7 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     )
     if np.isnan(met.values).all():
         raise UserError(f"{tower.path}: has no weather: none of TA_F, SW_IN_F, P_F, WS_F, VPD_F holds a usable value")
-    return between(met, arguments.start, arguments.end), forcing
+    return between(met, arguments.start, arguments.end), forcing, lacking(met, weather)
 
 
 def write_comparison(output: Path, comparison: pd.DataFrame, no_figure: bool) -> None:

@@ -11,6 +11,7 @@ is worse than the threshold are masked. GPP, RECO and the random uncertainty of 
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import (
@@ -23,6 +24,7 @@ from calibration.common.command_line import (
     write_json,
     writing,
 )
+from calibration.tower.checks import ABSURD_NEE
 from calibration.tower.file import TowerFile, read_tower_file
 from calibration.tower.layouts import HIGH, LAYOUTS, LOW, NepColumns, choose_columns, variant
 from calibration.tower.nep import check_threshold, prepare
@@ -97,6 +99,12 @@ def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: 
 
         save_figure(nep_figure(table, months, columns.nee), output.with_suffix(".png"))
     print(f"wrote {output}: {len(table)} days, {int(table['obs_mask'].sum())} valid")
+    beyond = int((np.abs(tower.numbers(columns.nee)) > ABSURD_NEE).sum())
+    if beyond:
+        print(f"  {beyond} values of {columns.nee} beyond {ABSURD_NEE:g} g C m-2 day-1 count as missing")
+    empty = [str(year) for year, valid in zip(years["year"], years["valid_days"], strict=True) if valid == 0]
+    if empty:
+        print(f"  no valid day at all in {', '.join(empty)}")
     print(years.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
 
 

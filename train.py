@@ -49,6 +49,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", help="recommended or specification (default: the YAML's)")
     parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
     parser.add_argument(
+        "--drop-columns", nargs="+", metavar="NAME",
+        help="columns of parameter_summary.csv that are no parameters (remembered; default: YAML)",
+    )  # fmt: skip
+    parser.add_argument(
         "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
     )
     parser.add_argument(
@@ -102,6 +106,7 @@ def resolve_configuration(arguments: argparse.Namespace) -> tuple[Configuration,
             periods[name] = list(period(given, f"--{name}-period"))
     config = config.override("splits", **periods, unseen_share=arguments.unseen_share)
     config = config.override("data", directory=str(Path(arguments.data_dir).resolve()) if arguments.data_dir else None)
+    config = config.override("data", drop_columns=arguments.drop_columns)
     config = config.override(
         "training", epochs=arguments.epochs, steps_per_epoch=arguments.steps_per_epoch, batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate, gradient_clip=arguments.gradient_clip, patience=arguments.patience,

@@ -43,7 +43,9 @@ def driving_weather(
     if weather_path:
         weather = read_weather(weather_path, site)
     elif (Path(data_dir) / "parameter_summary.csv").is_file():
-        ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
+        ensemble = load_ensemble(
+            data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+        )
         weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
     else:
         raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
@@ -146,7 +148,9 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             "the windows from the same weather, or give theirs with --weather"
         )
     if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
-        dates = load_ensemble(arguments.data_dir, emulator.configuration.data.column_order).dates
+        dates = load_ensemble(
+            arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+        ).dates
         weather = own.between(dates[0], dates[-1])
     names = emulator.parameter_names
     engine = command_engine(arguments, weather.dates, names)

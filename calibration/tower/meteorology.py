@@ -16,6 +16,7 @@ from calibration.common.units import METEOROLOGY, SECONDS_PER_DAY, ZERO_CELSIUS
 from calibration.tower.weather_columns import TowerWeather, saturation_vapour_pressure_water
 from calibration.weather.atmosphere import cloud_from_transmission, q_from_vapour_pressure, top_of_atmosphere_daily
 from calibration.weather.daily import Weather, day_of_year0
+from calibration.weather.sentinel import check_columns
 
 TOWER, ESTIMATED, ERA5, NONE = "tower", "estimated", "ERA5", ""
 SUSPICIOUS_RAIN = 100.0  # mm day-1; more is checked against ERA5
@@ -102,7 +103,37 @@ def from_tower(
     put("spfh_2m", specific_humidity(weather["TA"], deficit, pressure), labels)
     if cloud:
         put("tcdc_clm", _cloud(weather, latitude), ESTIMATED)
+    check_columns(
+        dict(zip(METEOROLOGY, values.T, strict=True)), tower.dates, str(tower.path), gaps=True, changes=False
+    )  # fmt: skip
     return Meteorology(tower.dates, values, source, weather.notes)
+
+
+def lacking(met: Meteorology, weather: TowerWeather) -> list[str]:
+    """What the tower cannot give on all or some days, and why, in words: for the summary.
+
+    met: as from_tower made it.
+    """
+    days, said = len(met.dates), []
+    reasons = {
+        "tmp_2m": ("TA",), "tmp_sfc": ("TA",), "dswrf_sfc": ("SW_IN",), "prate_sfc": ("P",), "wind_10m": ("WS",),
+        "spfh_2m": ("TA", "VPD", "PA"),
+    }  # fmt: skip
+    for name, needed in reasons.items():
+        empty = np.isnan(met.values[:, METEOROLOGY.index(name)])
+        if not empty.any():
+            continue
+        gaps = {column: int(np.isnan(weather[column]).sum()) for column in needed}
+        without = [f"{column} on {count}" for column, count in gaps.items() if count]
+        how = f"{name} is empty on {int(empty.sum())} of {days} days"
+        how += f" (missing: {', '.join(without)} days)" if without else ""
+        if name == "spfh_2m" and gaps["PA"]:
+            how += "; without air pressure there is no humidity: --site gives one from the altitude"
+        said.append(how)
+    said += [f"{name} is empty: towers do not measure it (ERA5 has it)" for name in ("tmp10_soil", "tmp200_soil")]
+    if np.isnan(met.values[:, METEOROLOGY.index("tcdc_clm")]).all():
+        said.append("tcdc_clm is empty: --cloud estimate computes it from shortwave, ERA5 has it")
+    return said
 
 
 def _cloud(weather: TowerWeather, latitude: float | None) -> np.ndarray:

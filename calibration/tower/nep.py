@@ -27,8 +27,8 @@ def prepare(
     jump = flux_jump(columns.nee, raw, *partition, tower.dates)
     if jump:
         warn(
-            f"{tower.path}: {jump[0]} changes its size {jump[1].ratio:.3g}-fold on {jump[1].day} and keeps it, as if its "
-            "unit had changed: look at the figure before you use it"
+            f"{tower.path}: {jump[0]} changes its size {jump[1].ratio:.3g}-fold on {jump[1].day} and keeps it, as if "
+            "its unit had changed: look at the figure before you use it"
         )
     qc = tower.numbers(columns.qc) if columns.qc else np.full(len(nee), np.nan)
     found = {"nee_gcm2": nee, "nee_qc": qc}

@@ -4,6 +4,8 @@ Units of the networks' daily files: TA deg C, VPD hPa, PA kPa, P mm day-1 (a sum
 are told from the magnitude where that is beyond doubt, and are an error where it is not.
 """
 
+import re
+
 import numpy as np
 
 from calibration.common.command_line import UserError, warn
@@ -16,11 +18,11 @@ from calibration.tower.quality import HIGH, flag_column, qc_direction
 # Columns in the order of preference; gaps of the first are filled from the next ones.
 CANDIDATES = {
     "TA": ("TA_F", "TA_F_MDS", "TA_PI_F", "TA"),
-    "SW_IN": ("SW_IN_F", "SW_IN_F_MDS", "SW_IN_PI_F", "SW_IN"),
-    "P": ("P_F", "P_PI_F", "P"),
+    "SW_IN": ("SW_IN_F", "SW_IN_F_MDS", "SW_IN_PI_F", "SW_IN", "FSD", "SWDOWN", "RG_F", "RG"),
+    "P": ("P_F", "P_PI_F", "P", "PRECIP", "RAIN", "PREC", "PPT"),
     "WS": ("WS_F", "WS_PI_F", "WS"),
     "VPD": ("VPD_F", "VPD_F_MDS", "VPD_PI_F", "VPD"),
-    "PA": ("PA_F", "PA_PI_F", "PA"),
+    "PA": ("PA_F", "PA_PI_F", "PA", "PS", "PRESS"),
     "RH": ("RH_F", "RH_PI_F", "RH"),
 }
 # Possible daily values after conversion; anything else is missing.
@@ -36,6 +38,15 @@ UNIT_CHOICES = {
     "VPD": {"hPa": (1.0, 0.0), "kPa": (10.0, 0.0), "Pa": (0.01, 0.0)},
     "PA": {"kPa": (1.0, 0.0), "hPa": (0.1, 0.0), "Pa": (0.001, 0.0)},
 }  # factor and offset to deg C, W m-2, mm day-1, m s-1, hPa, kPa
+# How files write these units, without blanks, dots and hats, in lower case.
+UNIT_WORDS = {
+    "TA": {"C": "°?c|degc|celsius|degreescelsius", "K": "k|kelvin"},
+    "SW_IN": {"W": "w/?m-?2", "MJ": "mj/?m-?2(/?d(ay)?(-?1)?)?"},
+    "P": {"mm-day": "mm/?d(ay)?(-?1)?", "kg-s": "kgm-2s-1"},
+    "WS": {"m-s": "m/?s(-?1)?", "km-h": "km/?h(-?1)?"},
+    "VPD": {"hPa": "hpa|mbar|mb", "kPa": "kpa", "Pa": "pa"},
+    "PA": {"kPa": "kpa", "hPa": "hpa|mbar|mb", "Pa": "pa"},
+}
 ENOUGH = 10  # days needed to tell a unit by magnitude
 
 
@@ -89,7 +100,7 @@ class TowerWeather:
             if np.isnan(found).all():
                 continue
             self._warn_of_jump(name, column, found)
-            unit = self.forced.get(name) or self._unit(name, column, found)
+            unit = self.forced.get(name) or self._written(name, column, found) or self._unit(name, column, found)
             if name in UNIT_CHOICES:
                 factor, offset = UNIT_CHOICES[name][unit]
                 found = factor * found + offset
@@ -133,6 +144,24 @@ class TowerWeather:
         good = flag >= self.qc_threshold if best == HIGH else flag <= self.qc_threshold
         return np.where(good, values, np.nan)
 
+    def _written(self, name: str, column: str, values: np.ndarray) -> str | None:
+        """The unit that the file writes beside a column, if known; UserError where the magnitude denies it."""
+        text = re.sub(r"[\s_^*.]", "", self.tower.units.get(column, "")).lower()
+        unit = next((unit for unit, pattern in UNIT_WORDS.get(name, {}).items() if re.fullmatch(pattern, text)), None)
+        found = values[~np.isnan(values)]
+        if unit is None or len(found) < ENOUGH:
+            return unit
+        factor, offset = UNIT_CHOICES[name][unit]
+        middle = float(np.median(found)) * factor + offset
+        low, high = POSSIBLE_TOWER[name]
+        if not low <= middle <= high:
+            raise UserError(
+                f"{self.tower.path}: {column} is in {self.tower.units[column]} by its header, but its median would be "
+                f"{middle:.4g}, possible is {low:g} to {high:g}; say its unit with --unit {name}="
+                f"{'|'.join(UNIT_CHOICES[name])}"
+            )
+        return unit
+
     def _unit(self, name: str, column: str, values: np.ndarray) -> str:
         """The unit of a column by its magnitude; UserError where two units are possible or none is."""
         found = values[~np.isnan(values)]
@@ -149,7 +178,7 @@ class TowerWeather:
             else "Pa" if 45000 <= middle <= 108000 else None,
             "SW_IN": lambda: self._shortwave_unit(found, high),
             "P": lambda: self._rain_unit(found),
-            "WS": lambda: "m-s" if high <= 40 else None,
+            "WS": lambda: "m-s" if high <= 40 and found.mean() <= 12 else None,
         }[name]()  # fmt: skip
         if choice is None:
             raise UserError(

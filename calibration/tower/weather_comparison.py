@@ -94,6 +94,15 @@ def check_agreement(tower: np.ndarray, era5: Weather, trusted: Sequence[str] = (
         warn(message)
 
 
+def warn_of_disagreement(met: Meteorology, era5: Weather) -> None:
+    """Warn where ERA5 and the tower differ as in another unit, for a comparison that fills nothing."""
+    index = (met.dates - era5.dates[0]).astype(int)
+    inside = (index >= 0) & (index < len(era5))
+    tower = np.full((len(era5), len(METEOROLOGY)), np.nan)
+    tower[index[inside]] = met.values[inside]
+    check_agreement(tower, era5, refuse=False)
+
+
 def fill_with_era5(met: Meteorology, era5: Weather, adjust: str, trusted: Sequence[str] = ()) -> Meteorology:
     """The ERA5 file's days with the tower's values where it has some and adjusted ERA5 elsewhere.
 

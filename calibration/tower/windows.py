@@ -12,8 +12,8 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 
 from calibration.common.command_line import UserError, existing_file, warn, writing
-from calibration.common.units import TARGETS
-from calibration.weather.sentinel import check_flux
+from calibration.common.units import POSSIBLE, TARGETS
+from calibration.weather.sentinel import advice, check_flux, unusual
 
 DAY = np.timedelta64(1, "D")
 SCALER_TOLERANCE = 1e-5  # relative difference of means and scales (to the scale) that counts as the same scaler
@@ -135,6 +135,7 @@ def load_windows(
     _check_features(path, arrays, feature_names, width)
     mean, scale = np.asarray(scaler.mean, dtype=np.float64), np.asarray(scaler.scale, dtype=np.float64)
     context_x, future_known = _same_scaler(path, arrays, context_x, future_known, feature_names, mean, scale, rescale)
+    _check_weather(path, np.concatenate([context_x[:, :1], future_known], axis=1), feature_names, mean, scale)
     obs_mask = _float(path, arrays, "obs_mask", 2, (count, horizon)) > 0.5
     y_obs, y_mask = _fluxes(path, arrays, obs_mask, target_names)
     optional = {
@@ -226,6 +227,22 @@ def _same_scaler(path, arrays, context_x, future_known, feature_names, mean, sca
     return tuple(
         ((array * own_scale + own_mean - mean) / scale).astype(np.float32) for array in (context_x, future_known)
     )
+
+
+def _check_weather(path: Path, scaled: np.ndarray, names: tuple[str, ...], mean, scale) -> None:
+    """UserError when scaled weather (n, day, feature) is in another unit than the scaler's once it is physical."""
+    physical = scaled.reshape(-1, len(names)).astype(np.float64) * scale + mean
+    for name, values in zip(names, physical.T, strict=True):
+        if name in POSSIBLE:
+            low, high = POSSIBLE[name]
+            slack = 0.02 * (high - low)  # float32, and weather that another scaler's owner rounded
+            outside = (values < low - slack) | (values > high + slack)
+            problem = unusual(name, np.clip(values, low, high), None)
+            if outside.mean() > 0.01:
+                found = f"is {values[outside][0]:.4g} and the like on {outside.mean():.0%} of the days"
+                problem = found + advice(name, values)
+            if problem is not None:
+                raise UserError(f"{path}: {name} {problem}")
 
 
 def _fluxes(path: Path, arrays: dict, obs_mask: np.ndarray, target_names: tuple[str, ...]):

@@ -1,8 +1,8 @@
 """One judge of units and magnitudes: the same limits for every file with weather or fluxes that comes in.
 
-Questions, each with the likely unit in the answer: is every value possible; is the whole series as large as such series
-are (quantiles, so that one odd day decides nothing); does the unit change inside (common/unit_change.py); do two sources
-agree on their common days. Rounding just outside a limit is set to it.
+Questions, each with the likely unit in the answer: is every value possible; is the whole series as large as such
+series are (quantiles, so that one odd day decides nothing); does the unit change inside (common/unit_change.py); do two
+sources agree on their common days. Rounding just outside a limit is set to it.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,17 @@ import numpy as np
 
 from calibration.common.command_line import UserError
 from calibration.common.unit_change import find_unit_change
-from calibration.common.units import CO2, DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, SECONDS_PER_DAY, UNITS, ZERO_CELSIUS
+from calibration.common.units import (
+    CO2,
+    DAYS_PER_YEAR,
+    DYNAMIC_FEATURES,
+    FLUX_UNIT,
+    POSSIBLE,
+    SECONDS_PER_DAY,
+    UNITS,
+    ZERO_CELSIUS,
+)
+from calibration.weather.atmosphere import q_from_vapour_pressure, saturation_vapour_pressure
 
 ENOUGH, ENOUGH_OF_YEAR = 30, 200  # days that a judgement of the whole series needs
 # What rounding, packing (GRIB, netCDF short integers) and a sensor's zero may leave outside a limit, in VISIT's units.
@@ -94,11 +104,12 @@ USUAL = {
     "prate_sfc": 3e-5, "spfh_2m": 0.01, "wind_10m": 3.0, "a_co2": 400.0, "gpp": 0.06, "npp": 0.03, "nep": 0.02,
     "er": 0.05, "rh": 0.03,
 }  # fmt: skip
-# Beyond this, Mg C ha-1 day-1, a flux is in another unit: 0.5 is 50 g C m-2 day-1, more than any ecosystem exchanges on a
-# day, and 0.2 more than one exchanges on half of the days.
+# Beyond this, Mg C ha-1 day-1, a flux is in another unit: 0.5 is 50 g C m-2 day-1, more than any ecosystem exchanges on
+# a day, and 0.2 more than one exchanges on half of the days.
 LARGEST_FLUX, LARGEST_MEDIAN_FLUX = 0.5, 0.2
 LARGEST_MEAN_GPP = 0.25  # Mg C ha-1 day-1: 91 Mg C ha-1 a year, twice the most productive forest
 SMALLEST_GPP = 1e-6  # a forest that lives, in kg C m-2 s-1
+DRIEST, WETTEST = 0.02, 2.5  # share of saturation: the driest desert's median, and saturation at 500 hPa
 LARGEST_RATIO = 3.0  # of the means of two sources at one place; beyond it one has another unit, or another place
 LARGEST_OFFSET = 12.0  # K, of temperatures of two sources: 2000 m of altitude
 FEWEST_COMMON = 20  # days
@@ -174,15 +185,22 @@ def unusual(name: str, values: np.ndarray, celsius: np.ndarray | None = None) ->
         # 20 m a year is more than any place gets; 4 mm a year less.
         if rain > 55 or (year and 0 < rain < 0.01):
             problem = f"averages {mean:.3g} kg m-2 s-1, which is {rain:.3g} mm day-1"
-    elif name == "spfh_2m" and (high < 2e-5 or middle > 0.035):
-        problem = f"has the median {middle:.3g}"
+    elif name == "spfh_2m":
+        share = middle / _saturated(celsius) if celsius is not None else None
+        if middle > 0.04 or high < 1e-5 or (share is not None and not DRIEST < share < WETTEST):
+            problem = f"has the median {middle:.3g}"
     elif name == "wind_10m" and (mean > 15 or 0 < high < 0.05):
         problem = f"averages {mean:.3g}"
     return None if problem is None else f"{problem}, which no weather does{advice(name, found)}"
 
 
+def _saturated(celsius: np.ndarray) -> float:
+    """Specific humidity of saturated air at the median temperature and 1013 hPa, kg kg-1."""
+    return float(q_from_vapour_pressure(saturation_vapour_pressure(float(np.nanmedian(celsius))), 1013.0))
+
+
 def check_weather(values: np.ndarray, dates: np.ndarray, source: str) -> np.ndarray:
-    """(day, 10) weather in VISIT's order and units, none missing, with rounding set to the limits; see check_columns."""
+    """(day, 10) weather in VISIT's order and units, none missing, rounding set to the limits; see check_columns."""
     columns = check_columns(dict(zip(DYNAMIC_FEATURES, values.T, strict=True)), dates, source)
     return np.column_stack([columns[name] for name in DYNAMIC_FEATURES])
 
@@ -273,7 +291,8 @@ def check_flux(name: str, values: np.ndarray, source: str) -> None:
     else:
         return
     raise UserError(
-        f"{source}: {name} {problem}, allowed is up to {allowed} {FLUX_UNIT}; it looks like g C m-2 day-1: divide by 100"
+        f"{source}: {name} {problem}, allowed is up to {allowed} {FLUX_UNIT}; "
+        "it looks like g C m-2 day-1: divide by 100"
     )
 
 
@@ -285,9 +304,12 @@ def check_fluxes(fluxes: dict[str, np.ndarray], source: str) -> None:
     gpp = np.atleast_2d(fluxes["gpp"]).mean(axis=-1)
     mean = float(np.median(gpp))
     if mean > LARGEST_MEAN_GPP:
+        unit = (
+            "g C m-2 day-1: divide by 100" if mean < 20 else "Mg C ha-1 year-1 or kg C ha-1 day-1: divide accordingly"
+        )
         raise UserError(
-            f"{source}: gpp averages {mean:.3g}, which is {mean * 365.25:.0f} Mg C ha-1 a year (no forest exceeds 50)"
-            f"{advice('gpp', fluxes['gpp'].ravel())}"
+            f"{source}: gpp averages {mean:.3g}, which is {mean * DAYS_PER_YEAR:.0f} Mg C ha-1 a year (no forest has "
+            f"more than 50); fluxes are in {FLUX_UNIT} here, and these look like {unit}"
         )
     if 0 < mean < SMALLEST_GPP:
         raise UserError(
