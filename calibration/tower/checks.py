@@ -147,7 +147,7 @@ def flux_jump(
     if gpp is None or reco is None:
         found = find_unit_change(nee, dates)
         return None if found is None else (name, found)
-    agrees = 0
+    agrees, candidates = 0, []
     for what, flux, expected in ((name, nee, reco - gpp), ("GPP", gpp, reco - nee), ("RECO", reco, nee + gpp)):
         size = np.abs(expected)
         usable = size > 0.3 * np.nanmedian(size) if np.isfinite(size).any() else np.zeros(len(size), dtype=bool)
@@ -155,13 +155,20 @@ def flux_jump(
             ratio = np.where(usable, flux / expected, np.nan)
         found = find_unit_change(ratio, dates)
         if found is not None:
-            sides = [float(np.nanmedian(part)) for part in (ratio[dates < found.day], ratio[dates >= found.day])]
-            if min(sides) > 0:
-                near, far = sorted(abs(np.log(side)) for side in sides)
+            sides = [ratio[(dates < found.day) & usable], ratio[(dates >= found.day) & usable]]
+            levels = [float(np.nanmedian(side)) for side in sides]
+            if min(levels) > 0:
+                near, far = sorted(abs(np.log(level)) for level in levels)
+                # The flux that changed is its partition times two numbers; the others only lose the identity.
+                scatter = max(
+                    float(np.nanmean(np.abs(side / level - 1))) for side, level in zip(sides, levels, strict=True)
+                )
                 if near < SAME and far > OTHER:
-                    return what, found
+                    candidates.append((scatter, what, found))
         known = ratio[~np.isnan(ratio)]
         agrees += len(known) >= ENOUGH and 0.5 < np.median(known) < 2.0
+    if candidates:
+        return min(candidates, key=lambda item: item[0])[1:]
     if agrees == 3:
         found = find_unit_change(reco, dates)
         return None if found is None else (f"{name}, GPP and RECO", found)
