@@ -16,9 +16,11 @@ WIDTHS = (8, 12, 18, 27, 40)  # values on each side of a day that are compared
 # the width and over the days next to the cut; the largest of all; of everything near, against a spike.
 QUIET_STEPS = (np.log(3.8), np.log(6.5), np.log(1.5))
 NOISY_STEPS = (np.log(5.5), np.log(7.0), np.log(4.8))
+CHANCE = np.log(1.3)  # by which few days may exceed many
 CERTAIN = 3.6  # standard errors that a step of a noisy series must have
 NOISY = 0.45  # scatter of log |value| from day to day
-HUGE_STEP = np.log(40.0)  # no weather does this from one day to the next; shape and season need not be asked
+HUGE_STEP = np.log(40.0)  # from one day to the next, with hardly an overlap: shape and season need not be asked
+NO_WEATHER = np.log(60.0)  # with whatever overlap
 BEYOND_OTHER_YEARS = np.log(2.2)  # what must be left of the step when the same step of other years is taken off
 LASTING = 45  # values on each side that must have changed their size
 SHAPE = 2.05  # distance between the distributions before (scaled) and after, over the root of their number
@@ -26,6 +28,7 @@ SIGNS = 0.3  # difference between the shares of negative values that is still sc
 NARROW, SHIFT = 0.25, 0.5  # of log |value|
 NEAR = 0.55  # share of the step that lies between the few days before and the few days after
 SEASON = 25  # days by which the same season's step may come earlier or later in another year
+NEAR_DAYS = 5  # beside a cut, whose light is looked at
 QUANTILE = 0.7  # of |value|, the size of values: the median of values about zero is noisy
 
 
@@ -56,6 +59,25 @@ def find_unit_change(values: np.ndarray, dates: np.ndarray) -> UnitChange | None
         found = _judge(x, size, days, cut, width, step, noisy)
         if found is not None:
             return UnitChange(days[cut], float(np.exp(found)))
+    return None
+
+
+def find_light_change(values: np.ndarray, dates: np.ndarray) -> UnitChange | None:
+    """find_unit_change for shortwave: the dusk and dawn of a polar winter are no change of unit.
+
+    A change must begin or end in the light: at a tenth of the bright days of the series, or of that side of the change
+    where it holds most of a year.
+    """
+    found = find_unit_change(values, dates)
+    if found is None or abs(np.log(found.ratio)) >= HUGE_STEP:
+        return found
+    known = ~np.isnan(values)
+    for side in (known & (dates < found.day), known & (dates >= found.day)):
+        part = values[side]
+        beside = part[-2 * NEAR_DAYS :] if dates[side][-1] < found.day else part[: 2 * NEAR_DAYS]
+        bright = np.quantile(part if np.ptp(dates[side]).astype(int) > 300 else values[known], 0.95)
+        if np.median(beside) >= 0.1 * bright:
+            return found
     return None
 
 
@@ -134,11 +156,11 @@ def _judge(x, size, days, cut: int, width: int, steps: np.ndarray, noisy: bool) 
     smallest, clear, stays = NOISY_STEPS if noisy else QUIET_STEPS
     if abs(step) < smallest or lasting < stays or near < max(QUIET_STEPS[0], NEAR * abs(step)):
         return None
-    if max(abs(step), near, lasting) < clear or (max(abs(step), near) < HUGE_STEP and w < 8):
+    if max(abs(step), near - CHANCE, lasting) < clear or (max(abs(step), near) < HUGE_STEP and w < 8):
         return None
     before, after = size[cut - w : cut], size[cut : cut + w]
     apart = np.quantile(after, 0.2) > before.max() if sign > 0 else np.quantile(before, 0.2) > after.max()
-    if min(abs(step), near) >= HUGE_STEP and apart:
+    if min(abs(step), near) >= HUGE_STEP and (apart or min(abs(step), near, lasting) >= NO_WEATHER):
         return step
     if noisy:
         scatter = np.sqrt(0.5 * (before.var() + after.var()))

@@ -16,6 +16,7 @@ ENOUGH = 30  # days that a piece of evidence needs
 ENOUGH_OF_YEAR = 90  # the same for a single year: a month of winter, where fluxes are near 0, correlates by chance
 # A mean release above this, g C m-2 day-1 (5.5 Mg C ha-1 a year), is known only from a few disturbed peatlands.
 LARGEST_MEAN_RELEASE = 1.5
+BESIDE = 60  # values before and after a change that are looked at
 SAME, OTHER = np.log(2.0), np.log(5.0)  # how near 1 the ratio of a flux to its partition is, and how far when changed
 ABSURD_NEE = LARGEST_FLUX * G_M2_PER_MG_HA  # g C m-2 day-1
 
@@ -150,12 +151,13 @@ def flux_jump(
     agrees, candidates = 0, []
     for what, flux, expected in ((name, nee, reco - gpp), ("GPP", gpp, reco - nee), ("RECO", reco, nee + gpp)):
         size = np.abs(expected)
-        usable = size > 0.3 * np.nanmedian(size) if np.isfinite(size).any() else np.zeros(len(size), dtype=bool)
+        usable = size > 0.2 * np.nanquantile(size, 0.9) if np.isfinite(size).any() else np.zeros(len(size), dtype=bool)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(usable, flux / expected, np.nan)
         found = find_unit_change(ratio, dates)
         if found is not None:
-            sides = [ratio[(dates < found.day) & usable], ratio[(dates >= found.day) & usable]]
+            known = ~np.isnan(ratio)  # a change may last a year only: look beside the day
+            sides = [ratio[known & (dates < found.day)][-BESIDE:], ratio[known & (dates >= found.day)][:BESIDE]]
             levels = [float(np.nanmedian(side)) for side in sides]
             if min(levels) > 0:
                 near, far = sorted(abs(np.log(level)) for level in levels)
@@ -169,8 +171,10 @@ def flux_jump(
         agrees += len(known) >= ENOUGH and 0.5 < np.median(known) < 2.0
     if candidates:
         return min(candidates, key=lambda item: item[0])[1:]
+    found = find_unit_change(reco, dates)
+    if found is not None:  # respiration has no such seasons
+        return (f"{name}, GPP and RECO" if agrees == 3 else "RECO"), found
     if agrees == 3:
-        found = find_unit_change(reco, dates)
-        return None if found is None else (f"{name}, GPP and RECO", found)
+        return None
     found = find_unit_change(nee, dates)
     return None if found is None else (name, found)

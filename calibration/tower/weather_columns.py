@@ -9,8 +9,8 @@ import re
 import numpy as np
 
 from calibration.common.command_line import UserError, warn
+from calibration.common.unit_change import find_light_change, find_unit_change
 from calibration.common.units import SECONDS_PER_DAY, ZERO_CELSIUS
-from calibration.tower.checks import unit_jump
 from calibration.tower.file import TowerFile
 from calibration.tower.layouts import Layout
 from calibration.tower.quality import HIGH, flag_column, qc_direction
@@ -116,19 +116,19 @@ class TowerWeather:
         return values
 
     def _warn_of_jump(self, name: str, column: str, values: np.ndarray) -> None:
-        # Temperatures near 0 deg C and the light of polar winters change their size without changing their unit.
-        size = (
-            np.abs(values) + 10.0
-            if name == "TA"
-            else np.where(values > 20, values, np.nan)
-            if name == "SW_IN"
-            else values
-        )
-        jump = unit_jump(size, self.tower.dates)
-        if jump:
+        find = find_unit_change
+        if name == "TA":  # degrees near 0 change their size without changing their unit
+            values = np.abs(values) + 10.0
+        elif name == "SW_IN":
+            find = find_light_change
+            if "SW_IN_POT" in self.tower:  # what is left without the seasons
+                potential = self.tower.numbers("SW_IN_POT")
+                values, find = np.where(potential > 20, values / np.maximum(potential, 1.0), np.nan), find_unit_change
+        found = find(values, self.tower.dates)
+        if found:
             warn(
-                f"{self.tower.path}: {column} changes its size {jump[1]:.3g}-fold on {jump[0]} and keeps it, as if its "
-                "unit had changed: look at it before you use it"
+                f"{self.tower.path}: {column} changes its size {found.ratio:.3g}-fold on {found.day} and keeps it, as "
+                "if its unit had changed: look at it before you use it"
             )
 
     def _good(self, column: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.common.command_line import UserError
-from calibration.common.unit_change import find_unit_change
+from calibration.common.unit_change import find_light_change, find_unit_change
 from calibration.common.units import (
     CO2,
     DAYS_PER_YEAR,
@@ -239,10 +239,7 @@ def changed_unit(name: str, values: np.ndarray, dates: np.ndarray) -> str | None
     """Words on a change of unit inside a series of weather in VISIT's units; None without one."""
     if name.startswith("tmp") or name == CO2:
         return None  # temperatures in another unit are outside what is possible
-    series = np.where(values > 20, values, np.nan) if name == "dswrf_sfc" else values  # polar winters
-    if name == "prate_sfc":
-        series = np.where(values * SECONDS_PER_DAY > 1e-7, values, np.nan)
-    found = find_unit_change(series, dates)
+    found = (find_light_change if name == "dswrf_sfc" else find_unit_change)(values, dates)
     if found is None:
         return None
     unit = likely_unit(name, found.ratio) or likely_unit(name, 1 / found.ratio)
