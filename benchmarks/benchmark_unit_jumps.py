@@ -3,8 +3,8 @@
     python benchmarks/benchmark_unit_jumps.py
 
 Natural files (every variable of each) must be silent in at least 39 of 40; of 200 files with one variable multiplied or
-divided by 10, 12, 86.4, 100 or 1000 from a day anywhere inside (to the end, or for a year) 190 must be found. Files without eight values on either side that
-are not zero (rain of a desert's few months) are not counted: nothing can tell there.
+divided by 10, 12, 86.4, 100 or 1000 from a day anywhere inside (to the end, or for a year) 190 must be found. Files
+without eight values on either side that are not zero (rain of a few dry months) are not counted.
 """
 
 import sys
@@ -100,7 +100,7 @@ FLUXES = ("NEE", "GPP", "RECO")
 
 
 def alarm(name: str, series: dict[str, np.ndarray], dates: np.ndarray, partition: bool) -> UnitChange | None:
-    """What the scripts would say of a variable: fluxes with their partition or NEE alone, light without polar winters."""
+    """What the scripts would say of a variable: fluxes with partition or NEE alone, light without polar winters."""
     if name in FLUXES:
         found = flux_jump("NEE", *(series[flux] if flux == "NEE" or partition else None for flux in FLUXES), dates)
         return None if found is None else found[1]

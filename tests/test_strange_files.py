@@ -181,7 +181,7 @@ def test_the_partition_tells_which_flux_changed():
         fluxes = [nee.copy(), gpp.copy(), reco.copy()]
         fluxes[which][later] *= 12.0
         name, change = flux_jump("NEE", *fluxes, dates)
-        assert name == ("NEE", "GPP", "RECO")[which] and abs((change.day - dates[400]).astype(int)) <= 45
+        assert name == ("NEE", "GPP", "RECO")[which] and abs((change.day - dates[400]).astype(int)) <= 60
     together = flux_jump("NEE", *(np.where(later, 10 * flux, flux) for flux in (nee, gpp, reco)), dates)
     assert together[0] == "NEE, GPP and RECO"
 
