@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn, write_json
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
 from calibration.ensembles.engines import weather_hash
-from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice
+from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice, read_log
 from calibration.ensembles.label_search import Search, search
 from calibration.ensembles.variants import (
     NEP_DOUBT,
@@ -45,7 +45,7 @@ DAILY = 0.7  # correlation of daily GPP below which the fluxes come from other w
 def main() -> int:
     arguments = parse_arguments()
     site = with_variant(load_site(arguments.site), arguments.variant)
-    ensemble = load_ensemble(arguments.data_dir, arguments.columns)
+    ensemble = load_ensemble(arguments.data_dir, arguments.columns, drop=arguments.drop_columns)
     twins = identical_runs(ensemble.sample_ids, ensemble.parameters, ensemble.fluxes)
     if twins:
         return report_twins(twins, ensemble, arguments)
@@ -133,6 +133,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--site", default=str(DEFAULT_SITE), help="site YAML that the ensemble is supposed to be of")
     add("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT than the site YAML's, see there")
     add("--columns", nargs="+", help="column names of the daily files in order (default: VISIT's)")
+    add("--drop-columns", nargs="+", help="columns of parameter_summary.csv that are no parameters")
     add("--jobs", type=int, help="threads (default: all cores)")
     add("--report", help="also write the result to this JSON file")
     add("--strict", action="store_true", help="exit code 1 unless the outputs agree with the labels")
@@ -164,8 +165,8 @@ def find_weather(arguments: argparse.Namespace, ensemble: Ensemble, site: Site) 
     log = ensemble.directory / LOG
     if not log.is_file():
         return own, ""
-    content = read_json(log)
-    noted = content.get("settings", {}).get("weather", {})
+    content = read_log(ensemble.directory)
+    noted = content["settings"].get("weather", {})
     if noted.get("first") in (None, str(own.dates[0])) and noted.get("last") in (None, str(own.dates[-1])):
         return own, ""
     whole = None

@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from calibration.common.command_line import UserError, progress, read_json, write_json, writing
+from calibration.common.command_line import UserError, progress, write_json, writing
 from calibration.common.units import DAYS_PER_YEAR
 from calibration.ensembles import store as ensemble_store
 from calibration.ensembles.engines import RunResult
-from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files
+from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files, read_log
 from calibration.ensembles.perturbation import DEAD
 from calibration.weather.daily_text import daily_template, daily_text, parse_daily_file, round_as_written
 
@@ -77,14 +77,14 @@ class EnsembleWriter:
     def continues(self, overwrite: bool = False) -> bool:
         """Whether the folder holds a part of this very ensemble, so that its trial was passed before."""
         log = self.directory / LOG
-        return not overwrite and log.is_file() and read_json(log).get("settings", {}) == self.design.settings
+        return not overwrite and log.is_file() and read_log(self.directory)["settings"] == self.design.settings
 
     def check(self, overwrite: bool = False) -> None:
         """UserError when the folder holds an ensemble with other settings, or made elsewhere; changes nothing."""
         design = self.design
         log = self.directory / LOG
         if log.is_file() and not overwrite:
-            differences = _differences(read_json(log).get("settings", {}), design.settings)
+            differences = _differences(read_log(self.directory)["settings"], design.settings)
             if differences:
                 shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
                 raise UserError(
@@ -98,7 +98,7 @@ class EnsembleWriter:
                 "with --output-dir"
             )
         if overwrite and log.is_file():
-            stamp = read_json(log).get("stamp")
+            stamp = read_log(self.directory).get("stamp")
             others = [path for path in daily_files(self.directory).values() if f"_{stamp}_daily_" not in path.name]
             if others:
                 raise UserError(

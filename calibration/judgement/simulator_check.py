@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, existing_file, read_json, warn
+from calibration.common.command_line import UserError, existing_file, warn
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
@@ -15,7 +15,7 @@ from calibration.emulator.trained import Emulator
 from calibration.ensembles.cluster import connect
 from calibration.ensembles.command import command_engine, users_folder
 from calibration.ensembles.engines import RunResult, weather_hash
-from calibration.ensembles.files import load_ensemble
+from calibration.ensembles.files import LOG, load_ensemble, read_log
 from calibration.ensembles.run_folder import folder_weather
 from calibration.ensembles.trial import expected_gpp, try_out
 from calibration.inversion.config import target_label
@@ -36,8 +36,8 @@ def site_of(path: str | None, data_dir: str | Path) -> Site:
 
     UserError where the default is another site than the ensemble's; a warning where the user chose another one.
     """
-    site, log = load_site(path or DEFAULT_SITE), Path(data_dir) / "parameter_log.json"
-    noted = read_json(log).get("settings", {}).get("site", {}) if log.is_file() else {}
+    site, log = load_site(path or DEFAULT_SITE), Path(data_dir) / LOG
+    noted = read_log(data_dir)["settings"].get("site") or {}
     other = other_constants(site, noted)
     for name, (there, here) in other.items():
         message = (
@@ -66,7 +66,9 @@ def driving_weather(
     if weather_path:
         weather = read_weather(weather_path, site)
     elif (Path(data_dir) / "parameter_summary.csv").is_file():
-        ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
+        ensemble = load_ensemble(
+            data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+        )
         weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
     else:
         raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
@@ -168,7 +170,9 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             "the windows from the same weather, or give theirs with --weather"
         )
     if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
-        dates = load_ensemble(arguments.data_dir, emulator.configuration.data.column_order).dates
+        dates = load_ensemble(
+            arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+        ).dates
         weather = own.between(dates[0], dates[-1])
     names, days, folder = tuple(emulator.parameter_names), None, None
     if arguments.run_folder:

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from calibration.visit import CACHE, vector_math
 from calibration.visit import forcing as visit_forcing
 from calibration.visit import layout as visit_layout
 from calibration.visit import physics as visit_physics
-from calibration.visit import vector_math
 from calibration.visit.forcing import Day
 from calibration.visit.layout import C3_ROW, FLOWS, SOIL_ROW, STATE, Ground, Layer, Soil, State
 from calibration.visit.physics import _inline, ecosystem_day
 
 LANES = 8
 NEVER = np.iinfo(np.int64).max
-_compile = njit(cache=True, nogil=True, error_model="numpy")
+_compile = njit(cache=CACHE, nogil=True, error_model="numpy")
 
 
 def _version() -> int:

@@ -11,9 +11,10 @@ from calibration.common.command_line import (
     UserError,
     existing_file,
     write_csv,
+    writing,
 )
 from calibration.common.sites import Site, load_site
-from calibration.common.units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS, ZERO_CELSIUS
+from calibration.common.units import CO2, DYNAMIC_FEATURES, METEOROLOGY, ZERO_CELSIUS, without_missing_codes
 from calibration.weather import forcing_file as visit_forcing_file
 from calibration.weather.atmosphere import (
     air_pressure,
@@ -23,16 +24,11 @@ from calibration.weather.atmosphere import (
     top_of_atmosphere_daily,
 )
 from calibration.weather.generator import generate_values
+from calibration.weather.sentinel import check_weather
 
 PRESSURE = "pressure"  # optional column, Pa
 POSSIBLE_PRESSURE = (40000.0, 110000.0)
-HINTS = {
-    "prate_sfc": "; precipitation is a rate in kg m-2 s-1 here: mm day-1 / 86400",
-    "tmp_2m": "; temperatures are in K here: deg C + 273.15",
-    "spfh_2m": "; specific humidity is in kg kg-1 here: g kg-1 / 1000",
-}
-for _name in ("tmp_sfc", "tmp10_soil", "tmp200_soil"):
-    HINTS[_name] = HINTS["tmp_2m"]
+SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -149,7 +145,7 @@ def weather_of(table: pd.DataFrame, source: str, site: Site | None = None) -> We
     if CO2 not in table:
         table[CO2] = site_co2(site or load_site(), dates)
     values = table[list(DYNAMIC_FEATURES)].to_numpy(dtype=float)
-    check_values(values, dates, source)
+    values = check_weather(values, dates, source)
     pressure = table[PRESSURE].to_numpy(dtype=float) if PRESSURE in table else None
     if pressure is not None:
         check_pressure(pressure, dates, source)
@@ -203,33 +199,6 @@ def check_consecutive(dates: np.ndarray, source: str) -> None:
         )
 
 
-def check_values(values: np.ndarray, dates: np.ndarray, source: str) -> None:
-    """UserError on NaN or a value outside units.POSSIBLE; values: (day, 10) in VISIT's order and units."""
-    for column, name in enumerate(DYNAMIC_FEATURES):
-        series = values[:, column]
-        low, high = POSSIBLE[name]
-        bad = ~((series >= low) & (series <= high))
-        if bad.any():
-            day = int(bad.argmax())
-            found = "empty or not a number" if np.isnan(series[day]) else f"{series[day]:g}"
-            raise UserError(
-                f"{source}: {name} on {dates[day]} is {found}, allowed is {low:g} to {high:g} {UNITS[name]} "
-                f"({int(bad.sum())} such days){HINTS.get(name, '')}"
-            )
-    cloud = values[:, DYNAMIC_FEATURES.index("tcdc_clm")]
-    if len(cloud) >= 30 and 0 < cloud.max() <= 1.0:
-        raise UserError(
-            f"{source}: tcdc_clm never exceeds {cloud.max():g}, so it looks like a 0-1 share; "
-            "cloud is in percent here: multiply the column by 100"
-        )
-    rain = values[:, DYNAMIC_FEATURES.index("prate_sfc")]
-    if len(rain) >= 30 and rain.mean() * SECONDS_PER_DAY > 150.0:
-        raise UserError(
-            f"{source}: prate_sfc averages {rain.mean():g} kg m-2 s-1, which is {rain.mean() * SECONDS_PER_DAY:.0f} mm "
-            "day-1; it looks like another unit: divide mm day-1 by 86400"
-        )
-
-
 def _read_table(path: Path, first_day: int | None) -> pd.DataFrame:
     """Table with `date` (datetime64[D]) and VISIT's variables by name, whichever of the three kinds the file is."""
     try:
@@ -241,21 +210,23 @@ def _read_table(path: Path, first_day: int | None) -> pd.DataFrame:
         ) from None
     if not first_line:
         raise UserError(f"{path}: is empty or begins with an empty line; expected a weather file")
-    if "," in first_line:
-        return _read_csv(path, first_line)
+    separator = max(SEPARATORS, key=first_line.count)
+    named = any(word.strip('" ').lower() == "date" for word in first_line.split(separator))
+    if "," in first_line or (first_line.count(separator) and (named or separator != "\t")):
+        return _read_csv(path, first_line, separator)
     fields = first_line.split()
     if visit_forcing_file.looks_like_forcing(fields):
         return visit_forcing_file.read_forcing(path, first_day).weather_table()
     return _read_daily(path)
 
 
-def _read_csv(path: Path, header: str) -> pd.DataFrame:
-    names = [name.strip().lower() for name in next(csv.reader([header], skipinitialspace=True))]
+def _read_csv(path: Path, header: str, separator: str) -> pd.DataFrame:
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True))]
     for name in ("date", *DYNAMIC_FEATURES):
         if names.count(name) > 1:
             raise UserError(f"{path}: has {names.count(name)} columns {name}; keep one")
     try:
-        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, sep=separator, index_col=False)
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]
@@ -311,9 +282,24 @@ def _numeric(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"{path}: has no column {', '.join(missing)}; a weather file needs date and {', '.join(METEOROLOGY)} "
             f"(a_co2 is computed when absent)"
         )
-    names = [name for name in (*DYNAMIC_FEATURES, PRESSURE) if name in table]
-    values = table[names].apply(pd.to_numeric, errors="coerce").astype(float)
+    names = [name for name in DYNAMIC_FEATURES if name in table]
+    values = table[names].apply(lambda column: without_missing_codes(pd.to_numeric(_points(column), errors="coerce")))
+    if PRESSURE in table:  # 99999 is a missing code, but also a pressure in Pa
+        values[PRESSURE] = pd.to_numeric(_points(table[PRESSURE]), errors="coerce").astype(float)
     return pd.concat([table[["date"]], values], axis=1)
+
+
+def _points(column: pd.Series) -> pd.Series:
+    """A column of text whose numbers all have decimal commas, with decimal points; anything else as it is."""
+    if column.dtype.kind in "iufb":
+        return column
+    text = column.astype(str)
+    commas = text.str.fullmatch(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", case=False)
+    return (
+        text.str.replace(",", ".", regex=False)
+        if commas.any() and not text.str.contains(".", regex=False).any()
+        else column
+    )
 
 
 def doubts(weather: Weather, site: Site) -> list[str]:
