@@ -21,8 +21,8 @@ from calibration.common.command_line import REPOSITORY, UserError, make_parser, 
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.engines.builtin import weather_hash
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
-from calibration.ensembles.engines import weather_hash
 from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice, read_log
 from calibration.ensembles.label_search import Search, search
 from calibration.ensembles.variants import (

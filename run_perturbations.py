@@ -33,20 +33,21 @@ from calibration.common.command_line import (
 )
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
-from calibration.ensembles.cluster import connect
-from calibration.ensembles.command import (
+from calibration.common.units import DEAD
+from calibration.engines.builtin import BuiltinEngine, RunResult, weather_hash
+from calibration.engines.cluster import connect
+from calibration.engines.command import (
     FolderEngine,
     ProgramEngine,
     add_command_arguments,
     command_engine,
     users_folder,
 )
-from calibration.ensembles.engines import BuiltinEngine, RunResult, weather_hash
+from calibration.engines.perturbation import draw, run_all
+from calibration.engines.run_folder import RunFolder, folder_weather
+from calibration.engines.trial import expected_gpp, try_out
+from calibration.engines.writer import Design, EnsembleWriter
 from calibration.ensembles.files import load_ensemble
-from calibration.ensembles.perturbation import DEAD, draw, run_all
-from calibration.ensembles.run_folder import RunFolder, folder_weather
-from calibration.ensembles.trial import expected_gpp, try_out
-from calibration.ensembles.writer import Design, EnsembleWriter
 from calibration.visit.forcing import check_pressure_known
 from calibration.weather.daily import Weather, generate_weather, read_weather
 

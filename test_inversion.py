@@ -19,7 +19,7 @@ import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
 from calibration.emulator.trained import Emulator, load_emulator
-from calibration.ensembles.command import add_command_arguments, baseline_file
+from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
 from calibration.inversion.inputs import (
     load_matching_ensemble,

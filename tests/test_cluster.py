@@ -13,10 +13,10 @@ from standin_visit import made_weather, make_run_folder
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import read_ranges
-from calibration.ensembles import cluster
+from calibration.engines import cluster
+from calibration.engines.perturbation import draw
+from calibration.engines.visit_output import complete_fluxes, last_words
 from calibration.ensembles.files import load_ensemble
-from calibration.ensembles.perturbation import draw
-from calibration.ensembles.visit_output import complete_fluxes, last_words
 
 distributed = pytest.importorskip("distributed")
 

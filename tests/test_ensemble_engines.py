@@ -12,10 +12,10 @@ import pytest
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import catalogue, read_ranges
-from calibration.ensembles.command import CommandEngine
-from calibration.ensembles.engines import as_columns
+from calibration.engines.builtin import as_columns
+from calibration.engines.command import CommandEngine
+from calibration.engines.visit_output import OutputFormat
 from calibration.ensembles.files import load_ensemble, read_daily_file
-from calibration.ensembles.visit_output import OutputFormat
 from calibration.visit.parameter_file import read_slots, write_parameter_file
 
 NAMES = ("tree_lue", "tree_lc0", "soil_sr_lf")

@@ -16,10 +16,10 @@ import run_perturbations
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import catalogue
 from calibration.common.sites import load_site
+from calibration.engines.processes import version
+from calibration.engines.run_folder import read_run_folder
+from calibration.engines.visit_output import OutputFormat, complete_fluxes
 from calibration.ensembles.files import load_ensemble
-from calibration.ensembles.processes import version
-from calibration.ensembles.run_folder import read_run_folder
-from calibration.ensembles.visit_output import OutputFormat, complete_fluxes
 from calibration.visit.parameter_file import fill_template, read_slots
 from calibration.weather.daily import read_weather, write_weather, write_weather_csv
 

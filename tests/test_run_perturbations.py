@@ -15,8 +15,8 @@ import run_perturbations
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import read_ranges
 from calibration.common.sites import load_site
+from calibration.engines.perturbation import draw
 from calibration.ensembles.files import ensemble_ranges, load_ensemble
-from calibration.ensembles.perturbation import draw
 from calibration.visit.simulator import simulate
 from calibration.weather.daily import generate_weather, read_weather, write_weather_csv
 
@@ -314,7 +314,7 @@ def test_a_failing_run_stops_nothing(tmp_path, weather_file, monkeypatch, capsys
 )
 def test_bad_input_writes_nothing(tmp_path, weather_file, monkeypatch, more, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("calibration.ensembles.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("calibration.engines.cluster.CONNECT_SECONDS", 1)
     (tmp_path / "wide.csv").write_text('0: "tree_lue", 0.02, 0.5\n')
     (tmp_path / "unknown.csv").write_text('0: "tree_wings", 0.02, 0.5\n')
     (tmp_path / "cycle.csv").write_text('0: "tree_lue", 0.02, tree_sla\n1: "tree_sla", 30, tree_lue\n')

@@ -10,9 +10,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from calibration.common.sites import Variant
-from calibration.common.units import DAYS_PER_YEAR
+from calibration.common.units import DAYS_PER_YEAR, DEAD
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences, simulated
-from calibration.ensembles.perturbation import DEAD
 
 NEP_DOUBT = 0.1  # Mg C ha-1 year-1, median over the runs, above which NEP is not that of the model here
 WORTH = 0.6  # share of the misfit that a variant must fall below to be taken

@@ -19,7 +19,7 @@ import pandas as pd
 from calibration.common.command_line import UserError, progress, read_json, write_csv, write_json, writing
 from calibration.common.units import DAYS_PER_YEAR, DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.cluster import WorkerLostError, connect, on_cluster
+from calibration.engines.cluster import WorkerLostError, connect, on_cluster
 from calibration.inversion.data import OBSERVABLE, Stretch, stretch_from_arrays
 from calibration.inversion.posterior import INFORMED, predictive_samples
 from calibration.judgement.recovery_figures import write_study_figures

@@ -12,12 +12,12 @@ from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.cluster import connect
-from calibration.ensembles.command import command_engine, users_folder
-from calibration.ensembles.engines import RunResult, weather_hash
+from calibration.engines.builtin import RunResult, weather_hash
+from calibration.engines.cluster import connect
+from calibration.engines.command import command_engine, users_folder
+from calibration.engines.run_folder import folder_weather
+from calibration.engines.trial import expected_gpp, try_out
 from calibration.ensembles.files import LOG, load_ensemble, read_log
-from calibration.ensembles.run_folder import folder_weather
-from calibration.ensembles.trial import expected_gpp, try_out
 from calibration.inversion.config import target_label
 from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
@@ -186,7 +186,7 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
 
     def outcomes(values: np.ndarray) -> Iterator[RunResult]:
         """Run by run, as they end."""
-        from calibration.ensembles.perturbation import run_all  # compiled code: loaded only where it is needed
+        from calibration.engines.perturbation import run_all  # compiled code: loaded only where it is needed
 
         yield from run_all(engine, list(range(len(values))), names, values, arguments.jobs or 2, client)
 

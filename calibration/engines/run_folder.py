@@ -17,7 +17,7 @@ import numpy as np
 from calibration.common.command_line import UserError, warn
 from calibration.common.sites import Site
 from calibration.common.units import METEOROLOGY
-from calibration.ensembles.visit_output import EARLIER_OUTPUT
+from calibration.engines.visit_output import EARLIER_OUTPUT
 from calibration.weather.daily import Weather, forcing_text, weather_of
 from calibration.weather.forcing_file import Forcing, looks_like_forcing, parse_forcing
 

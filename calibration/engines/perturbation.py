@@ -11,12 +11,11 @@ from scipy.stats import qmc
 
 from calibration.common.command_line import warn
 from calibration.common.parameters import ParameterSpace
-from calibration.ensembles.cluster import WorkerLostError, cores, on_cluster
-from calibration.ensembles.command import ProgramEngine
-from calibration.ensembles.engines import BuiltinEngine, RunResult, as_columns
-from calibration.ensembles.processes import prepare_worker
+from calibration.engines.builtin import BuiltinEngine, RunResult, as_columns
+from calibration.engines.cluster import WorkerLostError, cores, on_cluster
+from calibration.engines.command import ProgramEngine
+from calibration.engines.processes import prepare_worker
 
-DEAD = 1.0  # Mg C ha-1 year-1 of mean GPP: below it there is no forest
 CRASHES = 3  # restarts after a worker process was killed (out of memory) before the rest counts as failed
 
 

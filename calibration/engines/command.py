@@ -17,10 +17,10 @@ from calibration.common.command_line import UserError, existing_file
 from calibration.common.parameters import CATALOGUE_FILE
 from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES
-from calibration.ensembles.engines import RunResult
-from calibration.ensembles.processes import execute, working_directory, writes_only_in
-from calibration.ensembles.run_folder import RunFolder, file_state, read_run_folder, with_forcing
-from calibration.ensembles.visit_output import FLUX_UNITS, OutputFormat, last_words
+from calibration.engines.builtin import RunResult
+from calibration.engines.processes import execute, working_directory, writes_only_in
+from calibration.engines.run_folder import RunFolder, file_state, read_run_folder, with_forcing
+from calibration.engines.visit_output import FLUX_UNITS, OutputFormat, last_words
 from calibration.visit.parameter_file import Slot, fill_template, find_slot, read_slots, write_parameter_file
 from calibration.weather.daily import Weather
 

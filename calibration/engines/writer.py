@@ -25,11 +25,10 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from calibration.common.command_line import UserError, progress, write_json, writing
-from calibration.common.units import DAYS_PER_YEAR
+from calibration.common.units import DAYS_PER_YEAR, DEAD
+from calibration.engines.builtin import RunResult
 from calibration.ensembles import store as ensemble_store
-from calibration.ensembles.engines import RunResult
 from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files, read_log
-from calibration.ensembles.perturbation import DEAD
 from calibration.weather.daily_text import daily_template, daily_text, parse_daily_file, round_as_written
 
 SAVE_EVERY = 5.0  # s between two writings of experiment_results.csv

@@ -13,9 +13,9 @@ from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
 from calibration.common.sites import Site
 from calibration.common.units import DAYS_PER_YEAR, TARGETS
-from calibration.ensembles.command import FolderEngine, ProgramEngine
-from calibration.ensembles.engines import RunResult
-from calibration.ensembles.visit_output import FLUX_UNITS
+from calibration.engines.builtin import RunResult
+from calibration.engines.command import FolderEngine, ProgramEngine
+from calibration.engines.visit_output import FLUX_UNITS
 from calibration.weather.daily import Weather
 
 STEP = 0.5  # how far the perturbed run goes from the baseline to a run of the ensemble
