@@ -11,7 +11,7 @@ from calibration.common.command_line import UserError
 from calibration.common.parameters import read_ranges
 from calibration.ensembles.files import ensemble_ranges, failed_samples, load_ensemble
 from calibration.inversion.config import load_inversion_config, resolve_bounds_file
-from calibration.judgement.report import load_snapshot
+from calibration.judgement.tables import load_snapshot
 
 TABLE = """index_and_name, range_min, range_max
 3: "tree_alloc_ass", 0.01, tree_alloc_abg

@@ -168,8 +168,9 @@ def _pressure(site: Site, t_air: np.ndarray, measured: np.ndarray | None) -> np.
 
 
 def _forcing(
-    values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site, measured: np.ndarray | None
-) -> DailyForcing:
+    values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site,
+    measured: np.ndarray | None = None,
+) -> DailyForcing:  # fmt: skip
     t_surface, t_air, t_soil, t_deep, _, cloud_percent, precipitation, q, wind = values[:, :9].T.astype(np.float64)
     t_surface, t_air, t_soil, t_deep = (t - ZERO_CELSIUS for t in (t_surface, t_air, t_soil, t_deep))
     if t_air.min() < -2.0:
