@@ -3,7 +3,7 @@
 import json
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +18,7 @@ from tower_examples import call
 import test_inversion
 from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
-from calibration.common.sites import DEFAULT_SITE
+from calibration.common.sites import DEFAULT_SITE, Variant, load_site
 from calibration.emulator.error import EmulatorErrors
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.data import stretch_from_arrays
@@ -439,6 +439,23 @@ def test_a_forgotten_site_is_refused_and_another_one_said(tmp_path, capsys):
     assert site_of(str(DEFAULT_SITE), tmp_path).latitude == 4.2
     assert "made with latitude 61.8" in capsys.readouterr().err
     assert site_of(None, tmp_path / "without_a_log").name == "LHP"
+
+
+def test_another_version_of_visit_than_the_ensembles_is_refused_too(tmp_path, capsys):
+    """--verify with a built-in model that counts NEP otherwise would blame the emulator."""
+    log, own = tmp_path / "parameter_log.json", {"settings": {"site": load_site().constants}}
+    log.write_text(json.dumps(own))
+    assert site_of(None, tmp_path).variant == Variant()
+    own["settings"]["site"]["variant"] = asdict(Variant(exports_in_nep=True))
+    log.write_text(json.dumps(own))
+    with pytest.raises(UserError, match="made with variant .*'exports_in_nep': True.*, lhp.yaml says"):
+        site_of(None, tmp_path)
+    text = DEFAULT_SITE.read_text(encoding="utf-8").replace("exports_in_nep: false", "exports_in_nep: true")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    assert site_of(str(tmp_path / "mine.yaml"), tmp_path).variant.exports_in_nep
+    assert capsys.readouterr().err == "", "it is the ensemble's: nothing to say"
+    log.write_text('["a list of runs, as earlier scripts wrote it"]')
+    assert site_of(None, tmp_path).name == "LHP"
 
 
 def test_the_same_with_a_run_folder_and_on_a_cluster(own_visit, tmp_path):
