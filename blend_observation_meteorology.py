@@ -11,172 +11,14 @@ not taken. A JSON manifest beside the output holds counts and hashes.
 """
 
 import hashlib
-import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file, make_parser, not_an_input, run, warn, write_json
-from calibration.common.units import POSSIBLE, UNITS
-from calibration.tower.file import MISSING_BELOW
-from calibration.tower.meteorology import ESTIMATED, TOWER, sidecar_path
-from calibration.weather.daily import HINTS
-from calibration.weather.forcing_file import FIELDS, Forcing, read_forcing, write_forcing
-
-# The tower's variables and the forcing fields that they replace; wind is handled apart.
-REPLACED = {
-    "tmp_2m": "tmean_2m", "tmp_sfc": "tmp_sfc", "spfh_2m": "spfh_2m", "prate_sfc": "prate_sfc",
-    "dswrf_sfc": "dswrf_sfc", "tcdc_clm": "tcdc_clm",
-}  # fmt: skip
-WIND = "wind_10m"
-U_WIND, V_WIND = FIELDS.index("u_wind"), FIELDS.index("v_wind")
-
-
-def read_tower_weather(path: str | Path, use_cloud: bool = False) -> tuple[pd.DataFrame, bool]:
-    """Tower values by day from a CSV with `date` and any of the variables, and whether a sidecar told their sources.
-
-    Cells that the sidecar (NAME_sources.csv) does not call 'tower' or 'estimated' are empty in the result. Without a
-    sidecar every value counts, but cloud only with use_cloud, since towers do not measure it. UserError on a missing or
-    repeated date, no usable column, or a value outside units.POSSIBLE.
-    """
-    path = existing_file(path, "make it with prepare_observation_meteorology.py")
-    table = _csv(path)
-    names = [name for name in (*REPLACED, WIND) if name in table]
-    if not names:
-        raise UserError(
-            f"{path}: has none of the columns {', '.join((*REPLACED, WIND))}; found {', '.join(table.columns[:12])}"
-        )
-    dates = pd.to_datetime(table["date"].astype(str).str.strip(), format="%Y-%m-%d", errors="coerce")
-    if dates.isna().any():
-        row = int(dates.isna().to_numpy().argmax())
-        raise UserError(f"{path}: line {row + 2}: date is '{table['date'].iloc[row]}', expected YYYY-MM-DD")
-    if dates.duplicated().any():
-        twice = dates[dates.duplicated()].iloc[0].date()
-        raise UserError(f"{path}: {twice} is there twice; every day may be there once")
-    result = pd.DataFrame(index=pd.DatetimeIndex(dates))
-    for name in names:
-        result[name] = _numbers(path, table, name).to_numpy()
-    _check_magnitudes(path, result)
-    sidecar = sidecar_path(path)
-    if sidecar.is_file():
-        sources = _csv(sidecar)
-        if list(sources["date"].astype(str)) != list(table["date"].astype(str)):
-            raise UserError(f"{sidecar}: has other days than {path.name}; make both again")
-        for name in names:
-            if name not in sources:
-                raise UserError(f"{sidecar}: has no column {name}; make it and {path.name} again")
-            result.loc[~sources[name].isin([TOWER, ESTIMATED]).to_numpy(), name] = np.nan
-    elif "tcdc_clm" in result and not use_cloud:
-        result = result.drop(columns="tcdc_clm")
-    return result, sidecar.is_file()
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error})") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    if "date" not in table:
-        raise UserError(f"{path}: has no column date; found {', '.join(table.columns[:12])}")
-    return table
-
-
-def _numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
-    values = pd.to_numeric(table[name], errors="coerce").astype(float)
-    text = table[name].notna() & values.isna()
-    if text.any():
-        row = int(text.to_numpy().argmax())
-        raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number or nothing")
-    return values.where(values > MISSING_BELOW)
-
-
-def _check_magnitudes(path: Path, table: pd.DataFrame) -> None:
-    for name in table:
-        low, high = POSSIBLE[name]
-        bad = (table[name] < low) | (table[name] > high)
-        if bad.any():
-            raise UserError(
-                f"{path}: {name} on {table.index[bad][0].date()} is {table[name][bad].iloc[0]:g}, allowed is {low:g} "
-                f"to {high:g} {UNITS[name]}{HINTS.get(name, '')}"
-            )
-    _check_cloud(path, "tcdc_clm", table.get("tcdc_clm", pd.Series(dtype=float)).to_numpy())
-
-
-def check_forcing(forcing: Forcing) -> None:
-    """UserError when a replaced field is outside what its unit allows, or when a day is there twice."""
-    for name, field in REPLACED.items():
-        low, high = POSSIBLE[name]
-        values = forcing.column(field)
-        bad = (values < low) | (values > high)
-        if bad.any():
-            row = int(bad.argmax())
-            raise UserError(
-                f"{forcing.path}: line {row + 1}: {field} is {values[row]:g}, allowed is {low:g} to {high:g} "
-                f"{UNITS[name]}{HINTS.get(name, '')}"
-            )
-    _check_cloud(forcing.path, "tcdc_clm", forcing.column("tcdc_clm"))
-    repeated = pd.Series(forcing.dates).duplicated().to_numpy()
-    if repeated.any():
-        row = int(repeated.argmax())
-        raise UserError(
-            f"{forcing.path}: line {row + 1}: {forcing.dates[row]} is there twice; every day may be there once"
-        )
-
-
-def _check_cloud(path: Path, name: str, cloud: np.ndarray) -> None:
-    cloud = cloud[~np.isnan(cloud)]
-    if len(cloud) >= 30 and 0 < cloud.max() <= 1:
-        raise UserError(
-            f"{path}: {name} never exceeds {cloud.max():g}, so it looks like a 0-1 share; cloud is in percent here: "
-            "multiply it by 100"
-        )
-
-
-def blend(forcing: Forcing, tower: pd.DataFrame) -> tuple[list[str], dict[str, int]]:
-    """The forcing's lines with the tower's values in place, and the number of days replaced by variable.
-
-    tower: index of days, columns of variables in VISIT's units, NaN where the tower has none.
-    """
-    on_days = tower.reindex(pd.DatetimeIndex(forcing.dates))
-    new: list[dict[int, float]] = [{} for _ in forcing.lines]  # field -> value, by day
-    counts = {}
-    for name in tower.columns:
-        values = on_days[name].to_numpy()
-        days = np.flatnonzero(~np.isnan(values))
-        counts[name] = len(days)
-        for day in days:
-            if name == WIND:
-                new[day][U_WIND], new[day][V_WIND] = _wind_components(forcing, day, values[day])
-            else:
-                new[day][FIELDS.index(REPLACED[name])] = values[day]
-    return [replace_fields(line, fields) for line, fields in zip(forcing.lines, new, strict=True)], counts
-
-
-def _wind_components(forcing: Forcing, day: int, speed: float) -> tuple[float, float]:
-    """u and v of the tower's speed in ERA5's direction (all along u where ERA5 is calm)."""
-    east, north = forcing.column("u_wind")[day], forcing.column("v_wind")[day]
-    length = float(np.hypot(east, north))
-    return (speed * east / length, speed * north / length) if length > 0 else (speed, 0.0)
-
-
-def replace_fields(line: str, values: dict[int, float]) -> str:
-    """The line with some fields (index from 0 -> value) replaced; every other character stays.
-
-    Numbers keep the width of what they replace where they fit, or take blanks before them, so that columns of a fixed
-    width stay in place.
-    """
-    if not values:
-        return line
-    fields = list(re.finditer(r"\S+", line))
-    for index in sorted(values, reverse=True):  # from the right: positions further left stay true
-        start, end = fields[index].span()
-        text = f"{values[index]:.7g}"
-        while start > 1 and end - start < len(text) and line[start - 2 : start] == "  ":
-            start -= 1
-        line = line[:start] + text.rjust(end - start) + line[end:]
-    return line
+from calibration.common.command_line import UserError, make_parser, not_an_input, run, warn, write_json
+from calibration.tower.blending import blend, check_agreement, check_forcing, extremes_outside, read_tower_weather
+from calibration.tower.meteorology import sidecar_path
+from calibration.weather.forcing_file import read_forcing, write_forcing
 
 
 def main() -> None:
@@ -187,6 +29,13 @@ def main() -> None:
     add("--output", required=True, help="forcing text to write (and NAME.json, the manifest)")
     add("--first-day", type=int, choices=(0, 1), help="number that the forcing gives 1 January (default: found out)")
     add("--use-cloud", action="store_true", help="take cloud from a CSV that has no sidecar of sources")
+    add(
+        "--trust-era5",
+        action="append",
+        default=[],
+        metavar="VARIABLE",
+        help="blend this variable although the two differ as in another unit (repeatable)",
+    )
     arguments = parser.parse_args()
     output = Path(arguments.output)
     not_an_input(output, arguments.era5_input, arguments.obs_csv)
@@ -202,6 +51,7 @@ def main() -> None:
         )
     if outside:
         warn(f"{outside} of {len(tower)} tower days are not in {arguments.era5_input} and are left out")
+    check_agreement(forcing, tower, arguments.trust_era5)
     lines, counts = blend(forcing, tower)
     if not any(counts.values()):
         raise UserError(f"{arguments.obs_csv}: holds no tower value on any day of the forcing; nothing to blend")
@@ -220,14 +70,6 @@ def main() -> None:
     print(f"wrote {output}: {len(lines)} days, {changed} changed")
     for name, count in counts.items():
         print(f"  {name}: {count} days from the tower")
-
-
-def extremes_outside(forcing: Forcing, tower: pd.DataFrame) -> int:
-    """Days on which the tower's mean temperature lies outside the forcing's minimum and maximum."""
-    if "tmp_2m" not in tower:
-        return 0
-    mean = tower["tmp_2m"].reindex(pd.DatetimeIndex(forcing.dates)).to_numpy()
-    return int(((mean > forcing.column("tmax_2m")) | (mean < forcing.column("tmin_2m"))).sum())
 
 
 def describe(path: str | Path) -> dict[str, str | int]:

@@ -6,26 +6,37 @@ Re-simulates a few runs with the process model here. When the outputs do not fol
 columns whose values went into another slot of VISIT's parameter file (blocks shifted, swaps), other site constants, or
 another weather than the one in the files. One published ensemble had eight of 36 columns mislabelled, unnoticed.
 
-Verdicts: agrees | wrong label | other site constants | other weather | unexplained. A column without any effect on the
-fluxes cannot be checked. With real VISIT's outputs expect a misfit of about 1 percent even when all is right.
+Verdicts: agrees | other variant (of VISIT) | wrong label | other site constants | other weather | identical runs |
+unexplained. A column without any effect on the fluxes cannot be checked. With real VISIT's outputs expect a misfit of
+about 1 percent even when all is right; annual NEP must agree too.
 """
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, warn, write_json
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn, write_json
 from calibration.common.parameters import catalogue
-from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.engines.builtin import weather_hash
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
-from calibration.ensembles.engines import weather_hash
-from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice
+from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice, read_log
 from calibration.ensembles.label_search import Search, search
+from calibration.ensembles.variants import (
+    NEP_DOUBT,
+    Fit,
+    describe_variant,
+    explain_by_variant,
+    fit,
+    identical_runs,
+)
 from calibration.weather.daily import Weather, generate_weather, read_weather
 
 SAME = 0.002  # misfit that rounding and a shorter spin-up may leave
+NEP_SAME = 0.02  # Mg C ha-1 year-1 of annual NEP that they may leave
 MODEL_ERROR = 0.03  # misfit that real VISIT may leave: a relabelling counts below it only if it explains nearly all
 EXPLAINS = 0.5  # share of the misfit that an explanation must take away
 DAILY = 0.7  # correlation of daily GPP below which the fluxes come from other weather, whatever the parameters
@@ -33,8 +44,11 @@ DAILY = 0.7  # correlation of daily GPP below which the fluxes come from other w
 
 def main() -> int:
     arguments = parse_arguments()
-    site = load_site(arguments.site)
-    ensemble = load_ensemble(arguments.data_dir, arguments.columns)
+    site = with_variant(load_site(arguments.site), arguments.variant)
+    ensemble = load_ensemble(arguments.data_dir, arguments.columns, drop=arguments.drop_columns)
+    twins = identical_runs(ensemble.sample_ids, ensemble.parameters, ensemble.fluxes)
+    if twins:
+        return report_twins(twins, ensemble, arguments)
     weather, weather_note = find_weather(arguments, ensemble, site)
     evidence = gather(ensemble, weather, site, arguments.runs)
     print(
@@ -44,30 +58,69 @@ def main() -> int:
     plain = Hypothesis()
     misfit = float(misfits(evidence, [plain], arguments.jobs)[0])
     agreement = daily_agreement(evidence, plain, arguments.jobs)
-    print(f"misfit under the labels as they are: {misfit:.3%} (0 = identical); daily GPP correlates {agreement:.3f}")
-    found = None
+    nep = fit(evidence, site.variant, arguments.jobs).nep
+    print(
+        f"misfit under the labels as they are: {misfit:.3%} (0 = identical); daily GPP correlates {agreement:.3f}; "
+        f"annual NEP here is {nep:+.3f} Mg C ha-1 year-1 against the files'"
+    )
+    found, way = None, []
     if weather_note:
         verdict = "other weather"
-    elif misfit <= SAME:
+    elif misfit <= SAME and abs(nep) <= NEP_SAME:
         verdict = "agrees"
     elif agreement < DAILY:  # not a number when the labels leave no forest alive: then the search decides
         verdict = "other weather"
     else:
         print("looking for an explanation ...")
-        found = search(evidence, arguments.jobs, say=lambda line: print(f"  {line}"))
-        verdict = judge(found)
-        if verdict == "unexplained" and daily_agreement(evidence, found.best, arguments.jobs) < DAILY:
-            verdict = "other weather"
-    lines, suspects = explain(verdict, found, evidence, misfit, weather_note, arguments.jobs)
+        way = explain_by_variant(evidence, arguments.jobs)
+        if way[-1].misfit <= EXPLAINS * way[0].misfit and max(way[-1].misfit, abs(way[-1].nep)) <= NEP_DOUBT:
+            verdict = "other variant"
+        else:
+            found = search(evidence, arguments.jobs, say=lambda line: print(f"  {line}"))
+            verdict = judge(found)
+            if verdict == "agrees" and abs(nep) > NEP_DOUBT:
+                verdict = "unexplained"
+            if verdict == "unexplained" and daily_agreement(evidence, found.best, arguments.jobs) < DAILY:
+                verdict = "other weather"
+    if verdict == "other variant":
+        lines, suspects = explain_variant(site, way), []
+    else:
+        lines, suspects = explain(verdict, found, evidence, misfit, weather_note, arguments.jobs)
     print("\n".join([f"verdict: {verdict}", *lines]))
     if arguments.report:
         write_json(
             arguments.report,
             {"verdict": verdict, "misfit": misfit, "misfit_explained": found.misfit if found else misfit,
              "daily_gpp_correlation": None if np.isnan(agreement) else agreement, "suspect_columns": suspects,
-             "site_constants": found.best.constants if found else {}},
+             "site_constants": found.best.constants if found else {}, "annual_nep_difference": nep,
+             "variant": describe_variant(site.variant, way[-1].variant) if verdict == "other variant" else ""},
         )  # fmt: skip
     return 1 if arguments.strict and verdict != "agrees" else 0
+
+
+def report_twins(twins: tuple[int, int], ensemble: Ensemble, arguments: argparse.Namespace) -> int:
+    """Say that runs are identical which may not be; returns the exit code."""
+    lines = (
+        f"samples {twins[0]} and {twins[1]} have different parameters and identical output: the program did not read "
+        "what it was given, so that nothing can be learned from this ensemble"
+    )
+    print(f"{ensemble.directory}: {len(ensemble.sample_ids)} runs\nverdict: identical runs\n{lines}")
+    if arguments.report:
+        write_json(arguments.report, {"verdict": "identical runs", "samples": list(twins)})
+    return 1 if arguments.strict else 0
+
+
+def explain_variant(site: Site, way: list[Fit]) -> list[str]:
+    """Lines that say by which version of VISIT the ensemble was made."""
+    before, after = way[0], way[-1]
+    chosen = {f.name: getattr(after.variant, f.name) for f in fields(after.variant)}
+    changed = [f"{name}={value}" for name, value in chosen.items() if getattr(before.variant, name) != value]
+    return [
+        f"same labels, other variant: {describe_variant(before.variant, after.variant)}",
+        f"  with that the misfit, NEP included, falls from {before.misfit:.2%} to {after.misfit:.3%}, and the "
+        f"difference of annual NEP from {before.nep:+.3f} to {after.nep:+.3f} Mg C ha-1 year-1",
+        f"  say so in {site.path.name} (variant:), or with --variant {' '.join(changed)}",
+    ]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,7 +131,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--runs", type=int, default=8, help="runs to simulate again")
     add("--weather", help="weather of the whole simulation, if longer than the daily files (default: theirs)")
     add("--site", default=str(DEFAULT_SITE), help="site YAML that the ensemble is supposed to be of")
+    add("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT than the site YAML's, see there")
     add("--columns", nargs="+", help="column names of the daily files in order (default: VISIT's)")
+    add("--drop-columns", nargs="+", help="columns of parameter_summary.csv that are no parameters")
     add("--jobs", type=int, help="threads (default: all cores)")
     add("--report", help="also write the result to this JSON file")
     add("--strict", action="store_true", help="exit code 1 unless the outputs agree with the labels")
@@ -110,8 +165,8 @@ def find_weather(arguments: argparse.Namespace, ensemble: Ensemble, site: Site) 
     log = ensemble.directory / LOG
     if not log.is_file():
         return own, ""
-    content = read_json(log)
-    noted = content.get("settings", {}).get("weather", {})
+    content = read_log(ensemble.directory)
+    noted = content["settings"].get("weather", {})
     if noted.get("first") in (None, str(own.dates[0])) and noted.get("last") in (None, str(own.dates[-1])):
         return own, ""
     whole = None
@@ -181,8 +236,9 @@ def explain(
         ], suspects
     if verdict == "unexplained":
         return [
-            f"no relabelling and no other site constant explains it (best: {found.misfit:.2%} left); another version "
-            "of the model, a parameter outside the columns away from its baseline, or labels exchanged across groups"
+            f"no relabelling, site constant or known variant of VISIT explains it (best: {found.misfit:.2%} left); "
+            "another version of the model, a parameter outside the columns away from its baseline, or labels exchanged "
+            "across groups"
         ], suspects
     lines = []
     if found.best.constants:

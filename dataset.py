@@ -122,7 +122,7 @@ def load_data(
             "files and "
             "their parameter_summary.csv there, or point --data-dir to them"
         )
-    ensemble = load_ensemble(directory, columns=config.data.column_order)
+    ensemble = load_ensemble(directory, columns=config.data.column_order, drop=config.data.drop_columns)
     return prepare(ensemble, config.splits, splits_given, device)
 
 
@@ -152,8 +152,9 @@ def main() -> int:
     parser = make_parser("Describe the ensemble that train.py would use: shapes, units, splits.")
     parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
     parser.add_argument("--architecture", default=str(ARCHITECTURE_FILE), help="YAML with periods and presets")
+    parser.add_argument("--drop-columns", nargs="+", help="columns of parameter_summary.csv that are no parameters")
     arguments = parser.parse_args()
-    config = load_configuration(arguments.architecture)
+    config = load_configuration(arguments.architecture).override("data", drop_columns=arguments.drop_columns)
     directory = arguments.data_dir or ARCHITECTURE_FILE.parent / config.data.directory
     print(describe(load_data(config, directory), config))
     return 0

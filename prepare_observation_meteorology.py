@@ -22,85 +22,18 @@ from calibration.common.command_line import (
     make_parser,
     not_an_input,
     run,
-    warn,
     write_json,
     writing,
 )
 from calibration.common.sites import Site, load_site
-from calibration.common.units import METEOROLOGY, SECONDS_PER_DAY
+from calibration.common.units import METEOROLOGY
 from calibration.tower.file import read_tower_file
 from calibration.tower.layouts import HIGH, LAYOUTS, LOW, recognise
-from calibration.tower.meteorology import ERA5, NONE, UNIT_CHOICES, Meteorology, TowerWeather, from_tower, sidecar_path
-from calibration.tower.weather_comparison import compare, era5_adjustment
+from calibration.tower.meteorology import Meteorology, between, check_rain, from_tower, lacking, write_meteorology
+from calibration.tower.weather_columns import TowerWeather, parse_units
+from calibration.tower.weather_comparison import compare, fill_with_era5, warn_of_disagreement
 from calibration.weather.atmosphere import air_pressure
 from calibration.weather.daily import Weather, read_weather
-
-SUSPICIOUS_RAIN = 100.0  # mm day-1; more is checked against ERA5
-
-
-def fill_with_era5(met: Meteorology, era5: Weather, adjust: str) -> Meteorology:
-    """The ERA5 file's days with the tower's values where it has some and adjusted ERA5 elsewhere.
-
-    adjust: 'none', 'mean' or 'monthly' (weather_comparison.era5_adjustment). Tower days outside ERA5 are dropped with a
-    warning: soil temperatures are known from ERA5 only. UserError when the two have no day in common.
-    """
-    index = (met.dates - era5.dates[0]).astype(int)
-    inside = (index >= 0) & (index < len(era5))
-    if not inside.any():
-        raise UserError(
-            f"{era5.source}: holds {era5.dates[0]} to {era5.dates[-1]}, the tower {met.dates[0]} to {met.dates[-1]}: "
-            "no day in common; give ERA5 of the tower's years"
-        )
-    if not inside.all():
-        warn(f"{int((~inside).sum())} tower days lie outside {era5.source} and are left out")
-    tower = np.full((len(era5), len(METEOROLOGY)), np.nan)
-    source = np.full(tower.shape, NONE, dtype=met.source.dtype)
-    tower[index[inside]], source[index[inside]] = met.values[inside], met.source[inside]
-    filling = era5_adjustment(tower, era5.values[:, : len(METEOROLOGY)], era5.dates, adjust)
-    gap = np.isnan(tower)
-    return Meteorology(era5.dates, np.where(gap, filling, tower), np.where(gap, ERA5, source), met.notes)
-
-
-def write_meteorology(output: Path, met: Meteorology) -> Path:
-    """Write date + nine variables, and the sidecar of sources (same columns, words); returns the sidecar's path."""
-    days = met.dates.astype(str)
-    table = pd.DataFrame(met.values, columns=list(METEOROLOGY))
-    table.insert(0, "date", days)
-    sources = pd.DataFrame(met.source, columns=list(METEOROLOGY))
-    sources.insert(0, "date", days)
-    sidecar = sidecar_path(output)
-    with writing(sidecar) as temporary:  # first: a weather file without it would pass for all measured
-        sources.to_csv(temporary, index=False)
-    with writing(output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.8g")
-    return sidecar
-
-
-def parse_units(texts: list[str]) -> dict[str, str]:
-    """['VPD=kPa'] -> {'VPD': 'kPa'}; UserError on an unknown variable or unit."""
-    units = {}
-    for text in texts:
-        name, _, unit = text.partition("=")
-        if name not in UNIT_CHOICES or unit not in UNIT_CHOICES[name]:
-            known = "; ".join(f"{key}={'|'.join(values)}" for key, values in UNIT_CHOICES.items())
-            raise UserError(f"--unit {text} is unknown; allowed are {known}")
-        units[name] = unit
-    return units
-
-
-def check_rain(met: Meteorology, era5: Weather | None) -> None:
-    """Warn of days of extreme rain: a quality flag does not catch them."""
-    rain = met.values[:, METEOROLOGY.index("prate_sfc")] * SECONDS_PER_DAY
-    for day in np.flatnonzero(rain > SUSPICIOUS_RAIN)[:5]:
-        beside = ""
-        if era5 is not None:
-            at = int((met.dates[day] - era5.dates[0]).astype(int))
-            if 0 <= at < len(era5):
-                other = era5.column("prate_sfc")[at] * SECONDS_PER_DAY
-                if other > 0.3 * rain[day]:
-                    continue
-                beside = f" (ERA5 has {other:.0f})"
-        warn(f"rain on {met.dates[day]} is {rain[day]:.0f} mm{beside}; quality flags do not catch outliers: check it")
 
 
 def main() -> None:
@@ -138,6 +71,14 @@ def main() -> None:
         default="mean",
         help="adjust ERA5 to the tower on common days: temperatures by difference, the rest by ratio",
     )
+    add(
+        "--trust-era5",
+        action="append",
+        default=[],
+        choices=METEOROLOGY,
+        metavar="VARIABLE",
+        help="fill this variable although ERA5 and the tower differ as in another unit (repeatable)",
+    )
     add("--no-figure", action="store_true", help="write no figure")
     arguments = parser.parse_args()
     not_an_input(arguments.output, arguments.input, arguments.era5)
@@ -150,33 +91,42 @@ def main() -> None:
         )
 
     site = load_site(arguments.site) if arguments.site else None
-    met, forcing = read_both(arguments, site)
+    met, forcing, missing = read_both(arguments, site)
     check_rain(met, forcing)
     comparison = compare(met, forcing) if forcing is not None else None
+    if comparison is not None and arguments.fill == "none":
+        warn_of_disagreement(met, forcing)
     tower_days = {name: int((~np.isnan(met.values[:, i])).sum()) for i, name in enumerate(METEOROLOGY)}
     if arguments.fill == "era5":
-        met = between(fill_with_era5(met, forcing, arguments.adjust), arguments.start, arguments.end)
+        met = between(
+            fill_with_era5(met, forcing, arguments.adjust, arguments.trust_era5), arguments.start, arguments.end
+        )
     output = Path(arguments.output)
     sidecar = write_meteorology(output, met)
     write_json(output.with_name(f"{output.stem}_choices.json"), {
         "input": str(arguments.input), "era5": arguments.era5, "fill": arguments.fill, "adjust": arguments.adjust,
-        "columns": met.notes, "tower_days": tower_days,
+        "columns": met.notes, "lacking": missing, "tower_days": tower_days,
         "values_by_source": {str(word) or "none": int(count)
                              for word, count in zip(*np.unique(met.source, return_counts=True), strict=True)},
     })  # fmt: skip
     print(f"wrote {output}: {len(met.dates)} days, {met.dates[0]} to {met.dates[-1]}; sources in {sidecar.name}")
     for variable, note in met.notes.items():
         print(f"  {variable}: {note}")
+    if arguments.fill == "none":
+        for line in missing:
+            print(f"  {line}")
     if comparison is not None:
         write_comparison(output, comparison, arguments.no_figure)
 
 
-def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None]:
-    """The tower's nine variables from --start to --end, and ERA5 if given."""
+def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None, list[str]]:
+    """The tower's nine variables from --start to --end, ERA5 if given, and what the tower lacks, in words."""
     forcing = read_weather(arguments.era5, site, arguments.first_day) if arguments.era5 else None
     tower = read_tower_file(arguments.input)
     layout = recognise(tower) if arguments.layout == "auto" else LAYOUTS[arguments.layout]
     print(f"{tower.path}: {layout.title}, {tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")
+    for note in tower.notes:
+        print(f"  {note}")
     threshold = None if arguments.no_qc else arguments.qc_threshold
     weather = TowerWeather(tower, layout, threshold, arguments.qc_best, parse_units(arguments.unit))
     height = arguments.wind_height if arguments.wind_height is not None else site and site.wind_height
@@ -192,19 +142,7 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     )
     if np.isnan(met.values).all():
         raise UserError(f"{tower.path}: has no weather: none of TA_F, SW_IN_F, P_F, WS_F, VPD_F holds a usable value")
-    return between(met, arguments.start, arguments.end), forcing
-
-
-def between(met: Meteorology, start, end) -> Meteorology:
-    """The days from start to end (dates or None)."""
-    keep = np.ones(len(met.dates), dtype=bool)
-    if start is not None:
-        keep &= met.dates >= np.datetime64(start, "D")
-    if end is not None:
-        keep &= met.dates <= np.datetime64(end, "D")
-    if not keep.any():
-        raise UserError(f"no day from {start} to {end}; the weather runs from {met.dates[0]} to {met.dates[-1]}")
-    return Meteorology(met.dates[keep], met.values[keep], met.source[keep], met.notes)
+    return between(met, arguments.start, arguments.end), forcing, lacking(met, weather)
 
 
 def write_comparison(output: Path, comparison: pd.DataFrame, no_figure: bool) -> None:

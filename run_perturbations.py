@@ -2,8 +2,7 @@
 
     python run_perturbations.py --n-samples 180 --seed 2025 --output-dir data
     python run_perturbations.py --weather era5_daily.csv --jobs 2            # real weather
-    python run_perturbations.py --engine command --command-template './visit {parameters}' \\
-        --parameter-template visit_lhp.par                                    # your own VISIT
+    python run_perturbations.py --run-folder CODE_LHP                        # your own VISIT
 
 Leaves LHP_<stamp>_daily_<NNNN>.txt per run, parameter_summary.csv, experiment_results.csv, parameter_log.json and a
 binary copy ensemble.npz. Interrupted (Ctrl-C, kill, power), the same command continues: finished runs are kept.
@@ -11,11 +10,9 @@ A failed run is listed in experiment_results.csv and stops nothing; exit code 1 
 """
 
 import argparse
-import hashlib
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import joblib
@@ -35,17 +32,23 @@ from calibration.common.command_line import (
     warn,
 )
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
-from calibration.common.sites import DEFAULT_SITE, Site, load_site
-from calibration.ensembles.engines import (
-    BuiltinEngine,
-    CommandEngine,
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
+from calibration.common.units import DEAD
+from calibration.engines.builtin import BuiltinEngine, RunResult, weather_hash
+from calibration.engines.cluster import connect
+from calibration.engines.command import (
+    FolderEngine,
+    ProgramEngine,
     add_command_arguments,
     command_engine,
-    weather_hash,
+    users_folder,
 )
+from calibration.engines.perturbation import draw, run_all
+from calibration.engines.run_folder import RunFolder, folder_weather
+from calibration.engines.trial import expected_gpp, try_out
+from calibration.engines.writer import Design, EnsembleWriter
 from calibration.ensembles.files import load_ensemble
-from calibration.ensembles.perturbation import DEAD, connect, draw, run_all
-from calibration.ensembles.writer import Design, EnsembleWriter
+from calibration.visit.forcing import check_pressure_known
 from calibration.weather.daily import Weather, generate_weather, read_weather
 
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
@@ -53,16 +56,21 @@ MOST_DEAD = 0.02  # share of dead forests above which the ranges are called impl
 
 def main() -> int:
     arguments = parse_arguments()
-    site = load_site(arguments.site)
+    site = with_variant(load_site(arguments.site), arguments.variant)
     space = read_ranges(arguments.ranges)
     values = draw(space, arguments.n_samples, arguments.seed)
-    weather = choose_weather(arguments, site)
-    period = choose_period(arguments, site, weather)
-    engine = make_engine(arguments, site, space, weather, period)
+    folder, weather = choose_weather(arguments, site)
+    period = choose_period(arguments, site, weather, folder)
+    engine = make_engine(arguments, site, space, weather, period, folder)
     design = describe(arguments, site, space, values, weather, period, engine)
     jobs = arguments.jobs or joblib.cpu_count()
     client = connect(arguments.dask_scheduler) if arguments.dask_scheduler else None
-    writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, arguments.columns)
+    # files that were written here have the columns of this repository, whatever the program's own have
+    columns = arguments.columns if design.dynamic is None else None
+    writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, columns)
+    writer.check(arguments.overwrite)
+    if isinstance(engine, ProgramEngine) and not writer.continues(arguments.overwrite):
+        first_try(engine, writer, weather, site, jobs, client)
     writer.start(arguments.overwrite)
     kept = writer.finished(jobs)
     pending = [sample for sample in range(arguments.n_samples) if sample not in set(kept)]
@@ -72,12 +80,15 @@ def main() -> int:
             for result in run_all(engine, pending, space.names, values, jobs, client):
                 writer.save(result)
                 bar.update()
+    except UserError:
+        writer.save_results()
+        raise
     except KeyboardInterrupt:
         writer.save_results()
         print(f"stopped after {len(writer.rows)} of {arguments.n_samples} runs; the same command continues")
         raise
     table = writer.finish()
-    return report(table, len(kept), time.perf_counter() - begin, writer.directory, design, arguments.columns)
+    return report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -94,12 +105,17 @@ def parse_arguments() -> argparse.Namespace:
     add("--jobs", type=int, help="worker processes on this machine (default: all cores)")
     add("--dask-scheduler", help="address of a Dask scheduler, tcp://host:8786: runs there instead of on this machine")
     add("--site", default=str(DEFAULT_SITE), help="site YAML")
+    add("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT than the site YAML's, see there")
     add("--spinup", choices=("fast", "full"), default="fast", help="full: all 2010 years, as VISIT does; far slower")
     add("--no-text", action="store_true", help="only the binary copy (14 times smaller): no daily text files")
     add("--overwrite", action="store_true", help="replace an ensemble with other settings in --output-dir")
-    add("--engine", choices=("builtin", "command"), default="builtin", help="the process model here, or your own VISIT")
+    add("--engine", choices=("builtin", "command"), help="the process model here, or your own VISIT (default: builtin, "
+        "or command with --run-folder)")  # fmt: skip
     add_command_arguments(parser.add_argument_group("--engine command: every run in a private working directory"))
     arguments = parser.parse_args()
+    if arguments.engine == "builtin" and arguments.run_folder:
+        raise UserError("--engine builtin is the process model here, --run-folder your own VISIT; leave one out")
+    arguments.engine = arguments.engine or ("command" if arguments.run_folder else "builtin")
     if arguments.n_samples < 1:
         raise UserError(f"--n-samples is {arguments.n_samples}; it must be 1 or more")
     if arguments.seed < 0:
@@ -110,20 +126,32 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def choose_weather(arguments: argparse.Namespace, site: Site) -> Weather | None:
-    """The weather file, or generated weather over the site's period; None where only the user's VISIT knows it."""
-    if arguments.weather:
-        return read_weather(arguments.weather, site)
-    if arguments.engine == "command":
-        return None
-    # the spin-up needs whole years, so a short --start to --end is cut out of the site's period
-    start = min(filter(None, (arguments.start, site.period["start"])))
-    end = max(filter(None, (arguments.end, site.period["end"])))
-    return generate_weather(site, start, end, arguments.seed)
+def choose_weather(arguments: argparse.Namespace, site: Site) -> tuple[RunFolder | None, Weather | None]:
+    """The run folder of the user's VISIT, if there is one, and the weather of the runs.
+
+    That is the weather file's, the folder's, or generated over the site's period; None where only a command knows it.
+    """
+    weather = read_weather(arguments.weather, site) if arguments.weather else None
+    if arguments.run_folder:
+        folder = users_folder(arguments, weather, site)
+        if Path(arguments.output_dir).resolve().is_relative_to(folder.path.resolve()):
+            raise UserError(f"--output-dir {arguments.output_dir}: lies in the run folder, which stays as it is")
+        return folder, folder_weather(folder, weather, site)
+    if weather is None and arguments.engine == "builtin":
+        # the spin-up needs whole years, so a short --start to --end is cut out of the site's period
+        start = min(filter(None, (arguments.start, site.period["start"])))
+        end = max(filter(None, (arguments.end, site.period["end"])))
+        weather = generate_weather(site, start, end, arguments.seed)
+    return None, weather
 
 
-def choose_period(arguments: argparse.Namespace, site: Site, weather: Weather | None) -> np.ndarray:
+def choose_period(
+    arguments: argparse.Namespace, site: Site, weather: Weather | None, folder: RunFolder | None
+) -> np.ndarray:
     """(day,) datetime64[D]: the days of the output."""
+    if folder is not None:
+        first, last = folder.period
+        return weather.between(arguments.start or first, arguments.end or last).dates
     if weather is not None:
         return weather.between(arguments.start, arguments.end).dates
     first, last = arguments.start or site.period["start"], arguments.end or site.period["end"]
@@ -133,8 +161,9 @@ def choose_period(arguments: argparse.Namespace, site: Site, weather: Weather | 
 
 
 def make_engine(
-    arguments: argparse.Namespace, site: Site, space: ParameterSpace, weather: Weather | None, period: np.ndarray
-) -> BuiltinEngine | CommandEngine:
+    arguments: argparse.Namespace, site: Site, space: ParameterSpace, weather: Weather | None, period: np.ndarray,
+    folder: RunFolder | None,
+) -> BuiltinEngine | ProgramEngine:  # fmt: skip
     """The engine, checked before anything is written."""
     if arguments.engine == "builtin":
         unknown = [name for name in space.names if name not in catalogue()]
@@ -147,28 +176,59 @@ def make_engine(
                     f"{arguments.ranges}: {name} ranges from {low:g} to {high:g}, legal is {legal[name].minimum:g} to "
                     f"{legal[name].maximum:g} {legal[name].unit}; narrow the range"
                 )
+        check_pressure_known(site, weather.pressure)
         return BuiltinEngine(weather, site, arguments.spinup, period[0], period[-1])
-    if not arguments.command_template:
-        raise UserError("--engine command needs --command-template; see --help")
-    if arguments.no_text:
-        raise UserError("--no-text goes with --engine builtin only: the files of your VISIT are kept as they are")
-    return command_engine(arguments, period, space.names)
+    if folder is None and not arguments.command_template:
+        raise UserError("--engine command needs --run-folder, your VISIT's folder, or --command-template; see --help")
+    if folder is None and arguments.no_text:
+        raise UserError("--no-text goes with --engine builtin or --run-folder: a command's own files are kept")
+    days = weather.between(period[0], period[-1]).values if weather is not None else None
+    return command_engine(arguments, period, space.names, folder, days)
+
+
+def first_try(
+    engine: ProgramEngine, writer: EnsembleWriter, weather: Weather | None, site: Site, jobs: int, client
+) -> None:
+    """Three runs that tell whether the set-up is right; UserError when it is not, and the log of the trial is kept."""
+    names, values = writer.design.names, writer.design.values
+    logs: list[bytes] = []
+
+    def run(rows: np.ndarray) -> list[RunResult]:
+        """Results of three runs, under ids that the ensemble does not have."""
+        samples = [len(values) + i for i in range(len(rows))]
+        results = {r.sample_id: r for r in run_all(engine, samples, names, np.vstack([values, rows]), jobs, client)}
+        logs.extend(b"--- trial run %d\n" % i + results[sample].log for i, sample in enumerate(samples))
+        return [results[sample] for sample in samples]
+
+    expected = expected_gpp(weather, site, names)
+    try:
+        trial = try_out(engine, names, values, run, expected)
+        changed = engine.folder.changed() if isinstance(engine, FolderEngine) else []
+        if changed:
+            raise UserError(
+                f"{engine.folder.path}: {', '.join(changed[:3])} changed during the trial; if your VISIT writes there "
+                "by an absolute path, make it relative: runs side by side would disturb each other"
+            )
+    finally:
+        if logs:
+            writer.keep_log("trial.log", b"".join(logs))
+    print(f"trial: three runs are as they should be, {trial.seconds:.1f} s a run")
+    if trial.note:
+        warn(f"trial: {trial.note}")
 
 
 def describe(
     arguments: argparse.Namespace, site: Site, space: ParameterSpace, values: np.ndarray, weather: Weather | None,
-    period: np.ndarray, engine: BuiltinEngine | CommandEngine,
+    period: np.ndarray, engine: BuiltinEngine | ProgramEngine,
 ) -> Design:  # fmt: skip
     """What decides the result (compared when an interrupted ensemble is continued), and what is only recorded."""
     ranges = {
         name: {"min": float(low)} | ({"max_from": space.names[tied]} if tied >= 0 else {"max": float(high)})
         for name, low, high, tied in zip(space.names, space.lower, space.upper, space.tied_to, strict=True)
     }
-    constants = {field.name: getattr(site, field.name) for field in fields(site)}
-    constants = {name: value for name, value in constants.items() if name not in ("path", "period", "weather")}
     settings = {
         "seed": arguments.seed, "n_samples": arguments.n_samples, "start": str(period[0]), "end": str(period[-1]),
-        "engine": arguments.engine, "text": not arguments.no_text, "site": constants,
+        "engine": arguments.engine, "text": not arguments.no_text, "site": site.constants,
         "weather": {"first": None, "last": None, "sha256": None},
     }  # fmt: skip
     dynamic = None
@@ -176,15 +236,11 @@ def describe(
         first = int((period[0] - weather.dates[0]).astype(int))
         settings["weather"] = {
             "first": str(weather.dates[0]), "last": str(weather.dates[-1]),
-            "sha256": weather_hash(weather),
+            "sha256": weather_hash(weather, site.variant.pressure == "forcing"),
         }  # fmt: skip
-        dynamic = weather.values[first : first + len(period)] if arguments.engine == "builtin" else None
-    if isinstance(engine, CommandEngine):
-        settings["command"] = {
-            "template": engine.template, "output_pattern": engine.output_pattern,
-            "parameter_file_sha256": hashlib.sha256(engine.parameter_template.read_bytes()).hexdigest(),
-            "slots": {name: engine.slots[name].slot for name in space.names},
-        }  # fmt: skip
+        dynamic = weather.values[first : first + len(period)]
+    if isinstance(engine, ProgramEngine):
+        settings["command"] = engine.identity(space.names)
     else:
         settings["spinup"] = arguments.spinup
     settings["ranges"] = ranges
@@ -214,7 +270,7 @@ def report(
         print("  ... all messages are in experiment_results.csv")
     if good.empty:
         return 1
-    if design.settings["engine"] == "command":
+    if design.dynamic is None:
         load_ensemble(directory, columns)  # checks that the runs agree with each other, and leaves the binary copy
     dead = int((good["mean_gpp"] < DEAD).sum())
     print(f"dead forests (mean GPP below {DEAD:g} Mg C ha-1 year-1): {dead} of {len(good)} ({dead / len(good):.1%})")

@@ -19,7 +19,7 @@ import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
 from calibration.emulator.trained import Emulator, load_emulator
-from calibration.ensembles.engines import add_command_arguments
+from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
 from calibration.inversion.inputs import (
     load_matching_ensemble,
@@ -104,7 +104,7 @@ def invert(
     if arguments.verify:
         simulator, lines = verify_estimate(model, result, case.fitted, judgement.main)
         facts |= lines
-        export_parameters(arguments.parameter_template, arguments.slots, result, results / "visit_parameters.txt")
+        export_parameters(baseline_file(arguments), arguments.slots, result, results / "visit_parameters.txt")
     return judgement, simulator
 
 
@@ -217,6 +217,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--site", help="site YAML (default: configs/sites/lhp.yaml)")
     add_command_arguments(parser.add_argument_group("your own VISIT in its place, as in run_perturbations.py"))
     group.add_argument("--jobs", type=int, help="runs of your own VISIT at a time (default: 2)")
+    group.add_argument("--dask-scheduler", help="tcp://host:8786: runs of your own VISIT go there")
     arguments = parser.parse_args()
     observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
     if arguments.mode is None:
@@ -237,8 +238,8 @@ def parse_arguments() -> argparse.Namespace:
     check_runs(arguments.refine)
     if arguments.refine and arguments.unconstrained:
         raise UserError("--refine draws from the posterior, which --unconstrained leaves out; give one of them")
-    if arguments.command_template and not (arguments.refine or arguments.verify):
-        raise UserError("--command-template is what --refine and --verify run; give one of these too")
+    if (arguments.run_folder or arguments.command_template) and not (arguments.refine or arguments.verify):
+        raise UserError("your own VISIT is what --refine and --verify run; give one of these too")
     if arguments.param_load and (arguments.refine or arguments.verify):
         raise UserError("--param-load judges given parameters; --refine and --verify belong to an inversion")
     return arguments

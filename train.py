@@ -39,7 +39,7 @@ from calibration.common.command_line import (
     write_json,
 )
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
-from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.choice import (
     FEWEST_RUNS,
@@ -55,6 +55,7 @@ from calibration.emulator.error import EmulatorErrors, estimate_errors, save_err
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
 from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
+from calibration.ensembles.files import LOG, read_log
 from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, describe, load_data
 from model import count_parameters
@@ -73,6 +74,10 @@ def parse_arguments() -> argparse.Namespace:
         "--minutes", type=float, help="time for choosing, training and the error model (default: YAML, 5 at 180 runs)"
     )
     parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
+    parser.add_argument(
+        "--drop-columns", nargs="+", metavar="NAME",
+        help="columns of parameter_summary.csv that are no parameters (remembered; default: YAML)",
+    )  # fmt: skip
     parser.add_argument(
         "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
     )
@@ -127,6 +132,7 @@ def resolve_configuration(arguments: argparse.Namespace, preset: str | None) -> 
             periods[name] = list(period(given, f"--{name}-period"))
     config = config.override("splits", **periods, unseen_share=arguments.unseen_share)
     config = config.override("data", directory=str(Path(arguments.data_dir).resolve()) if arguments.data_dir else None)
+    config = config.override("data", drop_columns=arguments.drop_columns)
     config = config.override(
         "training", epochs=arguments.epochs, steps_per_epoch=arguments.steps_per_epoch, batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate, gradient_clip=arguments.gradient_clip, patience=arguments.patience,
@@ -146,14 +152,15 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 def warn_of_another_site(directory: Path, site: Site) -> None:
     """Say so when the ensemble's log names other site constants than `site`: a forgotten --site goes unnoticed else."""
-    log = directory / "parameter_log.json"
-    noted = read_json(log).get("settings", {}).get("site", {}) if log.is_file() else {}
-    other = [name for name, value in noted.items() if getattr(site, name, value) != value]
-    if other:
-        warn(
-            f"{log}: the runs were made with {other[0]} {noted[other[0]]}, training supposes "
-            f"{getattr(site, other[0])} ({site.name}); give the ensemble's site with --site"
-        )
+    log = directory / LOG
+    noted = read_log(directory)["settings"].get("site") or {}
+    for name, (there, here) in other_constants(site, noted).items():
+        if name != "variant":  # training does not depend on VISIT's version
+            warn(
+                f"{log}: the runs were made with {name} {there}, training supposes {here} ({site.name}); "
+                "give the ensemble's site with --site"
+            )
+            break
 
 
 def start_processes() -> tuple[int, int, int]:
@@ -259,8 +266,7 @@ def choose(
     configs: list[Configuration], data: TrainingData, device: torch.device, site: Site, seconds: float,
     say: Callable[[str], None],
 ) -> tuple[Configuration, list[Trial]]:  # fmt: skip
-    """The configuration that serves these runs within `seconds`, and the trials behind it (none where nothing is to be
-    chosen)."""
+    """The configuration that serves these runs within `seconds`, and the trials behind it (none without a choice)."""
     if len(configs) == 1 or PROCESSES.world > 1:  # the processes of torchrun must agree without having measured
         return configs[0], []
     presets = candidates(configs, data.ensemble.parameter_names, closed_forms=True)

@@ -18,7 +18,7 @@ from calibration.common.command_line import (
     run,
     write_csv,
 )
-from calibration.common.sites import DEFAULT_SITE, load_site
+from calibration.common.sites import DEFAULT_SITE, load_site, with_variant
 from calibration.visit.simulator import SPINUPS, read_runs, simulate, write_daily_files
 from calibration.weather.daily import read_weather
 
@@ -41,6 +41,7 @@ def main() -> int:
         default="fast",
         help="full: all 2010 years; fast: the same state to 0.1 percent, sooner",
     )
+    parser.add_argument("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT: site YAML")
     parser.add_argument("--old-runoff", action="store_true", help="runoff of the upper soil as in VISIT before 2014")
     parser.add_argument("--jobs", type=int, default=0, help="threads; 0 takes all cores")
     arguments = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> int:
     not_an_input(arguments.summary, arguments.runs, arguments.weather, flag="--summary")
     if arguments.daily_dir:
         output_folder(arguments.daily_dir, "--daily-dir")
-    site = load_site(arguments.site)
+    site = with_variant(load_site(arguments.site), arguments.variant)
     table, values = read_runs(arguments.runs)
     weather = read_weather(arguments.weather, site)
     start = time.perf_counter()

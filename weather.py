@@ -3,13 +3,14 @@
     python weather.py --output data/weather.csv --start 2010-01-01 --end 2019-12-31 --seed 2025
 
 writes a CSV with `date` and the ten inputs of VISIT in VISIT's units (common/units.py), from the weather generator.
-`python weather.py --check MY.csv` reads and checks a file of your own.
+`python weather.py --check MY.csv` reads and checks a file of your own; `--convert IN --output OUT` rewrites one: named
+OUT.txt it is VISIT's 19-column forcing text (pressure included), else a CSV. IN may be either, or a VISIT daily file.
 """
 
-from calibration.common.command_line import REPOSITORY, iso_date, make_parser, run, warn
+from calibration.common.command_line import REPOSITORY, iso_date, make_parser, not_an_input, run, warn
 from calibration.common.sites import DEFAULT_SITE, load_site
 from calibration.common.units import DYNAMIC_FEATURES, UNITS
-from calibration.weather.daily import doubts, generate_weather, read_weather, write_weather_csv
+from calibration.weather.daily import doubts, generate_weather, read_weather, write_weather
 
 
 def main() -> None:
@@ -20,16 +21,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2025, help="the same seed gives the same weather")
     parser.add_argument("--site", default=str(DEFAULT_SITE), help="site YAML (latitude, statistics of the weather)")
     parser.add_argument("--check", metavar="FILE", help="check a weather file of your own instead; writes nothing")
+    parser.add_argument("--convert", metavar="FILE", help="weather file to rewrite as --output, instead of making one")
     arguments = parser.parse_args()
+    if arguments.convert:
+        not_an_input(arguments.output, arguments.convert)
 
     site = load_site(arguments.site)
     if arguments.check:
         weather = read_weather(arguments.check, site)
         print(f"{arguments.check}: {len(weather)} days, {weather.dates[0]} to {weather.dates[-1]}, readable")
+    elif arguments.convert:
+        weather = read_weather(arguments.convert, site).between(arguments.start, arguments.end)
+        write_weather(arguments.output, weather, site)
+        print(f"wrote {arguments.output}: {len(weather)} days, {weather.dates[0]} to {weather.dates[-1]}")
     else:
         start, end = arguments.start or site.period["start"], arguments.end or site.period["end"]
         weather = generate_weather(site, start, end, arguments.seed)
-        write_weather_csv(arguments.output, weather)
+        write_weather(arguments.output, weather, site)
         print(f"wrote {arguments.output}: {len(weather)} days, {start} to {end}, {weather.source}")
     for name, low, mean, high in zip(
         DYNAMIC_FEATURES, weather.values.min(0), weather.values.mean(0), weather.values.max(0), strict=True

@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, writing  # noqa: E402
 from calibration.common.parameters import read_ranges  # noqa: E402
 from calibration.common.sites import load_site  # noqa: E402
+from calibration.common.units import DEAD  # noqa: E402
+from calibration.engines.perturbation import draw  # noqa: E402
 from calibration.ensembles.files import load_ensemble, write_daily_file  # noqa: E402
-from calibration.ensembles.perturbation import DEAD, draw  # noqa: E402
 from calibration.visit.simulator import simulate  # noqa: E402
 from calibration.weather.daily import generate_weather, read_weather  # noqa: E402
 

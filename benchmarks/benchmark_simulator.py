@@ -24,7 +24,7 @@ sys.path.insert(0, str(REPOSITORY))
 from calibration.common.command_line import make_parser, run, writing  # noqa: E402
 from calibration.common.parameters import read_ranges  # noqa: E402
 from calibration.common.sites import Site, load_site  # noqa: E402
-from calibration.ensembles.perturbation import draw  # noqa: E402
+from calibration.engines.perturbation import draw  # noqa: E402
 from calibration.visit.forcing import spinup_forcing  # noqa: E402
 from calibration.visit.kernel import LANES, lanes, run_days  # noqa: E402
 from calibration.visit.layout import ground_row, parameter_rows  # noqa: E402

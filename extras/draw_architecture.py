@@ -20,7 +20,7 @@ SHARED = ("dataset", "model", "inverse_estimator")  # real code in the root; the
 # Rooms from the top of the house to the ground: each imports only from those below it.
 ROOMS = (
     ("scripts",), ("judgement",), ("inverse_estimator",), ("inversion",), ("emulator",), ("model", "dataset"),
-    ("tower",), ("ensembles",), ("network",), ("visit",), ("weather",), ("common",),
+    ("tower",), ("engines",), ("ensembles",), ("network",), ("visit",), ("weather",), ("common",),
 )  # fmt: skip
 # What happens to one day of weather, and to one parameter, from a file to a posterior: file and what is done in it.
 WEATHER_WAY = (
@@ -30,7 +30,7 @@ WEATHER_WAY = (
     ("calibration/visit/kernel.py", "day after day, eight samples side by side"),
     ("calibration/visit/physics.py", "leaves, stomata, water, growth, soil carbon of that day"),
     ("calibration/visit/simulator.py", "spin-up and run of many parameter vectors: the day's fluxes"),
-    ("calibration/ensembles/writer.py", "a run's daily file"),
+    ("calibration/engines/writer.py", "a run's daily file"),
     ("calibration/ensembles/files.py", "weather and fluxes of all runs as arrays"),
     ("dataset.py", "training, validation and test days"),
     ("calibration/common/scalers.py", "zero mean, unit variance; kept in the checkpoint"),
@@ -46,12 +46,12 @@ WEATHER_WAY = (
 )
 PARAMETER_WAY = (
     ("calibration/common/parameters.py", "name, unit, range, tie, and the bijection to latent space"),
-    ("calibration/ensembles/perturbation.py", "drawn by Latin hypercube"),
-    ("calibration/ensembles/engines.py", "given to the process model or to your VISIT"),
+    ("calibration/engines/perturbation.py", "drawn by Latin hypercube"),
+    ("calibration/engines/builtin.py", "given to the process model, or (command.py) to your VISIT"),
     ("calibration/visit/layout.py", "in the kernel's units and order"),
     ("calibration/visit/kernel.py", "handed to every day"),
     ("calibration/visit/physics.py", "what it does"),
-    ("calibration/ensembles/writer.py", "its row of parameter_summary.csv"),
+    ("calibration/engines/writer.py", "its row of parameter_summary.csv"),
     ("calibration/ensembles/files.py", "read back beside the runs"),
     ("dataset.py", "seen or unseen"),
     ("calibration/common/scalers.py", "scaled"),

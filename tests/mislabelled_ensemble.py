@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.parameters import read_ranges
+from calibration.engines.perturbation import draw
 from calibration.ensembles.files import write_daily_file
-from calibration.ensembles.perturbation import draw
 from calibration.visit.simulator import simulate
 
 # label in the table -> slot whose value it really changed

@@ -77,8 +77,8 @@ def test_humidity_round_trip_and_saturated_air_has_no_deficit():
         pytest.approx(28.0)
     )
     q = atmosphere.q_from_vapour_pressure(atmosphere.saturation_vapour_pressure(26.0), pressure)
-    assert atmosphere.vapour_pressure_deficit(26.0, q, 150.0) == pytest.approx(0.0, abs=1e-9)
-    assert atmosphere.vapour_pressure_deficit(26.0, 1.1 * q, 150.0) == 0.0
+    assert atmosphere.vapour_pressure_deficit(26.0, q, pressure) == pytest.approx(0.0, abs=1e-9)
+    assert atmosphere.vapour_pressure_deficit(26.0, 1.1 * q, pressure) == 0.0
 
 
 def test_background_co2_known_values_and_southern_season():

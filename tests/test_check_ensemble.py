@@ -14,10 +14,10 @@ import run_perturbations
 from calibration.common.command_line import UserError
 from calibration.common.parameters import read_ranges
 from calibration.common.sites import load_site
+from calibration.engines.perturbation import draw
 from calibration.ensembles import label_search
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences
 from calibration.ensembles.label_search import Search, other_sites, returned, shifted, swapped
-from calibration.ensembles.perturbation import draw
 from calibration.weather.daily import Weather, generate_weather, write_weather_csv
 from check_ensemble import judge
 

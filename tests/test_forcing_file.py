@@ -189,7 +189,7 @@ def test_units_are_checked_by_magnitude(case, capsys):
     with_met(case, prate_sfc=8.0)
     assert blend(case) == 2
     assert (
-        "prate_sfc on 2012-02-01 is 8, allowed is 0 to 0.02 kg m-2 s-1; precipitation is a rate"
+        "prate_sfc on 2012-02-01 is 8, allowed is 0 to 0.02 kg m-2 s-1 (40 such days); precipitation is a rate"
         in capsys.readouterr().err
     )
     with_met(case, prate_sfc=1e-5, tcdc_clm=0.4)

@@ -254,7 +254,7 @@ def test_files_with_another_column_order_are_read_as_in_training(tmp_path):
     table = pd.DataFrame(ensemble.parameters, columns=list(NAMES))
     table.insert(0, "sample_id", ensemble.sample_ids)
     table.to_csv(tmp_path / "parameter_summary.csv", index=False)
-    data = SimpleNamespace(column_order=list(order))
+    data = SimpleNamespace(column_order=list(order), drop_columns=None)
     emulator = SimpleNamespace(configuration=SimpleNamespace(data=data), parameter_names=NAMES, directory=tmp_path)
     np.testing.assert_allclose(load_matching_ensemble(emulator, tmp_path).fluxes, ensemble.fluxes, atol=1e-7)
     data.column_order = None
@@ -322,8 +322,25 @@ def test_recovery_writes_its_files_and_the_scatter_reads_them(trained, tmp_path)
     ranges.write_text("".join(f'{i}: "{n}", {0.01 * (i + 1)}, 500\n' for i, n in enumerate(NAMES)))
     assert run_script(plot_param_scatter, path, "--range-csv", ranges, "--include-prior") == 0
     assert path.with_name(path.stem + "_norm_scatter.png").is_file()
-    with pytest.raises(UserError, match="has no range for my_parameter"):
-        run_script(plot_param_scatter, path)
+    assert run_script(plot_param_scatter, path) == 0  # the ranges of the emulator's ensemble, which the CSV holds
+
+
+def test_scatter_uses_the_ensembles_own_ranges_where_others_do_not_hold(trained, tmp_path, capsys):
+    recover(trained, tmp_path, "--no-plots")
+    path = next(tmp_path.glob("*_params.csv"))
+    far = tmp_path / "ranges.csv"
+    far.write_text("".join(f'{i}: "{n}", 1000, 5000\n' for i, n in enumerate(NAMES)))
+    assert run_script(plot_param_scatter, path, "--range-csv", far) == 0
+    out, err = capsys.readouterr()
+    assert "ranges.csv: 10 of 10 values lie outside these ranges" in err and "ranges of the ensemble are used" in err
+    assert float(out.split("estimated ")[-1].split()[0]) < 1.0
+    bare = tmp_path / "bare_params.csv"
+    pd.read_csv(path).drop(columns=["range_low", "range_high"]).to_csv(bare, index=False)
+    assert run_script(plot_param_scatter, bare, "--artifacts-dir", trained / "artifacts") == 0
+    with pytest.raises(UserError, match="so they are not those of the ensemble; give the ensemble's own ranges"):
+        run_script(plot_param_scatter, bare, "--range-csv", far, "--artifacts-dir", tmp_path)
+    with pytest.raises(UserError, match="holds no ranges, and .* is no emulator of these parameters"):
+        run_script(plot_param_scatter, bare, "--artifacts-dir", tmp_path)
 
 
 def test_prior_modes(trained, tmp_path):

@@ -10,7 +10,8 @@ from tower_examples import call, fluxnet, save, temperate
 from calibration.common.command_line import UserError
 from calibration.common.sites import DEFAULT_SITE
 from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
-from calibration.tower.meteorology import saturation_vapour_pressure_water, specific_humidity, wind_at_10m
+from calibration.tower.meteorology import specific_humidity, wind_at_10m
+from calibration.tower.weather_columns import saturation_vapour_pressure_water
 from calibration.tower.weather_comparison import era5_adjustment
 from calibration.weather.daily import read_weather
 from prepare_observation_meteorology import main
@@ -235,7 +236,7 @@ BAD = [
     (("--roughness", "2"), lambda t: t, "--roughness needs --wind-height"),
     (("--cloud", "estimate"), lambda t: t.drop(columns="SW_IN_POT"), "cloud needs the site's latitude: give it"),
     ((), lambda t: t.assign(PA_F=t.PA_F * 3.3), "fits no unit beyond doubt; say it with --unit PA=kPa|hPa|Pa"),
-    ((), lambda t: t.assign(TA_F_QC=2.0), "TA_F_QC is a share of good data in this layout (1 best), but reaches 2"),
+    ((), lambda t: t.assign(TA_F_QC=2.0), "TA_F_QC is a share of good data by its name (1 best), but reaches 2"),
     ((), lambda t: t[["TIMESTAMP", "NEE_VUT_REF"]], "has no weather: none of TA_F, SW_IN_F, P_F, WS_F, VPD_F holds"),
     (("--start", "2031-01-01"), lambda t: t, "no day from 2031-01-01 to None; the weather runs from 2019-01-01"),
 ]  # fmt: skip
@@ -252,7 +253,7 @@ def test_unknown_layout_needs_the_direction_of_its_flags(tmp_path, capsys):
     table = fluxnet(False, count=300)
     table = table[[name for name in table if not name.startswith(("NEE", "GPP", "RECO"))]]
     assert prepared(tmp_path, table, name="mine.csv")[0] == 2
-    assert "neither layout nor values tell whether 0 or 1 is best; say it with --qc-best" in capsys.readouterr().err
+    assert "neither its name nor its values tell whether 0 or 1 is best; say it with --qc" in capsys.readouterr().err
     assert prepared(tmp_path, table, "--qc-best", "high", name="mine.csv")[0] == 0
 
 

@@ -180,7 +180,7 @@ def test_bad_input(tmp_path, capsys, flags, message):
 
 
 def test_no_observation_at_all(tmp_path, capsys):
-    table = japanflux(50).assign(NEE_vUT=-9999.0)
+    table = japanflux(50).assign(NEE_vUT=-9999.0, NEE_PI_F=-9999.0)
     message = refused(tmp_path, capsys, table)
     assert "missing or impossible on 50; choose other days or another --nee-column" in message
 

@@ -9,13 +9,12 @@ import pytest
 from tower_examples import call
 
 import build_observation_windows as building
-from build_observation_windows import build_windows
 from calibration.common.command_line import UserError
 from calibration.common.scalers import Scaler
 from calibration.common.sites import load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
-from calibration.tower.observation_csv import read_observations
-from calibration.tower.summary import longest_gap
+from calibration.tower.observation_csv import longest_gap, read_observations
+from calibration.tower.window_building import build_windows
 from calibration.tower.windows import load_windows
 from calibration.weather.daily import generate_weather, write_weather_csv
 

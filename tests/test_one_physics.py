@@ -153,4 +153,4 @@ def test_share_of_live_tissue(pool):
     p = {name: torch.tensor(value, dtype=torch.double) for name, value in p.items()} | {"to_stem": 1.0, "to_root": 1.0}
     stem, root, stem_upkeep, root_upkeep = closed_form._wood(p, torch.tensor(pool, dtype=torch.double), 0.0)
     for found, held in ((stem_upkeep, stem), (root_upkeep, root)):  # with these rates the upkeep is the sapwood / 1000
-        assert 1000 * found.item() == pytest.approx(live_part(held.item(), 40.0), rel=1e-9)
+        assert 1000 * found.item() == pytest.approx(live_part(held.item(), 40.0, 0.0), rel=1e-9)

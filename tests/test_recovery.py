@@ -52,9 +52,11 @@ def study(tmp_path):
     inverter = StaticParameterInverter(model, static, dynamic, config, "cpu", PARAMETERS, space=SPACE)
     directory = tmp_path / "study"
 
-    def run(cases=4, overwrite=False, **changes):
+    def run(cases=4, overwrite=False, dask_scheduler=None, **changes):
         options = Study(cases, **{"span": 40, "noise": 0.02, "gaps": 0.25, **changes})
-        summary, results = run_study(options, directory, emulator, inverter, weather, simulate, overwrite, jobs=1)
+        summary, results = run_study(
+            options, directory, emulator, inverter, weather, simulate, overwrite, 1, dask_scheduler
+        )
         write_study(directory, summary, results, PARAMETERS, plots=False)
         return json.loads((directory / "recovery_study.json").read_text())
 
@@ -95,6 +97,16 @@ def test_an_interrupted_study_continues_and_gives_the_same(study):
     with pytest.raises(UserError, match="holds a study with another noise"):
         study.run(cases=6, noise=0.01)
     assert study.run(cases=2, noise=0.01, overwrite=True)["noise"] == 0.01
+
+
+def test_a_study_on_a_cluster_gives_the_same(study):
+    distributed = pytest.importorskip("distributed")
+    here = study.run(cases=3)
+    for case in (study.directory / "cases").iterdir():
+        case.unlink()
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local:
+        there = study.run(cases=3, dask_scheduler=local.scheduler_address)
+    assert there["parameters"] == here["parameters"] and there["coverage_90"] == here["coverage_90"]
 
 
 def test_a_span_longer_than_the_weather_is_refused(study):

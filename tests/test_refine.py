@@ -3,7 +3,7 @@
 import json
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,17 +12,19 @@ import pytest
 import torch
 from emulator_examples import script
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
+from standin_visit import make_run_folder
 from tower_examples import call
 
 import test_inversion
 from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
-from calibration.common.sites import DEFAULT_SITE
+from calibration.common.sites import DEFAULT_SITE, Variant, load_site
 from calibration.emulator.error import EmulatorErrors
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.data import stretch_from_arrays
 from calibration.judgement.refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
 from calibration.judgement.simulator_check import ProcessModel, site_of, verify_estimate
+from calibration.weather.daily import Weather
 from inverse_estimator import StaticParameterInverter
 
 DAYS = 420
@@ -295,6 +297,8 @@ def test_runs_of_another_process_model_are_not_reused(kept):
         RunStore(kept.directory, kept.names, kept.model)
 
 
+TRIAL = 3  # runs before the first one
+
 # --- the scripts -----------------------------------------------------------------------------------------------------
 
 # Three years of daily output from a parameter file read by line number; every run leaves a line in `counter`.
@@ -373,13 +377,14 @@ def runs_of(own_visit):
 def test_files_of_refine_and_verify_with_the_users_visit(own_visit, refined):
     table = pd.read_csv(refined.folder / "refinement.csv")
     assert (table["error_after"] < table["error_before"]).all(), "of runs left out: what is learned is not by heart"
-    assert refined.runs == table["runs"].iloc[-1] + 2, "and two with the last estimate, of --refine and --verify"
+    # and two with the last estimate, of --refine and --verify
+    assert refined.runs == table["runs"].iloc[-1] + 2 + TRIAL
     assert (
         f"the answer is that of round {table['round'][table['kept']].max()}"
         in (refined.folder / "inversion_summary.txt").read_text()
     )
     ensemble = load_ensemble(refined.folder / "refinement")
-    assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1
+    assert ensemble.parameter_names == ("tree_lue", "tree_lc0") and len(ensemble.sample_ids) == refined.runs - 1 - TRIAL
     snapshot = json.loads((refined.folder / "params_snapshot.json").read_text())
     estimate = dict(zip(snapshot["names"], snapshot["optimized"], strict=True))
     written = (refined.folder / "visit_parameters.txt").read_text().splitlines()
@@ -390,7 +395,7 @@ def test_refinement_that_is_taken_up_again_repeats_no_run(own_visit, refined):
     first, before = pd.read_csv(refined.folder / "refinement.csv"), runs_of(own_visit)
     made = invert(own_visit, refined.folder, *refined.arguments)
     assert made.returncode == 0, made.stderr
-    assert runs_of(own_visit) - before == 1, "only the run with the estimate, of --verify"
+    assert runs_of(own_visit) - before == 1 + TRIAL, "only the run with the estimate, of --verify"
     pd.testing.assert_frame_equal(pd.read_csv(refined.folder / "refinement.csv"), first)
     other = invert(own_visit, refined.folder, "--refine", 20)
     assert other.returncode == 2 and "holds simulator runs with another model than now" in other.stderr
@@ -412,10 +417,11 @@ def test_refined_emulator_is_nearer_to_the_process_model_at_the_estimate(own_vis
         (["--refine", 3], "--refine is 3; it must be 0 (off) or 20 or more"),
         (["--refine", 20, "--unconstrained"], "--refine draws from the posterior, which --unconstrained leaves out"),
         (["--command-template", "./visit {parameters}"], "is what --refine and --verify run; give one of these too"),
+        (["--verify", "--run-folder", "absent"], "absent: no such folder"),
         (["--refine", 20, "--command-template", "./visit {parameters}"], "needs --parameter-template"),
         (["--verify", "--weather", "absent.csv"], "absent.csv"),
         (["--verify", "--parameter-template", "absent.par"], "absent.par"),
-        (["--verify", "--columns", "a", "b"], "belong to --command-template"),
+        (["--verify", "--columns", "a", "b"], "belong to your own VISIT; give --run-folder too"),
     ],
 )
 def test_bad_requests_are_refused_before_the_inversion(own_visit, tmp_path, capsys, arguments, message):
@@ -433,3 +439,43 @@ def test_a_forgotten_site_is_refused_and_another_one_said(tmp_path, capsys):
     assert site_of(str(DEFAULT_SITE), tmp_path).latitude == 4.2
     assert "made with latitude 61.8" in capsys.readouterr().err
     assert site_of(None, tmp_path / "without_a_log").name == "LHP"
+
+
+def test_another_version_of_visit_than_the_ensembles_is_refused_too(tmp_path, capsys):
+    """--verify with a built-in model that counts NEP otherwise would blame the emulator."""
+    log, own = tmp_path / "parameter_log.json", {"settings": {"site": load_site().constants}}
+    log.write_text(json.dumps(own))
+    assert site_of(None, tmp_path).variant == Variant()
+    own["settings"]["site"]["variant"] = asdict(Variant(exports_in_nep=True))
+    log.write_text(json.dumps(own))
+    with pytest.raises(UserError, match="made with variant .*'exports_in_nep': True.*, lhp.yaml says"):
+        site_of(None, tmp_path)
+    text = DEFAULT_SITE.read_text(encoding="utf-8").replace("exports_in_nep: false", "exports_in_nep: true")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    assert site_of(str(tmp_path / "mine.yaml"), tmp_path).variant.exports_in_nep
+    assert capsys.readouterr().err == "", "it is the ensemble's: nothing to say"
+    log.write_text('["a list of runs, as earlier scripts wrote it"]')
+    assert site_of(None, tmp_path).name == "LHP"
+
+
+def test_the_same_with_a_run_folder_and_on_a_cluster(own_visit, tmp_path):
+    """--refine and --verify with VISIT's own folder, its runs on a cluster that knows nothing of this repository."""
+    distributed = pytest.importorskip("distributed")
+    ensemble = load_ensemble(own_visit.folder / "data")
+    make_run_folder(tmp_path / "CODE", weather=Weather(ensemble.dates, ensemble.dynamic, "the emulator's"))
+    arguments = ["--refine", 20, "--verify", "--run-folder", tmp_path / "CODE"]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local:
+        made = invert(own_visit, tmp_path / "results", *arguments, "--dask-scheduler", local.scheduler_address)
+    assert made.returncode == 0, made.stderr
+    nep = pd.read_csv(tmp_path / "results" / "nep_comparison.csv")
+    estimate = json.loads((tmp_path / "results" / "params_snapshot.json").read_text())
+    lue, lc0 = (estimate["optimized"][estimate["names"].index(name)] for name in ("tree_lue", "tree_lc0"))
+    assert np.isfinite(nep["simulator"]).all()
+    assert len(load_ensemble(tmp_path / "results" / "refinement").sample_ids) >= 20
+    written = (tmp_path / "results" / "visit_parameters.txt").read_text().split()
+    assert [float(written[slot]) for slot in (12, 37)] == pytest.approx([lue, lc0], rel=1e-5)
+
+    site = tmp_path / "CODE" / "INPUT" / "site_LHP.txt"
+    site.write_text("4.2 114.04 300\n")
+    other = invert(own_visit, tmp_path / "results", *arguments)
+    assert other.returncode == 2 and "holds simulator runs with another run_folder than now" in other.stderr

@@ -15,8 +15,8 @@ import run_perturbations
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import read_ranges
 from calibration.common.sites import load_site
+from calibration.engines.perturbation import draw
 from calibration.ensembles.files import ensemble_ranges, load_ensemble
-from calibration.ensembles.perturbation import draw
 from calibration.visit.simulator import simulate
 from calibration.weather.daily import generate_weather, read_weather, write_weather_csv
 
@@ -308,13 +308,13 @@ def test_a_failing_run_stops_nothing(tmp_path, weather_file, monkeypatch, capsys
         (["--ranges", "wide.csv"], "tree_lue ranges from 0.02 to 0.5, legal is 0.005 to 0.12 mol mol-1; narrow"),
         (["--ranges", "unknown.csv"], "the process model has no parameter tree_wings"),
         (["--ranges", "cycle.csv"], "refer to each other in a circle"),
-        (["--engine", "command"], "--engine command needs --command-template"),
+        (["--engine", "command"], "--engine command needs --run-folder"),
         (["--dask-scheduler", "tcp://127.0.0.1:9"], "no scheduler with workers answers"),
     ],
 )
 def test_bad_input_writes_nothing(tmp_path, weather_file, monkeypatch, more, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_perturbations, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr("calibration.engines.cluster.CONNECT_SECONDS", 1)
     (tmp_path / "wide.csv").write_text('0: "tree_lue", 0.02, 0.5\n')
     (tmp_path / "unknown.csv").write_text('0: "tree_wings", 0.02, 0.5\n')
     (tmp_path / "cycle.csv").write_text('0: "tree_lue", 0.02, tree_sla\n1: "tree_sla", 30, tree_lue\n')

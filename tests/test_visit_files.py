@@ -192,7 +192,7 @@ DAMAGE = {
     "one row long": (lambda path: edit(path, 7, lambda f: [*f, "1"]), r"line 7: 70 columns"),
     "a column less": (drop_a_column, r"68 columns, the other files have 69"),
     "too few columns": (few_columns, r"17 columns, expected at least 18 \(year doy month"),
-    "NaN flux": (set_field(12, 16, "nan"), r"line 12: er is nan, expected -5 to 5 Mg C ha-1 day-1; run this sample"),
+    "NaN flux": (set_field(12, 16, "nan"), r"line 12: er is nan, expected -5 to 5 Mg C ha-1 day-1; the model failed"),
     "NaN weather": (set_field(12, 4, "NaN"), r"line 12: tmp_sfc is nan, expected 180 to 350 K"),
     "infinite": (set_field(12, 14, "inf"), r"line 12: gpp is inf"),
     "stars": (set_field(12, 15, "*****"), r"line 12, column 16: '\*\*\*\*\*' is not a number"),

@@ -38,7 +38,7 @@ def canopy(p_sat, quantum_yield, attenuation, light, lai):
 
 @compile_
 def live(pool, size):
-    return visit_physics.live_part(pool, size)
+    return visit_physics.live_part(pool, size, 0.0)
 
 
 @compile_

@@ -155,7 +155,10 @@ def edited(**columns):
 
 BAD = [
     (edited(tmp_2m=np.nan), "tmp_2m on 2011-12-25 is empty or not a number, allowed is 180 to 340 K"),
-    (edited(tmp_2m=lambda t: t - 273.15), r"\(77 such days\); temperatures are in K here: deg C \+ 273.15"),
+    (
+        edited(tmp_2m=lambda t: t - 273.15),
+        r"\(77 such days\); temperatures are in K here; it looks like deg C: add 273.15",
+    ),
     (edited(prate_sfc=lambda p: p * SECONDS_PER_DAY), "prate_sfc on .* precipitation is a rate in kg m-2 s-1 here"),
     (edited(tcdc_clm=lambda c: c / 100), "tcdc_clm never exceeds 0.8.* looks like a 0-1 share; cloud is in percent"),
     (edited(spfh_2m=lambda q: q * 1000), "specific humidity is in kg kg-1 here"),
@@ -225,7 +228,7 @@ def test_a_file_of_ones_own_is_checked(tmp_path, small, capsys):
     table.to_csv(tmp_path / "w.csv", index=False)
     assert call(weather_script.main, "--check", tmp_path / "w.csv") == 0
     assert "77 days, 2011-12-20 to 2012-03-05, readable" in capsys.readouterr().out
-    table.assign(dswrf_sfc=500.0, spfh_2m=0.04).to_csv(tmp_path / "w.csv", index=False)
+    table.assign(dswrf_sfc=445.0, spfh_2m=0.03).to_csv(tmp_path / "w.csv", index=False)
     assert call(weather_script.main, "--check", tmp_path / "w.csv") == 0
     err = capsys.readouterr().err
     assert "dswrf_sfc is above the top of the atmosphere on 77 of 77 days" in err

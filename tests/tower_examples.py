@@ -1,13 +1,14 @@
 """Made-up tower files in the networks' layouts, and a way to call a script's main() in this process."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import run
-from calibration.tower.meteorology import saturation_vapour_pressure_water
+from calibration.tower.weather_columns import saturation_vapour_pressure_water
 
 TWELFTHS = 48
 
@@ -100,3 +101,62 @@ def save(table: pd.DataFrame, path: Path, **options) -> Path:
     """Write a tower table as the networks do: -9999 for missing."""
     table.to_csv(path, index=False, na_rep="-9999", **options)
     return path
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A made-up daily file of a network: its usual name, the table (NaN = missing), and what is true of it."""
+
+    name: str
+    table: pd.DataFrame
+    nee: str
+    good: np.ndarray  # (day,) bool: measured well enough at the threshold 0.5
+
+
+def network_file(network: str, seed: int = 0, count: int = 400) -> NetworkFile:
+    """A file in a network's layout, with gaps in NEE; nine layouts: NETWORKS."""
+    generator = np.random.default_rng(seed)
+    truth = temperate(count, seed=seed)
+    measured = generator.beta(4, 1.5, count)  # share of a day's half-hours
+    shares = np.round(measured * TWELFTHS) / TWELFTHS
+    flags = np.round((1 - measured) * generator.uniform(0.9, 1.0, count) * TWELFTHS) / TWELFTHS  # low is good, below 1
+    nee = truth.nee.where(generator.random(count) > 0.02)
+    stamp = truth.index.strftime("%Y%m%d")
+    if network in ("japanflux", "japanflux_allvars"):
+        variant = "vUT" if network == "japanflux" else "vUT_USTAR50"
+        table = {"TIMESTAMP": stamp, "TA_F": truth.ta, "TA_F_QC": flags, f"NEE_{variant}": nee,
+                 f"NEE_{variant}_QC": flags, f"GPP_NT_{variant}": truth.gpp,
+                 f"RECO_NT_{variant}": truth.reco}  # fmt: skip
+        name = "FLX_XX-Abc_JapanFLUX2024_ALLVARS_DD_2019-2020_1-3.csv"
+        return _network_file(name, table, f"NEE_{variant}", flags <= 0.5)
+    if network == "ozflux":
+        codes = np.where(measured > 0.5, 0, generator.choice([30, 50, 90], count))
+        table = {"DateTime": truth.index.strftime("%Y-%m-%d"), "NEE_SOLO": nee, "NEE_SOLO_QCFlag": codes,
+                 "GPP_SOLO": truth.gpp, "ER_SOLO": truth.reco, "Fsd": truth.sw, "Fsd_QCFlag": 0, "Ta": truth.ta,
+                 "VPD": truth.vpd / 10, "ps": truth.pa, "Precip": truth.p, "Ws": truth.ws}  # fmt: skip
+        return _network_file("Abcdefg_OzFlux_L6_Daily.csv", table, "NEE_SOLO", codes == 0)
+    if network == "asiaflux":
+        filled = (measured < 0.4).astype(int)
+        table = {"Year": truth.index.year, "Month": truth.index.month, "Day": truth.index.day,
+                 "FC": nee.where(filled == 0), "NEE": nee, "NEE_QC": filled, "GPP": truth.gpp, "RE": truth.reco,
+                 "Ta": truth.ta}  # fmt: skip
+        return _network_file("GfLt_ABC_2019_1d_01.csv", table, "NEE", filled == 0)
+    table = fluxnet(network != "subset", count, seed)
+    table["NEE_VUT_REF"], table["NEE_VUT_REF_QC"] = nee.to_numpy(), shares
+    name = {
+        "fullset": "FLX_XX-Abc_FLUXNET2015_FULLSET_DD_2019-2020_1-4.csv", "icos": "ICOSETC_XX-Abc_FLUXNET_DD_L2.csv",
+        "subset": "FLX_XX-Abc_FLUXNET2015_SUBSET_DD_2019-2020_1-4.csv",
+        "warm_winter": "FLX_XX-Abc_FLUXNET2015_FULLSET_DD_2019-2020_beta-3.csv",
+        "ameriflux": "AMF_XX-Abc_FLUXNET_FULLSET_DD_2019-2020_3-5.csv",
+    }[network]  # fmt: skip
+    return _network_file(name, table, "NEE_VUT_REF", shares >= 0.5)
+
+
+NETWORKS = (
+    "japanflux", "japanflux_allvars", "fullset", "subset", "icos", "warm_winter", "ameriflux", "ozflux", "asiaflux",
+)  # fmt: skip
+
+
+def _network_file(name: str, table, nee: str, good) -> NetworkFile:
+    frame = pd.DataFrame({key: np.asarray(values) for key, values in dict(table).items()}).round(5)
+    return NetworkFile(name, frame, nee, np.asarray(good) & frame[nee].notna().to_numpy())

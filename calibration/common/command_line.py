@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -58,15 +60,21 @@ def iso_date(text: str) -> date:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's main(); exit 0 on success, 2 with one line on a UserError, 130 on Ctrl-C.
+    """Run a script's main(); exit 0 on success, 2 with one line on a UserError, 130 on Ctrl-C, 141 on a closed pipe.
 
+    Warnings of libraries are not the user's business and stay silent (python -W shows them).
     Output is line-buffered, so that `nohup python train.py > train.log &` can be followed with `tail -f`.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     try:
         code = main()
+    except BrokenPipeError:  # `| head -1`: the reader has seen enough
+        _discard_output()
+        raise SystemExit(CLOSED_PIPE) from None
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -76,9 +84,24 @@ def run(main: Callable[[], int | None]) -> None:
     raise SystemExit(code or 0)
 
 
+def _discard_output() -> None:
+    """Let what is still to be flushed at exit go nowhere instead of into a closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+
+
 def warn(message: str) -> None:
     """Print one warning line to stderr."""
     print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def notice(message: str) -> None:
+    """Print one line to stderr about something that is handled and worth knowing."""
+    print(f"notice: {' '.join(message.split())}", file=sys.stderr)
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:

@@ -81,10 +81,11 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the ensemble lies and, for daily files of another layout, their column names in order."""
+    """Where the ensemble lies, its daily files' columns in order, and the table's columns that are no parameters."""
 
     directory: str
     column_order: list | None
+    drop_columns: list | None
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ def from_dict(content: Mapping[str, Any], source: Path) -> Configuration:
     sections = {"data": DataOptions, "splits": SplitOptions, "model": ModelOptions, "training": TrainingOptions,
                 "evaluation": EvaluationOptions}  # fmt: skip
     _check_keys(content, ("preset", *sections), source, "the configuration")
+    if isinstance(content["data"], Mapping):  # an emulator trained before there was the key
+        content = {**content, "data": {"drop_columns": None, **content["data"]}}
     parts = {name: _build(kind, content[name], source, name) for name, kind in sections.items()}
     by_runs = parts["training"].by_runs
     for runs, row in by_runs.items():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import yaml
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file
+from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
 
 CATALOGUE_FILE = REPOSITORY / "configs" / "visit_parameters.csv"
 DEFAULT_RANGES = REPOSITORY / "configs" / "range_of_paras.csv"
@@ -239,18 +239,40 @@ def _csv_entries(path: Path) -> list[tuple[str, float, float | str]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not readable as UTF-8 text ({error}); save it as UTF-8") from None
     entries: list[tuple[str, float, float | str]] = []
+    understood = []
     for number, line in enumerate(lines, start=1):
         line = line.split("#", 1)[0].strip()
-        parts = [part.strip() for part in re.sub(r"^\s*\d+\s*:", "", line).split(",")]
+        numbered = re.match(r"\s*\d+\s*[:,]", line)
+        parts = [part.strip() for part in re.sub(r"^\s*\d+\s*[:,]", "", line).split(",")]
+        if len(parts) == 4 and not entries and not numbered and _is_header(parts[1:]):
+            parts = parts[1:]  # index, name, minimum, maximum
         if len(parts) != 3 or not all(parts):
+            if any(parts):
+                understood.append(f"line {number} has no three fields and is skipped")
             continue  # the format allows stray lines without three fields
+        if not entries and not numbered and _is_header(parts):
+            understood.append(f"line {number} ({line}) is taken for a header")
+            continue
         name, low, high = (part.strip("\"' ") for part in parts)
         place = f"line {number}"
         maximum: float | str = high if re.fullmatch(r"[A-Za-z_]\w*", high) and high.lower() not in ("nan", "inf") else (
             _number(high, path, place, f"the maximum of {name}")
         )  # fmt: skip
         entries.append((name, _number(low, path, place, f"the minimum of {name}"), maximum))
+    if understood and entries:
+        tied = sum(isinstance(high, str) for _, _, high in entries)
+        more = f" and {len(understood) - 3} more lines" if len(understood) > 3 else ""
+        notice(
+            f"{path}: {len(entries)} ranges read, {tied} with another parameter as maximum; "
+            f"{', '.join(understood[:3])}{more}"
+        )
     return entries
+
+
+def _is_header(parts: list[str]) -> bool:
+    """Whether name, minimum and maximum of a line are all words: the titles of the columns."""
+    words = [part.strip("\"' ") for part in parts]
+    return all(re.fullmatch(r"[A-Za-z_][\w .()/-]*", word) for word in words) and "nan" not in map(str.lower, words)
 
 
 def _yaml_entries(path: Path) -> list[tuple[str, float, float | str]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,26 @@ from calibration.common.command_line import REPOSITORY, UserError, existing_file
 DEFAULT_SITE = REPOSITORY / "configs" / "sites" / "lhp.yaml"
 TEXTURES = ("coarse", "medium", "fine")
 FORESTS = ("evergreen",)  # what the process model holds for: it has no leaf fall by season, no snow and no frost damage
+
+
+@dataclass(frozen=True)
+class Variant:
+    """In what versions of VISIT differ where it matters; the defaults are the version behind the reference runs.
+
+    Effects at LHP (annual means of the baseline, Mg C ha-1 year-1) are in the comments.
+    """
+
+    exports_in_nep: bool = False  # export of dissolved and eroded carbon counts as loss in NEP: NEP -0.25
+    old_runoff: bool = False  # runoff of the upper soil as before 2014: GPP +0.06
+    random_spinup: bool = False  # years of the spin-up in random order instead of their own: NEP about -0.07
+    first_co2_year: int | None = None  # CO2 is that of this year at the start and counts on (null: calendar years)
+    pressure: str | float = "altitude"  # or `forcing` (19-column text), or hPa; 1005 hPa: GPP +0.10
+    sapwood_cap: bool = False  # of the stem at the stem, for small plants: daily GPP rmse 8e-5 per day
+
+    def __str__(self) -> str:
+        """The choices that are not the default, as they are written in a site's YAML."""
+        chosen = [f"{f.name}: {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return ", ".join(chosen) or "default"
 
 
 @dataclass(frozen=True)
@@ -40,11 +60,19 @@ class Site:
     wind_height: float
     roughness: float
     weather: str
+    variant: Variant = Variant()
 
     @property
     def weather_statistics(self) -> Path:
         """File with the statistics of the weather generator, beside the site's YAML."""
         return self.path.parent / self.weather
+
+    @property
+    def constants(self) -> dict:
+        """What the process model's results depend on, JSON-able; the variant only where it is not the default."""
+        left_out = {"path", "period", "weather", "variant"}
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return found | ({"variant": asdict(self.variant)} if self.variant != Variant() else {})
 
     @property
     def file_prefix(self) -> str:
@@ -75,7 +103,7 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
         if key not in wanted:
             raise UserError(f"{path}: unknown key '{key}'; known are {', '.join(wanted)}, forest")
     for key in wanted:
-        if key not in content:
+        if key not in content and key != "variant":
             raise UserError(f"{path}: key '{key}' is missing; see configs/sites/lhp.yaml")
     for key, (low, high) in _LIMITS.items():
         value = content[key]
@@ -101,13 +129,48 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
         or period["start"] > period["end"]
     ):
         raise UserError(f"{path}: period must be {{start: YYYY-MM-DD, end: YYYY-MM-DD}} in order, got {period!r}")
+    content["variant"] = make_variant(content.get("variant") or {}, str(path))
     return Site(path=path, **content)
 
 
-def other_constants(site: Site, noted: Mapping[str, Any]) -> list[str]:
-    """Constants that a record (settings: site of parameter_log.json) and `site` disagree on.
+def other_constants(site: Site, noted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """name -> (noted, the site's) of constants that a record (settings: site of parameter_log.json) has otherwise.
 
     >>> other_constants(load_site(), {"latitude": 61.8, "sand": 0.166})
-    ['latitude']
+    {'latitude': (61.8, 4.2)}
     """
-    return [name for name, value in noted.items() if getattr(site, name, value) != value]
+    if not noted:
+        return {}
+    own = {f.name: getattr(site, f.name) for f in fields(site)} | {"variant": asdict(site.variant)}
+    there = {"variant": asdict(Variant())} | dict(noted)  # a record of the default names none
+    return {name: (value, own[name]) for name, value in there.items() if name in own and own[name] != value}
+
+
+def make_variant(choices: Any, source: str) -> Variant:
+    """The version of VISIT with these choices by name. UserError naming `source` on one that there is not."""
+    known = {f.name: f.default for f in fields(Variant)}
+    if not isinstance(choices, dict):
+        raise UserError(f"{source}: variant must be 'name: value' lines, known are {', '.join(known)}")
+    for name, value in choices.items():
+        if name not in known:
+            raise UserError(f"{source}: unknown variant '{name}'; known are {', '.join(known)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name == "pressure":
+            good = value in ("altitude", "forcing") or (number and 400 <= value <= 1100)
+            allowed = "altitude, forcing or 400 to 1100 hPa"
+        elif name == "first_co2_year":
+            good = value is None or (isinstance(value, int) and number and 1700 <= value <= 2100)
+            allowed = "null or a year from 1700 to 2100"
+        else:
+            good, allowed = isinstance(value, bool), "true or false"
+        if not good:
+            raise UserError(f"{source}: variant {name} is {value!r}, allowed is {allowed}")
+    return Variant(**choices)
+
+
+def with_variant(site: Site, choices: list[str] | None) -> Site:
+    """The site with variants of the command line, NAME or NAME=VALUE, in place of its own."""
+    given = {name: value for name, _, value in (choice.partition("=") for choice in choices or [])}
+    values = {name: yaml.safe_load(value) if value else True for name, value in given.items()}
+    make_variant(values, "--variant")
+    return replace(site, variant=replace(site.variant, **values))

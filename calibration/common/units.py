@@ -4,6 +4,8 @@ Fluxes are Mg C ha-1 day-1 (1 = 100 g C m-2 day-1) in VISIT files and in the emu
 release: NEP = -NEE / 100. Identities: NEP = NPP - Rh = GPP - ER. Rh is *not* ER; the daily files hold ER.
 """
 
+import numpy as np
+
 METEOROLOGY = (
     "tmp_sfc", "tmp_2m", "tmp10_soil", "tmp200_soil", "dswrf_sfc", "tcdc_clm", "prate_sfc", "spfh_2m", "wind_10m",
 )  # fmt: skip
@@ -29,9 +31,15 @@ POSSIBLE = {
     "wind_10m": (0.0, 60.0), "a_co2": (150.0, 2000.0),
 }  # fmt: skip
 
+# Numbers that stand for 'no value': everything down there (-9999, -9999.9, -99999), and codes that no quantity reaches.
+MISSING_BELOW = -9990.0
+MISSING_CODES = (-6999.0, -7777.0, -7999.0, -8888.0, -999.0, -999.9, -999.99, 9999.0, 9999.9, 99999.0, -6999.9)
+LARGEST_NUMBER = 1e15  # netCDF's fill values (9.97e36, 1e20) lie beyond
+
 ZERO_CELSIUS = 273.15  # K
 SECONDS_PER_DAY = 86400.0
 DAYS_PER_YEAR = 365.25
+DEAD = 1.0  # Mg C ha-1 year-1 of mean GPP: below it there is no forest
 G_M2_PER_MG_HA = 100.0  # g m-2 in 1 Mg ha-1
 
 
@@ -53,3 +61,10 @@ def rh_from_npp_nep(npp, nep):
 def er_from_gpp_nep(gpp, nep):
     """Ecosystem respiration, Mg C ha-1 day-1: ER = GPP - NEP."""
     return gpp - nep
+
+
+def without_missing_codes(values: np.ndarray) -> np.ndarray:
+    """values (any shape) as float64 with NaN for every missing code and for what is not finite."""
+    values = np.asarray(values, dtype=np.float64)
+    missing = (values <= MISSING_BELOW) | (np.abs(values) > LARGEST_NUMBER) | np.isin(values, MISSING_CODES)
+    return np.where(np.isfinite(values) & ~missing, values, np.nan)

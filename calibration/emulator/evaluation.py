@@ -65,7 +65,8 @@ def load_matching(emulator: Emulator, directory: Path) -> TrainingData:
         raise UserError(
             f"{directory}/parameter_summary.csv: no ensemble there; give --data-dir the folder it was trained on"
         )
-    ensemble = load_ensemble(directory, columns=emulator.configuration.data.column_order)
+    options = emulator.configuration.data
+    ensemble = load_ensemble(directory, columns=options.column_order, drop=options.drop_columns)
     if ensemble.parameter_names != emulator.parameter_names:
         other = sorted(set(ensemble.parameter_names) ^ set(emulator.parameter_names))
         raise UserError(

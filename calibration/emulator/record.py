@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibration.common.command_line import UserError, read_json, warn, write_json, writing
+from calibration.common.command_line import UserError, warn, write_json, writing
 from calibration.common.configuration import Configuration
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.figures import loss_figure, save_figure
 from calibration.emulator.trained import BEST, CONFIG, FORMAT, LATEST, load_checkpoint, space_entries
 from calibration.emulator.training import VALIDATION_KEY, TrainingState
+from calibration.ensembles.files import read_log
 from dataset import TrainingData
 
 LOSS_FIGURE = "training_loss.png"
@@ -26,7 +27,6 @@ STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of Trai
 def describe_training(config: Configuration, data: TrainingData) -> dict[str, Any]:
     """Content of config.json: everything that load_emulator() and a reader need."""
     ensemble = data.ensemble
-    log = ensemble.directory / "parameter_log.json"
     weather = ensemble.dynamic[data.periods["train"]]  # (day, 10), units.UNITS
     return {
         "format": FORMAT, "configuration": config.as_dict(), "feature_names": list(DYNAMIC_FEATURES),
@@ -36,7 +36,7 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
             for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)
         },
         "parameter_space": space_entries(
-            ensemble.parameter_names, ensemble.parameters, read_json(log) if log.is_file() else None
+            ensemble.parameter_names, ensemble.parameters, read_log(ensemble.directory)
         ),
         "data": {
             "directory": str(config.data.directory), "runs": len(ensemble.sample_ids),

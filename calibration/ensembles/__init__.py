@@ -1,1 +1,1 @@
-"""Many runs of a process model: engines that make them, their files and store, and the search for wrong labels."""
+"""Many runs of a process model: their files and store, and whether they are what their labels say."""

@@ -75,7 +75,9 @@ def simulated(evidence: Evidence, hypotheses: Sequence[Hypothesis], jobs: int | 
     result = simulate(
         {name: column.ravel() for name, column in columns.items()}, evidence.weather, site, jobs=jobs
     )  # fmt: skip
-    found = np.stack([result.gpp, result.npp, result.rh], axis=-1)[:, evidence.first : evidence.first + days]
+    # Rh as the files have it: what lies between NPP and NEP, with exports of carbon where a variant counts them
+    found = np.stack([result.gpp, result.npp, result.npp - result.nep], axis=-1)
+    found = found[:, evidence.first : evidence.first + days]
     return found.reshape(len(hypotheses), runs, days, 3)
 
 

@@ -7,20 +7,21 @@ ensembles/store.py.
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-from calibration.common.command_line import UserError, existing_file, progress, read_json
-from calibration.common.parameters import ParameterSpace, canonical_name, make_space
-from calibration.common.units import DYNAMIC_FEATURES
+from calibration.common.command_line import UserError, notice, progress, read_json
+from calibration.common.parameters import ParameterSpace, make_space
+from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.ensembles import store as ensemble_store
+from calibration.ensembles.parameter_table import LARGEST_ID, SAMPLE_COLUMNS, read_parameter_summary, suspects
 from calibration.weather.daily_text import (
     DailyFile,
     daily_template,
@@ -30,6 +31,7 @@ from calibration.weather.daily_text import (
     round_as_written,
     write_daily_file,
 )
+from calibration.weather.sentinel import check_fluxes, check_weather
 
 __all__ = [
     "DailyFile", "Ensemble", "daily_files", "daily_template", "daily_text", "ensemble_ranges", "load_ensemble",
@@ -39,12 +41,7 @@ __all__ = [
 FILE_NAME = re.compile(r"(?P<prefix>.+)_daily_(?P<sample>\d+)\.txt")
 SUMMARY, RESULTS, COPY = "parameter_summary.csv", "experiment_results.csv", "ensemble.npz"
 LOG = "parameter_log.json"
-LARGEST_ID = 10**9  # of a sample
-
-
-def notice(message: str) -> None:
-    """Print one line to stderr about something that is handled and worth knowing."""
-    print(f"notice: {' '.join(message.split())}", file=sys.stderr)
+FAILED_WORDS = ("failed", "fail", "failure", "error", "crashed", "timeout", "false", "no", "0", "0.0")
 
 
 @dataclass(frozen=True)
@@ -67,17 +64,19 @@ class Ensemble:
 
 
 def load_ensemble(
-    directory: str | Path, columns: Sequence[str] | None = None, cache: bool = True, jobs: int | None = None
-) -> Ensemble:
+    directory: str | Path, columns: Sequence[str] | None = None, cache: bool = True, jobs: int | None = None,
+    drop: Sequence[str] | None = None,
+) -> Ensemble:  # fmt: skip
     """Load and check every run listed in `directory`/parameter_summary.csv.
 
     columns: see read_daily_file. cache: use and leave a binary copy (ensemble.npz) beside the text files; it counts
     only while every text file has the content it was made from. jobs: processes for parsing (default: all cores).
-    Runs that experiment_results.csv lists as failed are left out with a notice.
+    drop: columns of the table that are no parameters, left out. Runs that experiment_results.csv lists as failed are
+    left out with a notice, and columns that look like no parameters are named.
     Raises UserError naming the file when a file is missing, damaged or does not match the others.
     """
     directory = Path(directory)
-    sample_ids, names, parameters = read_parameter_summary(directory / SUMMARY)
+    sample_ids, names, parameters = read_parameter_summary(directory / SUMMARY, drop)
     paths = daily_files(directory)
     failed = failed_samples(directory / RESULTS)
     keep = np.array([sample not in failed for sample in sample_ids])
@@ -122,7 +121,16 @@ def load_ensemble(
         raise UserError(
             f"{directory}: no daily files like LHP_<stamp>_daily_0000.txt and no {COPY}; run run_perturbations.py first"
         )
+    source = str(paths[int(sample_ids[0])] if paths else copy)
+    dynamic = check_weather(dynamic, dates, source)
+    check_fluxes({"gpp": fluxes[:, :, TARGETS.index("gpp")]}, source)
     ensemble = Ensemble(directory, sample_ids, dates, dynamic, fluxes, parameters, names)
+    doubtful = suspects(sample_ids, names, parameters, fluxes.mean(axis=1))
+    if doubtful:
+        notice(
+            f"{directory / SUMMARY}: {', '.join(f'{name} ({why})' for name, why in doubtful.items())}: no parameters? "
+            f"Leave them out with --drop-columns {' '.join(doubtful)}"
+        )
     if len(sample_ids) > 1:
         for name in ensemble.constant_parameters:
             value = parameters[0, names.index(name)]
@@ -146,73 +154,34 @@ def daily_files(directory: str | Path) -> dict[int, Path]:
     return paths
 
 
-def read_parameter_summary(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
-    """Read a parameter_summary.csv: sample ids (run,) ascending, names, values (run, parameter) in physical units.
-
-    Known names come back in the catalogue's spelling, whatever their case. Raises UserError naming the line and column
-    of a missing or repeated id, a repeated name, a NaN or anything that is no number.
-    """
-    path = existing_file(path, "run run_perturbations.py first, or give the folder that holds it")
-    options = {"dtype": str, "skipinitialspace": True, "encoding": "utf-8-sig"}
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, keep_default_na=False, **options).iloc[0]
-        table = pd.read_csv(path, index_col=False, **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not readable as CSV ({error}); expected sample_id and one column a parameter, one row a run"
-        ) from None
-    table.columns = [column.strip() for column in header]  # pandas would rename the second of two equal names
-    if "sample_id" not in table.columns:
-        raise UserError(f"{path}: column 'sample_id' is missing; found {', '.join(table.columns[:6])}, ...")
-    for place, column in enumerate(table.columns, start=1):
-        if not column or column.startswith("Unnamed: "):  # pandas' row numbers would become a parameter
-            raise UserError(f"{path}: column {place} has no name, as a table's row numbers have none; remove it")
-    columns = [column for column in table.columns if column != "sample_id"]
-    names = [canonical_name(column) or column for column in columns]
-    for name in ("sample_id", *names):
-        count = max(names.count(name), list(table.columns).count(name))
-        if count > 1:
-            raise UserError(f"{path}: {name} has {count} columns; keep one")
-    if table.empty or not names:
-        raise UserError(f"{path}: holds no runs or no parameters; it needs sample_id and one column a parameter")
-    values = np.empty((len(table), len(names)))
-    for i, column in enumerate(["sample_id", *columns]):
-        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-        bad = ~np.isfinite(numbers)
-        if column == "sample_id":
-            ids = numbers
-            bad |= (numbers != np.floor(numbers)) | (numbers < 0) | (numbers > LARGEST_ID)
-        else:
-            values[:, i - 1] = numbers
-        if bad.any():
-            row = int(bad.argmax())
-            found = "empty or NaN" if pd.isna(table[column].iloc[row]) else repr(table[column].iloc[row])
-            kind = "a whole number from 0" if column == "sample_id" else "a finite number"
-            what = "fill or remove the column" if bad.all() and len(bad) > 1 else "correct or remove the row"
-            raise UserError(f"{path}, line {row + 2}: {column} is {found}, expected {kind}; {what}")
-    ids = ids.astype(np.int64)
-    repeated = pd.Series(ids).duplicated().to_numpy()
-    if repeated.any():
-        row = int(repeated.argmax())
-        raise UserError(f"{path}, line {row + 2}: sample_id {ids[row]} is there twice; each sample needs its own id")
-    order = np.argsort(ids)
-    return ids[order], tuple(names), values[order]
-
-
 def ensemble_ranges(directory: str | Path) -> ParameterSpace | None:
     """The ranges an ensemble was drawn from, as run_perturbations.py noted them; None for ensembles from elsewhere."""
     path = Path(directory) / LOG
-    if not path.is_file():
-        return None
-    ranges = read_json(path).get("settings", {}).get("ranges")
+    ranges = read_log(directory)["settings"].get("ranges")
     if not isinstance(ranges, dict):
         return None
     entries = [(name, bound["min"], bound.get("max", bound.get("max_from"))) for name, bound in ranges.items()]
     return make_space(entries, path)
 
 
+def read_log(directory: str | Path) -> dict[str, Any]:
+    """Content of a folder's parameter_log.json with the key `settings`; empty settings where there is no such file.
+
+    Earlier scripts wrote a list of the runs there: nothing in it is needed beside parameter_summary.csv.
+    """
+    path = Path(directory) / LOG
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        content = {}
+    settings = content.get("settings")
+    return content | {"settings": settings if isinstance(settings, dict) else {}}
+
+
 def failed_samples(path: str | Path) -> set[int]:
-    """Sample ids whose status in an experiment_results.csv is 'failed'; empty when there is no such file."""
+    """Sample ids that an experiment_results.csv calls failed; empty when there is no such file.
+
+    Read are `sample_id, status` of run_perturbations.py and `sample_idx, success` of earlier scripts.
+    """
     if not Path(path).is_file():
         return set()
     try:
@@ -221,9 +190,13 @@ def failed_samples(path: str | Path) -> set[int]:
         raise UserError(
             f"{path}: not readable as CSV ({error}); restore it, or remove it (it lists failed runs)"
         ) from None
-    if not {"sample_id", "status"} <= set(table.columns):
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    sample = next((name for name in SAMPLE_COLUMNS if name in table), None)
+    verdict = next((name for name in ("status", "success") if name in table), None)
+    if sample is None or verdict is None:
+        notice(f"{path}: has no columns sample_id and status (or sample_idx and success); no run is left out for it")
         return set()
-    failed = table.loc[table["status"].str.strip().str.lower() == "failed", "sample_id"]
+    failed = table.loc[table[verdict].str.strip().str.lower().isin(FAILED_WORDS), sample]
     numbers = pd.to_numeric(failed, errors="coerce").dropna()  # spreadsheets write 3.0
     return {int(sample) for sample in numbers if abs(sample) <= LARGEST_ID}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file
+from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
 from calibration.common.units import FLUX_LABELS
 
 DEFAULT_CONFIG = REPOSITORY / "configs" / "inversion_config.yaml"
@@ -95,7 +95,26 @@ def load_inversion_config(path: str | Path = DEFAULT_CONFIG) -> InversionConfig:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from None
-    return make_inversion_config(content or {}, path)
+    return make_inversion_config(_earlier_form(content or {}, path), path)
+
+
+def _earlier_form(content: Any, path: Path) -> Any:
+    """The keys of an earlier script's configuration (under `inversion:`, one method) in today's form.
+
+    That method was a gradient descent with `lr` and `max_iters`: adam.
+    """
+    if not isinstance(content, Mapping) or not isinstance(content.get("inversion"), Mapping):
+        return content
+    inner, beside = dict(content["inversion"]), {key: value for key, value in content.items() if key != "inversion"}
+    twice = [key for key in beside if key in inner]
+    if twice:
+        raise UserError(f"{path}: {twice[0]} stands at the top and under inversion; keep one of them")
+    said = f"the keys under 'inversion' are read ({', '.join(inner)})"
+    if "method" not in inner and "method" not in beside and {"lr", "max_iters"} <= set(inner):
+        inner["method"] = "adam"
+        said += "; lr and max_iters without a method mean method: adam"
+    notice(f"{path}: {said}")
+    return beside | inner
 
 
 def make_inversion_config(content: Any, source: str | Path = "inversion configuration") -> InversionConfig:
@@ -122,11 +141,11 @@ def override(config: InversionConfig, source: str = "command line", **changes: A
 
 
 def resolve_bounds_file(config: InversionConfig, source: str | Path | None = None) -> str | Path | None:
-    """bounds_file as given, or found beside the repository or the configuration when relative."""
+    """bounds_file: absolute, or relative to the configuration's folder, the working directory or the repository."""
     if config.bounds_file in (None, EMULATOR_RANGES):
         return config.bounds_file
     given = Path(config.bounds_file)
-    places = [given, REPOSITORY / given, *([Path(source).parent / given] if source else [])]
+    places = [*([Path(source).parent / given] if source else []), given, REPOSITORY / given]
     return next((place for place in places if place.is_file()), given)
 
 

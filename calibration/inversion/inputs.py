@@ -53,7 +53,9 @@ def in_order(emulator: Emulator, names, values: np.ndarray, path: Path) -> np.nd
 
 def load_matching_ensemble(emulator: Emulator, data_dir: str | Path) -> Ensemble:
     """The ensemble with its columns in the emulator's order."""
-    ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
+    ensemble = load_ensemble(
+        data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+    )
     values = in_order(emulator, ensemble.parameter_names, ensemble.parameters, Path(data_dir) / "parameter_summary.csv")
     return Ensemble(
         ensemble.directory, ensemble.sample_ids, ensemble.dates, ensemble.dynamic, ensemble.fluxes, values,

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file, save_figure, write_csv, write_json
-from calibration.common.parameters import ParameterSpace, catalogue
+from calibration.common.command_line import (
+    UserError,
+    existing_file,
+    read_json,
+    save_figure,
+    warn,
+    write_csv,
+    write_json,
+)
+from calibration.common.parameters import ParameterSpace, catalogue, make_space, read_ranges
 from calibration.common.units import TARGETS
 from calibration.inversion.data import Stretch
 from calibration.inversion.posterior import predict_days
@@ -18,6 +26,8 @@ from inverse_estimator import InversionResult
 
 DEFAULT_TRACES = ("tree_pmax", "tree_lue", "tree_sla", "tree_lf0", "tree_rmf0", "soil_sr_lf")
 ESTIMATE_COLUMNS = ("estimated", "optimized")
+FEW_OUTSIDE = 0.05  # share of the values that may lie outside ranges that belong to them
+MARGIN = 0.02  # of a range: rounding is not outside
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ def recovery_table(result: InversionResult, truth: np.ndarray, space: ParameterS
         "param_name": list(result.names), "true": truth, "prior": result.prior, "estimated": result.optimized,
         "error_prior": result.prior - truth, "error_estimated": result.optimized - truth,
     })  # fmt: skip
+    table["range_low"], table["range_high"] = space.lower, space.upper  # for plot_param_scatter.py
     for name in ("prior", "estimated"):
         table[f"range_error_{name}"] = np.abs(table[f"error_{name}"]) / width
     if result.posterior is not None:
@@ -168,6 +179,59 @@ def read_recovery(path: Path, with_prior: bool) -> pd.DataFrame:
     if table.empty:
         raise UserError(f"{path}: holds no parameter; make it again with evaluate_parameter_recovery.py")
     return table
+
+
+def choose_ranges(table: pd.DataFrame, path: Path, given: str | None, artifacts: Path) -> tuple[ParameterSpace, str]:
+    """The ranges for the axes and where they come from: the file given, else the ensemble's own.
+
+    The ensemble's own stand in the CSV (range_low, range_high) or in the emulator's config.json. Where more than a few
+    values lie outside a file's ranges the ensemble's own are used instead, with a warning; UserError without them.
+    """
+    candidates = [(read_ranges(given), given)] if given else []
+    if {"range_low", "range_high"} <= set(table):
+        rows = zip(table["param_name"], table["range_low"], table["range_high"], strict=True)
+        candidates.append((make_space([(name, float(low), float(high)) for name, low, high in rows], path), str(path)))
+    config = artifacts / "config.json"
+    if config.is_file() and (len(candidates) < (2 if given else 1)):
+        entries = read_json(config).get("parameter_space") or []
+        known = make_space([tuple(entry) for entry in entries], config) if entries else None
+        if known is not None and set(table["param_name"]) <= set(known.names):
+            candidates.append((known, str(config)))
+    refused = []
+    for space, source in candidates:
+        missing = [name for name in table["param_name"] if name not in space.names]
+        outside = [] if missing else values_outside(space, table)
+        if missing and len(candidates) > len(refused) + 1:
+            refused.append(f"{source} has no range for {missing[0]}")
+        elif missing or len(outside) <= max(2, FEW_OUTSIDE * 2 * len(table)):
+            if refused:
+                warn(f"{refused[0]}: the ranges of the ensemble are used instead ({source})")
+            return space, source
+        else:
+            refused.append(
+                f"{source}: {len(outside)} of {2 * len(table)} values lie outside these ranges (such as {outside[0]}), "
+                "so they are not those of the ensemble"
+            )
+    if refused:
+        raise UserError(
+            f"{refused[0]}; give the ensemble's own ranges with --range-csv, or its emulator with --artifacts-dir"
+        )
+    raise UserError(
+        f"{path}: holds no ranges, and {config} is no emulator of these parameters; give the ensemble's ranges with "
+        "--range-csv"
+    )
+
+
+def values_outside(space: ParameterSpace, table: pd.DataFrame) -> list[str]:
+    """The true and estimated values that lie outside the ranges, in words."""
+    found = []
+    for column in ("true", "estimated"):
+        place = normalised(space, table["param_name"].tolist(), table[column], "")
+        for row in np.flatnonzero((place < -MARGIN) | (place > 1 + MARGIN)):
+            name, value = table["param_name"].iloc[row], table[column].iloc[row]
+            at = space.names.index(name)
+            found.append(f"{column} {name} {value:g}, range {space.lower[at]:g} to {space.upper[at]:g}")
+    return found
 
 
 def normalised(space: ParameterSpace, names: list[str], values: pd.Series, source: str) -> np.ndarray:

@@ -7,8 +7,9 @@ interrupted study continues where it stopped and gives the same result.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -18,7 +19,7 @@ import pandas as pd
 from calibration.common.command_line import UserError, progress, read_json, write_csv, write_json, writing
 from calibration.common.units import DAYS_PER_YEAR, DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.perturbation import connect
+from calibration.engines.cluster import WorkerLostError, connect, on_cluster
 from calibration.inversion.data import OBSERVABLE, Stretch, stretch_from_arrays
 from calibration.inversion.posterior import INFORMED, predictive_samples
 from calibration.judgement.recovery_figures import write_study_figures
@@ -218,24 +219,45 @@ def run_cases(
     missing = [case for case in cases if not case_path(directory, case.number).is_file()]
     if not missing:
         return
-    client = None
-    backend = {"backend": "loky", "inner_max_num_threads": 1}
+    call = partial(_case, inverter, weather, simulate, refine)
+    tasks = [(case, vectors[case.number]) for case in missing]
     if dask_scheduler:
-        client, backend = connect(dask_scheduler), {"backend": "dask"}
+        results = _on_cluster(dask_scheduler, call, tasks)
+    else:
+        results = _here(jobs or joblib.cpu_count(), call, tasks)
+    with progress(total=len(cases), initial=len(cases) - len(missing), desc="cases", unit="case") as bar:
+        for result in results:
+            write_json(case_path(directory, result["case"]), result)
+            bar.update()
+
+
+def _case(
+    inverter: StaticParameterInverter, weather: Weather, simulate: Simulate, refine: int,
+    task: tuple[StudyCase, np.ndarray],
+) -> dict:  # fmt: skip
+    return one_case(inverter, *task, weather, simulate, refine)
+
+
+def _here(jobs: int, call: Callable[[tuple], dict], tasks: Sequence[tuple]) -> Iterator[dict]:
+    """Results as they finish, from processes of this machine."""
+    with joblib.parallel_config(n_jobs=jobs, backend="loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        yield from parallel(joblib.delayed(call)(task) for task in tasks)
+
+
+def _on_cluster(address: str, call: Callable[[tuple], dict], tasks: Sequence[tuple]) -> Iterator[dict]:
+    """Results as they finish, from a Dask cluster. UserError when its workers died of a case."""
+    client = connect(address)
     try:
-        with joblib.parallel_config(n_jobs=-1 if client else (jobs or joblib.cpu_count()), **backend):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-            tasks = (
-                joblib.delayed(one_case)(inverter, case, vectors[case.number], weather, simulate, refine)
-                for case in missing
-            )
-            with progress(total=len(cases), initial=len(cases) - len(missing), desc="cases", unit="case") as bar:
-                for result in parallel(tasks):
-                    write_json(case_path(directory, result["case"]), result)
-                    bar.update()
+        for i, result in on_cluster(client, call, tasks):
+            if isinstance(result, WorkerLostError):
+                raise UserError(
+                    f"--dask-scheduler {address}: workers died of case {tasks[i][0].number} (out of memory?); give "
+                    "them more memory, then the same command: what is finished is kept"
+                )
+            yield result
     finally:
-        if client:
-            client.close()
+        client.close()
 
 
 def one_case(

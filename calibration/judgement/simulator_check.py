@@ -1,20 +1,23 @@
 """The process model beside the emulator: --refine and --verify run it under the weather of an inversion."""
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, existing_file, read_json, warn
+from calibration.common.command_line import UserError, existing_file, warn
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.engines import command_engine, weather_hash
-from calibration.ensembles.files import load_ensemble
+from calibration.engines.builtin import RunResult, weather_hash
+from calibration.engines.cluster import connect
+from calibration.engines.command import command_engine, users_folder
+from calibration.engines.run_folder import folder_weather
+from calibration.engines.trial import expected_gpp, try_out
+from calibration.ensembles.files import LOG, load_ensemble, read_log
 from calibration.inversion.config import target_label
 from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
@@ -33,17 +36,18 @@ def site_of(path: str | None, data_dir: str | Path) -> Site:
 
     UserError where the default is another site than the ensemble's; a warning where the user chose another one.
     """
-    site, log = load_site(path or DEFAULT_SITE), Path(data_dir) / "parameter_log.json"
-    noted = read_json(log).get("settings", {}).get("site", {}) if log.is_file() else {}
+    site, log = load_site(path or DEFAULT_SITE), Path(data_dir) / LOG
+    noted = read_log(data_dir)["settings"].get("site") or {}
     other = other_constants(site, noted)
-    if other:
+    for name, (there, here) in other.items():
         message = (
-            f"{log}: the runs were made with {other[0]} {noted[other[0]]}, {site.path.name} says "
-            f"{getattr(site, other[0])}; give the ensemble's site with --site"
+            f"{log}: the runs were made with {name} {there}, {site.path.name} says {here}; "
+            "give the ensemble's site with --site"
         )
         if path is None:
             raise UserError(message)
         warn(message)
+        break  # one says it
     return site
 
 
@@ -62,7 +66,9 @@ def driving_weather(
     if weather_path:
         weather = read_weather(weather_path, site)
     elif (Path(data_dir) / "parameter_summary.csv").is_file():
-        ensemble = load_ensemble(data_dir, emulator.configuration.data.column_order)
+        ensemble = load_ensemble(
+            data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+        )
         weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
     else:
         raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
@@ -85,7 +91,7 @@ def driving_weather(
         values[np.ix_(at, order)] = rows
     if changed:
         warn(f"{changed} days of the simulator's weather were replaced by the windows' own, which differs there")
-    return Weather(weather.dates, values, weather.source)
+    return replace(weather, values=values)
 
 
 def simulate_vectors(
@@ -120,22 +126,23 @@ class ProcessModel:
 
 
 def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: Sequence[Stretch]) -> ProcessModel:
-    """The process model of the command line (--command-template: the user's VISIT), checked before anything runs."""
+    """The process model of the command line (--run-folder: the user's VISIT), checked before anything runs."""
     site, names = site_of(arguments.site, arguments.data_dir), emulator.parameter_names
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
     slots = read_slots(arguments.slots)
     if arguments.parameter_template:
         template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file")
-        fill_template(template, {name: slots[name].baseline for name in names if name in slots}, slots)
-    if arguments.command_template:
+        baseline = {name: slots[name].baseline for name in names if name in slots}
+        fill_template(template, template.read_bytes(), baseline, slots)
+    if arguments.run_folder or arguments.command_template:
         return _users_visit(arguments, emulator, site, weather)
     if arguments.command_input or arguments.columns:
-        raise UserError("--command-input and --columns belong to --command-template, your VISIT's command; give it too")
+        raise UserError("--command-input and --columns belong to your own VISIT; give --run-folder too")
     unknown = [name for name in names if name not in catalogue()]
     if unknown:
         raise UserError(
             f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
-            "give your own VISIT with --command-template"
+            "give your own VISIT with --run-folder"
         )
 
     def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -149,10 +156,8 @@ def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: 
             for i, value in enumerate(values):
                 yield from ((i, flux) for _, flux in runs(value[None]))
 
-    constants = {f.name: getattr(site, f.name) for f in fields(site) if f.name not in ("path", "period", "weather")}
-    return ProcessModel(
-        weather, runs, {"model": "built-in process model", "site": str(constants), "weather": weather_hash(weather)}
-    )
+    identity = {"model": "built-in process model", "site": str(site.constants), "weather": weather_hash(weather)}
+    return ProcessModel(weather, runs, identity)
 
 
 def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, weather: Weather) -> ProcessModel:
@@ -165,32 +170,44 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             "the windows from the same weather, or give theirs with --weather"
         )
     if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
-        dates = load_ensemble(arguments.data_dir, emulator.configuration.data.column_order).dates
+        dates = load_ensemble(
+            arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
+        ).dates
         weather = own.between(dates[0], dates[-1])
-    names = emulator.parameter_names
-    engine = command_engine(arguments, weather.dates, names)
+    names, days, folder = tuple(emulator.parameter_names), None, None
+    if arguments.run_folder:
+        folder = users_folder(arguments, weather, site)
+        days = folder_weather(folder, weather, site).between(weather.dates[0], weather.dates[-1]).values
+    elif arguments.weather:
+        days = weather.values
+    engine = command_engine(arguments, weather.dates, names, folder, days)
+    client = connect(arguments.dask_scheduler) if arguments.dask_scheduler else None
+    tried: list[bool] = []
+
+    def outcomes(values: np.ndarray) -> Iterator[RunResult]:
+        """Run by run, as they end."""
+        from calibration.engines.perturbation import run_all  # compiled code: loaded only where it is needed
+
+        yield from run_all(engine, list(range(len(values))), names, values, arguments.jobs or 2, client)
 
     def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Run by run, as they end."""
-        from calibration.ensembles.perturbation import run_all  # compiled code: loaded only where it is needed
-
-        for outcome in run_all(engine, list(range(len(values))), tuple(names), values, arguments.jobs or 2):
+        """Fluxes run by run, after a trial that the set-up is right."""
+        if not tried:
+            trial = try_out(
+                engine, names, values, lambda rows: sorted(outcomes(rows), key=lambda result: result.sample_id),
+                expected_gpp(weather, site, names) if folder else None,
+            )  # fmt: skip
+            tried.append(True)
+            if trial.note:
+                warn(f"trial: {trial.note}")
+        for outcome in outcomes(values):
             if outcome.fluxes is None:
-                warn(f"a run of --command-template failed: {outcome.message}")
+                warn(f"a run of your VISIT failed: {outcome.message}")
             else:
                 yield outcome.sample_id, outcome.fluxes
 
-    def content(path: Path) -> str:
-        """SHA-256 of a file's bytes; the name alone of a folder."""
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-    identity = {
-        "model": engine.template, "parameter file": content(engine.parameter_template),
-        "slots": str({name: engine.slots[name].slot for name in names if name in engine.slots}),
-        "files": f"{engine.parameter_name} {engine.output_pattern} {engine.columns}",
-        "inputs": str({str(path): content(path) for path in engine.inputs}), "weather": weather_hash(weather),
-    }  # fmt: skip
-    return ProcessModel(weather, runs, identity)
+    identity = {"model": "your own VISIT", "weather": weather_hash(weather)}
+    return ProcessModel(weather, runs, identity | {key: str(value) for key, value in engine.identity(names).items()})
 
 
 def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
@@ -237,7 +254,7 @@ def verify_estimate(
     return series, lines
 
 
-def export_parameters(template: str | None, slot_table: str, result: InversionResult, path: Path) -> None:
+def export_parameters(template: Path | None, slot_table: str, result: InversionResult, path: Path) -> None:
     """Write the estimate as VISIT's parameter file by slot (a CSV name,slot,value without a template)."""
     slots = read_slots(slot_table)
     values = {name: v for name, v in zip(result.names, result.optimized, strict=True) if name in slots}

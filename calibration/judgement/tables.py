@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, read_json, write_json
+from calibration.common.command_line import UserError, notice, read_json, write_json
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.judge import Judged
 from inverse_estimator import InversionResult
@@ -62,6 +62,9 @@ def save_snapshot(path: str | Path, names: Sequence[str], prior, optimized, meta
 def load_snapshot(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """prior, optimized (parameter,) in the order of `names`, metadata. UserError on unknown or missing parameters."""
     content = read_json(path)
+    if isinstance(content, dict) and "names" not in content and isinstance(content.get("param_names"), list):
+        notice(f"{path}: param_names, as earlier scripts wrote, are read as names ({len(content['param_names'])})")
+        content = content | {"names": content["param_names"]}
     shaped = isinstance(content, dict) and isinstance(content.get("names"), list) and "optimized" in content
     if not shaped or not isinstance(content.get("metadata") or {}, dict):
         raise UserError(f"{path}: holds no 'names' and 'optimized'; give a params_snapshot.json of test_inversion.py")

@@ -6,18 +6,18 @@ dark, a year-round release no ecosystem has. Each function returns a sentence, o
 
 import numpy as np
 
+from calibration.common.unit_change import UnitChange, find_unit_change
 from calibration.common.units import DAYS_PER_YEAR, G_M2_PER_MG_HA
 from calibration.tower.file import TowerFile
 from calibration.tower.layouts import NepColumns
-from calibration.tower.observation_csv import LARGEST_FLUX
+from calibration.weather.sentinel import LARGEST_FLUX
 
 ENOUGH = 30  # days that a piece of evidence needs
 ENOUGH_OF_YEAR = 90  # the same for a single year: a month of winter, where fluxes are near 0, correlates by chance
 # A mean release above this, g C m-2 day-1 (5.5 Mg C ha-1 a year), is known only from a few disturbed peatlands.
 LARGEST_MEAN_RELEASE = 1.5
-JUMP_DAYS = 45  # days on each side of a change of unit that are compared
-SHARP_DAYS = 12  # the same, for telling a jump from a season
-JUMP_RATIO = 5.0  # by which the size of values must change
+BESIDE = 60  # values before and after a change that are looked at
+SAME, OTHER = np.log(2.0), np.log(5.0)  # how near 1 the ratio of a flux to its partition is, and how far when changed
 ABSURD_NEE = LARGEST_FLUX * G_M2_PER_MG_HA  # g C m-2 day-1
 
 
@@ -130,32 +130,51 @@ def _correlation(a: np.ndarray, b: np.ndarray, enough: int = ENOUGH) -> float | 
 def unit_jump(values: np.ndarray, dates: np.ndarray) -> tuple[np.datetime64, float] | None:
     """First day and ratio of a sudden lasting change in the size of values, as a changed unit makes; None without.
 
-    values: (day,) in any unit, NaN where missing; dates: (day,) datetime64[D]. Compared are medians of |value| over
-    45 and over 12 days with values before and after a day, and over everything before and after it.
+    values: (day,) in any unit, NaN where missing; dates: (day,) datetime64[D]. See common/unit_change.py.
     """
-    found = np.abs(values[~np.isnan(values)])
-    days = dates[~np.isnan(values)]
-    positive = found > 0
-    found, days = found[positive], days[positive]
-    if len(found) < 2 * JUMP_DAYS:
-        return None
-    log = np.log(found)
-    # Entry k of a step at `width`: the `width` values from k + width on against the `width` values before them.
-    local = _step(log, JUMP_DAYS)
-    at = int(np.abs(local).argmax())
-    # A unit changes from one day to the next, a season does not: look for the sharpest cut near the largest step.
-    sharp = _step(log, SHARP_DAYS)
-    low, high = max(at + JUMP_DAYS - SHARP_DAYS - 20, 0), at + JUMP_DAYS - SHARP_DAYS + 20
-    cut = low + int(np.abs(sharp[low:high]).argmax())
-    first = cut + SHARP_DAYS
-    overall = float(np.median(log[first:]) - np.median(log[:first]))
-    limits = ((local[at], JUMP_RATIO), (sharp[cut], 0.7 * JUMP_RATIO), (overall, 0.7 * JUMP_RATIO))
-    signs = {float(np.sign(step)) for step, _ in limits}
-    if len(signs) > 1 or any(abs(step) < np.log(ratio) for step, ratio in limits):
-        return None
-    return days[first], float(np.exp(local[at]))
+    found = find_unit_change(values, dates)
+    return None if found is None else (found.day, found.ratio)
 
 
-def _step(log: np.ndarray, width: int) -> np.ndarray:
-    median = np.median(np.lib.stride_tricks.sliding_window_view(log, width), axis=1)
-    return median[width:] - median[:-width]
+def flux_jump(
+    name: str, nee: np.ndarray, gpp: np.ndarray | None, reco: np.ndarray | None, dates: np.ndarray
+) -> tuple[str, UnitChange] | None:
+    """Which of a tower's fluxes changes its unit, and when; None where none does. All (day,), NaN where missing.
+
+    Where GPP and RECO are there, NEE = RECO - GPP tells: the one that leaves this identity on one side of a day has
+    another unit there. Where it holds throughout, a step of NEE is a season, unless respiration, which has no such
+    seasons, makes the same step.
+    """
+    if gpp is None or reco is None:
+        found = find_unit_change(nee, dates)
+        return None if found is None else (name, found)
+    agrees, candidates = 0, []
+    for what, flux, expected in ((name, nee, reco - gpp), ("GPP", gpp, reco - nee), ("RECO", reco, nee + gpp)):
+        size = np.abs(expected)
+        usable = size > 0.2 * np.nanquantile(size, 0.9) if np.isfinite(size).any() else np.zeros(len(size), dtype=bool)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(usable, flux / expected, np.nan)
+        found = find_unit_change(ratio, dates)
+        if found is not None:
+            known = ~np.isnan(ratio)  # a change may last a year only: look beside the day
+            sides = [ratio[known & (dates < found.day)][-BESIDE:], ratio[known & (dates >= found.day)][:BESIDE]]
+            levels = [float(np.nanmedian(side)) for side in sides]
+            if min(levels) > 0:
+                near, far = sorted(abs(np.log(level)) for level in levels)
+                # The flux that changed is its partition times two numbers; the others only lose the identity.
+                scatter = max(
+                    float(np.nanmean(np.abs(side / level - 1))) for side, level in zip(sides, levels, strict=True)
+                )
+                if near < SAME and far > OTHER:
+                    candidates.append((scatter, what, found))
+        known = ratio[~np.isnan(ratio)]
+        agrees += len(known) >= ENOUGH and 0.5 < np.median(known) < 2.0
+    if candidates:
+        return min(candidates, key=lambda item: item[0])[1:]
+    found = find_unit_change(reco, dates)
+    if found is not None:  # respiration has no such seasons
+        return (f"{name}, GPP and RECO" if agrees == 3 else "RECO"), found
+    if agrees == 3:
+        return None
+    found = find_unit_change(nee, dates)
+    return None if found is None else (name, found)

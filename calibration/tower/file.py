@@ -1,8 +1,10 @@
 """A daily table of a flux tower: text of any encoding and line end -> days and columns of numbers, or a refusal.
 
-Read are comma-, semicolon- or tab-separated files with one row a day and a column TIMESTAMP (YYYYMMDD, a local day that
-is never shifted), as JapanFlux, FLUXNET2015, ICOS and AmeriFlux publish them. Refused, with the reason: half-hourly,
-hourly, weekly, monthly and yearly files, days that are repeated, out of order or do not exist, two sites in one file.
+Read are tables with any separator and one row a day, with a column TIMESTAMP (YYYYMMDD, a local day that is never
+shifted), a date, or year, month and day, as JapanFlux, FLUXNET2015, ICOS, AmeriFlux, OzFlux and AsiaFlux publish them.
+Lines of metadata before the header and rows of units below it are skipped, and said. Refused, with the reason:
+half-hourly, hourly, weekly, monthly and yearly files, days that are repeated, out of order or do not exist, two sites
+in one file.
 """
 
 import csv
@@ -15,13 +17,16 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file
+from calibration.common.units import without_missing_codes
+from calibration.tower.days import one_site, read_days, rising
 
-# Text that stands for 'no value'; numbers at or below MISSING_BELOW (-9999, -9999.9, -99999) mean the same.
-MISSING_TEXT = {"", "na", "n/a", "nan", "null", "none", "-", "--", "#n/a", "#na", "#value!", "#div/0!"}
-MISSING_BELOW = -9990.0
-SITE_COLUMNS = ("SITE_ID", "SITE", "SITEID", "SITE_NAME", "STATION")
+# Text that stands for 'no value'; what numbers do: common/units.py.
+MISSING_TEXT = {"", "na", "n/a", "nan", "null", "none", "-", "--", ".", "#n/a", "#na", "#value!", "#div/0!"}
+SEPARATORS = ",;\t|"
+TIME_COLUMNS = ("TIMESTAMP", "TIMESTAMP_START", "DATE", "DATETIME", "DATE_TIME", "TIME", "YEAR", "YYYY")
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?")
+LINES_BEFORE_HEADER = 100  # lines among which the header is looked for
 LARGE_FILE, SNIFFED = 30_000_000, 200_000  # bytes
-DAILY_HINT = "give the network's daily file (its name has _DD_)"
 
 
 @dataclass
@@ -38,13 +43,27 @@ class TowerFile:
     line: np.ndarray
     units: dict[str, str] = field(default_factory=dict)
     encoding: str = "UTF-8"
+    notes: list[str] = field(default_factory=list)
     _table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    _separator: str = ","
+
+    def find(self, name: str) -> str | None:
+        """The column of this name: in its own spelling, else the only one with it in any case, else None."""
+        if name in self.columns:
+            return name
+        same = [column for column in dict.fromkeys(self.columns) if column.upper() == name.upper()]
+        return same[0] if len(same) == 1 else None
 
     def __contains__(self, name: str) -> bool:
-        return name in self.columns
+        return self.find(name) is not None
+
+    def count(self, name: str) -> int:
+        """How many columns have exactly this name."""
+        return self.columns.count(name)
 
     def numbers(self, name: str) -> np.ndarray:
         """One column, (day,) float64, NaN for empty cells and missing codes; UserError on text or a doubled column."""
+        name = self.find(name) or name
         if name not in self.columns:
             raise UserError(f"{self.path}: has no column {name}; {self.similar(name)}")
         if self.columns.count(name) > 1:
@@ -56,6 +75,8 @@ class TowerFile:
             values = series.to_numpy(dtype=float)
         else:
             text = series.fillna("").astype(str).str.strip()
+            if self._separator != "," and _no_decimal_point(text):  # decimal commas throughout
+                text = text.str.replace(r"^([-+]?\d*),(\d+)$", r"\1.\2", regex=True)
             values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
             wrong = np.isnan(values) & ~text.str.lower().isin(MISSING_TEXT).to_numpy()
             if wrong.any():
@@ -64,7 +85,7 @@ class TowerFile:
                     f"{self.path}: line {self.line[row]}: {name} is '{text.iloc[row]}', expected a number "
                     "with a decimal point, or -9999 or an empty cell where it is missing"
                 )
-        return np.where(np.isfinite(values) & (values > MISSING_BELOW), values, np.nan)
+        return without_missing_codes(values)
 
     def similar(self, name: str, limit: int = 12) -> str:
         """Words that list the columns with the same beginning as `name` (or the first ones)."""
@@ -73,6 +94,12 @@ class TowerFile:
         shown = (close or self.columns)[:limit]
         more = "" if len(close or self.columns) <= limit else ", ..."
         return f"{'similar ones are' if close else 'found'} {', '.join(shown)}{more}"
+
+
+def _no_decimal_point(text: pd.Series) -> bool:
+    """Whether no cell but missing codes (-9999.0) has a decimal point."""
+    dotted = pd.to_numeric(text[text.str.contains(r"\d\.\d")], errors="coerce").to_numpy(dtype=float)
+    return bool(np.isnan(without_missing_codes(dotted)).all())
 
 
 def read_tower_file(path: str | Path) -> TowerFile:
@@ -91,12 +118,43 @@ def _parse(path: Path, content: bytes) -> TowerFile:
         for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
         if line.strip()
     ]
-    while lines and lines[0][1].lstrip().startswith("#"):  # AmeriFlux BASE and others begin with comments
-        lines.pop(0)
+    lines, separator, columns, units, notes = _header(path, lines)
+    while lines and not lines[-1][1].strip(f'{separator}" \t'):  # rows of separators, as spreadsheets leave them
+        lines.pop()
+    if not lines:
+        raise UserError(f"{path}: has a header but no rows; expected one row a day")
+    while _is_unit_row(lines[0][1], separator, columns):
+        cells = [cell.strip() for cell in next(csv.reader([lines[0][1]], delimiter=separator))]
+        units = dict(zip(columns, cells, strict=False)) | units
+        lines = lines[1:]
+        if not lines:
+            raise UserError(f"{path}: has a header and units but no rows; expected one row a day")
+    table = _table(path, lines, separator, len(columns))
+    line = np.array([number for number, _ in lines])
+    dates = read_days(path, table, columns, line)
+    one_site(path, table, columns)
+    rising(path, dates, line)
+    return TowerFile(path, columns, dates, line, units, encoding, notes, table, separator)
+
+
+def _header(path: Path, lines: list[tuple[int, str]]):
+    """Lines below the header, separator, names, units in brackets behind names, and what was skipped, in words."""
     if not lines:
         raise UserError(f"{path}: is empty; expected a header line and one row a day")
-    header = lines[0][1]
-    separator = max(",;\t", key=header.count)
+    at = next((k for k in range(min(len(lines), LINES_BEFORE_HEADER)) if _has_time_column(lines[k][1])), None)
+    notes = []
+    if at is None:
+        at = next((k for k, (_, line) in enumerate(lines) if not line.lstrip().startswith("#")), None)
+        if at is None:
+            raise UserError(f"{path}: is empty; expected a header line and one row a day")
+    elif any(not line.lstrip().startswith("#") for _, line in lines[:at]):
+        notes.append(f"{at} line{'s' if at > 1 else ''} of metadata before the header (line {lines[at][0]}) skipped")
+    header = lines[at][1].lstrip("#").strip(" ")
+    below = lines[at + 1 :]
+    separator = max(SEPARATORS, key=header.count)
+    if header.count(separator) == 0 and len(header.split()) > 1:  # columns by blanks
+        separator, header = "\t", "\t".join(header.split())
+        below = [(number, "\t".join(line.split())) for number, line in below]
     columns = [name.strip().strip('"').strip() for name in next(csv.reader([header], delimiter=separator))]
     if columns and columns[-1] == "":
         columns.pop()
@@ -106,23 +164,16 @@ def _parse(path: Path, content: bytes) -> TowerFile:
         if match:
             columns[index] = match[1]
             units[match[1]] = match[2]
-    lines = lines[1:]
-    while lines and not lines[-1][1].strip(f'{separator}" \t'):  # rows of separators, as spreadsheets leave them
-        lines.pop()
-    if not lines:
-        raise UserError(f"{path}: has a header but no rows; expected one row a day")
-    if _is_unit_row(lines[0][1], separator):
-        cells = [cell.strip() for cell in next(csv.reader([lines[0][1]], delimiter=separator))]
-        units |= dict(zip(columns, cells, strict=False))
-        lines = lines[1:]
-        if not lines:
-            raise UserError(f"{path}: has a header and units but no rows; expected one row a day")
-    table = _table(path, lines, separator, len(columns))
-    line = np.array([number for number, _ in lines])
-    dates = _dates(path, table, columns, line)
-    _one_site(path, table, columns)
-    _rising(path, dates, line)
-    return TowerFile(path, columns, dates, line, units, encoding, table)
+    return below, separator, columns, units, notes
+
+
+def _has_time_column(line: str) -> bool:
+    """Whether a line is a header: several names, one of them a time's."""
+    text = line.lstrip("# ")
+    separator = max(SEPARATORS, key=text.count)
+    cells = text.split(separator) if text.count(separator) else text.split()
+    names = [re.sub(r"\s*[(\[].*$", "", cell.strip().strip('"').strip()).upper() for cell in cells]
+    return len(names) > 1 and any(name in TIME_COLUMNS for name in names) and len(set(names)) > 1
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:
@@ -141,12 +192,14 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     raise UserError(f"{path}: is not a text file; expected the daily CSV of a flux tower")
 
 
-def _is_unit_row(line: str, separator: str) -> bool:
-    """A second header line: no cell is a number, and not all are missing codes."""
+def _is_unit_row(line: str, separator: str, columns: list[str]) -> bool:
+    """A line of units below the header: no date, no number but "1" (a flag's unit), not all missing codes."""
     cells = [cell.strip().strip('"').lower() for cell in line.split(separator)]
-    if any(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", cell) or re.match(r"\d{4}[-/]", cell) for cell in cells):
+    if cells == [name.lower() for name in columns]:
+        return False  # the header again
+    if any(re.match(r"\d{4}[-/]", cell) or (NUMBER.fullmatch(cell) and cell != "1") for cell in cells):
         return False
-    return any(cell not in MISSING_TEXT for cell in cells)
+    return any(cell not in MISSING_TEXT and cell != "1" for cell in cells)
 
 
 def _table(path: Path, lines: list[tuple[int, str]], separator: str, width: int) -> pd.DataFrame:
@@ -166,112 +219,3 @@ def _table(path: Path, lines: list[tuple[int, str]], separator: str, width: int)
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not readable as a table ({error}); expected one row a day") from None
-
-
-def _dates(path: Path, table: pd.DataFrame, columns: list[str], line: np.ndarray) -> np.ndarray:
-    """(day,) datetime64[D] of the rows; UserError on everything that is not one existing day a row."""
-    upper = [name.upper() for name in columns]
-    if "TIMESTAMP" in upper:
-        name = "TIMESTAMP"
-    elif "TIMESTAMP_START" in upper:
-        name = "TIMESTAMP_START"
-    else:
-        shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-        raise UserError(f"{path}: has no column TIMESTAMP (YYYYMMDD); found {shown}; {DAILY_HINT}")
-    text = _time_text(table.iloc[:, upper.index(name)])
-    digits = text.str.replace(r"^(\d{4})[-/](\d{1,2})[-/](\d{1,2})", _compact, regex=True)
-    digits = digits.str.replace(r"[T :]", "", regex=True)
-    length = digits.str.len()
-    plain = digits.str.fullmatch(r"\d+").fillna(False)
-    if not plain.all():
-        row = int((~plain).to_numpy().argmax())
-        if text.iloc[row].upper() == name:
-            raise UserError(f"{path}: line {line[row]} repeats the header: two files in one; give one site's file")
-        raise UserError(f"{path}: line {line[row]}: {name} is '{text.iloc[row]}', expected a day as YYYYMMDD")
-    kind = int(length.mode().iloc[0])
-    if kind in (10, 12, 14):
-        return _midnights(path, name, digits, kind, line)
-    other = {4: "yearly", 6: "monthly"}.get(kind)
-    if other:
-        raise UserError(f"{path}: {name} is like {text.iloc[0]}, so this is a {other} file; {DAILY_HINT}")
-    dates = pd.to_datetime(digits, format="%Y%m%d", errors="coerce")
-    wrong = (length != 8).to_numpy() | dates.isna().to_numpy()
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise UserError(
-            f"{path}: line {line[row]}: {name} is '{text.iloc[row]}', a day that does not exist; expected YYYYMMDD"
-        )
-    dates = dates.to_numpy().astype("datetime64[D]")
-    if name == "TIMESTAMP_START" and "TIMESTAMP_END" in upper:
-        ends = pd.to_datetime(_time_text(table.iloc[:, upper.index("TIMESTAMP_END")]), format="%Y%m%d", errors="coerce")
-        span = (ends.to_numpy().astype("datetime64[D]") - dates).astype(float)
-        if np.nanmax(span, initial=0) > 1:
-            raise UserError(
-                f"{path}: rows span {int(np.nanmax(span)) + 1} days, so this is a weekly file; {DAILY_HINT}"
-            )
-    return dates
-
-
-def _compact(match: re.Match) -> str:
-    return match[1] + match[2].zfill(2) + match[3].zfill(2)
-
-
-def _time_text(series: pd.Series) -> pd.Series:
-    """The time column as text, '20120101' also where a spreadsheet made 20120101.0 of it."""
-    if series.dtype.kind == "f":
-        text = series.map(
-            lambda value: "" if pd.isna(value) else f"{value:.0f}" if float(value).is_integer() else str(value)
-        )
-        return text.astype(str)
-    return series.fillna("").astype(str).str.strip().str.replace(r"\.0+$", "", regex=True)
-
-
-def _midnights(path: Path, name: str, digits: pd.Series, kind: int, line: np.ndarray) -> np.ndarray:
-    """Days of a time column with hours and minutes: accepted only if every row is a midnight, else refused."""
-    times = pd.to_datetime(digits.str.ljust(14, "0"), format="%Y%m%d%H%M%S", errors="coerce")
-    if times.isna().any():
-        row = int(times.isna().to_numpy().argmax())
-        raise UserError(f"{path}: line {line[row]}: {name} is '{digits.iloc[row]}', a time that does not exist")
-    midnight = times == times.dt.normalize()
-    if not midnight.all():
-        step = times.diff().median()
-        minutes = 0 if pd.isna(step) else round(step.total_seconds() / 60)
-        what = {30: "a half-hourly file", 60: "an hourly file"}.get(minutes, "not a daily file")
-        raise UserError(
-            f"{path}: {name} steps by {minutes} minutes, so this is {what}, where fluxes are umol m-2 s-1 and gaps are "
-            f"unfilled; {DAILY_HINT}"
-        )
-    return times.to_numpy().astype("datetime64[D]")
-
-
-def _one_site(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
-    for index, name in enumerate(columns):
-        if name.upper() in SITE_COLUMNS:
-            sites = table.iloc[:, index].dropna().astype(str).str.strip().unique()
-            if len(sites) > 1:
-                raise UserError(
-                    f"{path}: column {name} holds {len(sites)} sites ({', '.join(sites[:3])}); give one site's file"
-                )
-
-
-def _rising(path: Path, dates: np.ndarray, line: np.ndarray) -> None:
-    steps = np.diff(dates).astype(int)
-    if (steps > 0).all():
-        return
-    per_day = np.unique(dates, return_counts=True)[1]
-    if len(dates) >= 24 and np.median(per_day) in (24, 48):
-        raise UserError(
-            f"{path}: each day is there {int(np.median(per_day))} times, "
-            f"so this is a half-hourly or hourly file; {DAILY_HINT}"
-        )
-    row = int((steps <= 0).argmax()) + 1
-    if (dates[:row] == dates[row]).any():
-        what = "is there twice"
-    else:
-        what = f"comes after {dates[row - 1]}, out of order"
-    blocks = int((steps <= 0).sum()) + 1
-    joined = "; two sites or files in one?" if blocks == 2 and steps[row - 1] < -1 and len(dates) - row > 1 else ""
-    raise UserError(
-        f"{path}: line {line[row]}: {dates[row]} {what}{joined}; "
-        "every day may be there once, in order: sort or clean the file"
-    )

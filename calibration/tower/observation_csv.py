@@ -1,18 +1,17 @@
-"""The observation CSV of prepare_observation_nep.py: its columns, and reading it with checks of sign and unit."""
+"""The observation CSV of prepare_observation_nep.py: its columns, checked reading, coverage by year and month."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file
-from calibration.common.units import FLUX_UNIT, nee_g_m2_to_nep_mg_ha
-from calibration.tower.file import MISSING_BELOW
+from calibration.common.units import nee_g_m2_to_nep_mg_ha, without_missing_codes
+from calibration.weather.sentinel import check_flux
 
 OBSERVATION_COLUMNS = ("date", "nee_gcm2", "nee_source", "nee_qc", "nep_mg_ha", "obs_mask")
 # Optional columns, Mg C ha-1 day-1: absent, not zero, when the tower file has none.
 GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN = "gpp_mg_ha", "reco_mg_ha", "nep_sd_mg_ha"
-# Beyond this, Mg C ha-1 day-1, a flux is in another unit: 0.5 is 50 g C m-2 day-1, more than any ecosystem exchanges.
-LARGEST_FLUX = 0.5
 
 
 def read_observations(path: str | Path) -> pd.DataFrame:
@@ -41,7 +40,7 @@ def read_observations(path: str | Path) -> pd.DataFrame:
     for name in ("nep_mg_ha", "obs_mask", "nee_gcm2", GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN):
         if name in table:
             numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
-            result[name] = numbers.where(numbers > MISSING_BELOW)
+            result[name] = without_missing_codes(numbers.to_numpy())
             text = table[name].notna() & numbers.isna()
             if text.any():
                 row = int(text.to_numpy().argmax())
@@ -60,14 +59,10 @@ def read_observations(path: str | Path) -> pd.DataFrame:
 
 
 def _check_nep(path: Path, table: pd.DataFrame) -> None:
+    for name in ("nep_mg_ha", GPP_COLUMN, ER_COLUMN):
+        if name in table:
+            check_flux(name, table[name].to_numpy(), str(path))
     nep = table["nep_mg_ha"]
-    large = nep.abs() > LARGEST_FLUX
-    if large.any():
-        row = int(large.to_numpy().argmax())
-        raise UserError(
-            f"{path}: nep_mg_ha is {nep.iloc[row]:g} on {table['date'].iloc[row].date()}, allowed is up to "
-            f"{LARGEST_FLUX} {FLUX_UNIT}; it looks like g C m-2 day-1: divide by 100"
-        )
     if "nee_gcm2" in table:
         expected = nee_g_m2_to_nep_mg_ha(table["nee_gcm2"])
         wrong = (nep - expected).abs() > 1e-4 + 1e-3 * expected.abs()
@@ -77,3 +72,37 @@ def _check_nep(path: Path, table: pd.DataFrame) -> None:
                 f"{path}: on {table['date'].iloc[row].date()} nep_mg_ha is {nep.iloc[row]:g}, but -nee_gcm2 / 100 is "
                 f"{expected.iloc[row]:g}; NEP = -NEE / 100: make the file with prepare_observation_nep.py"
             )
+
+
+def longest_gap(valid: np.ndarray) -> np.ndarray:
+    """Longest run of False along the last axis; valid: (..., day) bool -> (...) int, days."""
+    index = np.arange(valid.shape[-1])
+    last_valid = np.maximum.accumulate(np.where(valid, index, -1), axis=-1)
+    return (index - last_valid).max(axis=-1, initial=0)
+
+
+def by_year(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a calendar year and a last row 'all'.
+
+    table: date, nep_mg_ha (Mg C ha-1 day-1), obs_mask on consecutive days. Columns: year, days, valid_days, share_kept,
+    longest_gap_days, mean_nep_mg_ha, sd_nep_mg_ha (of valid days; empty where there are none).
+    """
+    years = pd.to_datetime(table["date"]).dt.year
+    groups = [(str(year), table[years == year]) for year in sorted(years.unique())]
+    return pd.DataFrame([_summary("year", name, part) for name, part in [*groups, ("all", table)]])
+
+
+def by_month(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a month (YYYY-MM), with the columns of by_year."""
+    months = pd.to_datetime(table["date"]).dt.strftime("%Y-%m")
+    return pd.DataFrame([_summary("month", name, part) for name, part in table.groupby(months, sort=True)])
+
+
+def _summary(label: str, name: str, part: pd.DataFrame) -> dict:
+    valid = part["obs_mask"].to_numpy() == 1
+    nep = part["nep_mg_ha"].to_numpy()[valid]
+    return {
+        label: name, "days": len(part), "valid_days": int(valid.sum()), "share_kept": valid.mean(),
+        "longest_gap_days": int(longest_gap(valid)),
+        "mean_nep_mg_ha": nep.mean() if len(nep) else np.nan, "sd_nep_mg_ha": nep.std() if len(nep) else np.nan,
+    }  # fmt: skip

@@ -1,15 +1,18 @@
 """Tower weather against ERA5: bias and correlation by month, and ERA5 adjusted to the tower."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
+from calibration.common.command_line import UserError, warn
 from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS
-from calibration.tower.meteorology import Meteorology
+from calibration.tower.meteorology import ERA5, NONE, Meteorology
 from calibration.weather.daily import Weather
+from calibration.weather.sentinel import LARGEST_RATIO, disagreement
 
 ADDITIVE = ("tmp_sfc", "tmp_2m", "tmp10_soil", "tmp200_soil", "tcdc_clm")
 FEWEST_DAYS = 20  # common days (of a month, for monthly) below which nothing is adjusted
-LARGEST_RATIO = 3.0  # a ratio of means beyond this is another unit or a broken sensor, not a bias
 RAIN = "prate_sfc"
 
 
@@ -71,3 +74,55 @@ def era5_adjustment(tower: np.ndarray, era5: np.ndarray, dates: np.ndarray, how:
                 adjusted[days, column] = era5[days, column] * (own / other)
         adjusted[:, column] = np.clip(adjusted[:, column], low, high)
     return adjusted
+
+
+def check_agreement(tower: np.ndarray, era5: Weather, trusted: Sequence[str] = (), refuse: bool = True) -> None:
+    """UserError (refuse=False: a warning) where ERA5 differs from the tower as another unit would make it.
+
+    tower: (day, 9) on ERA5's days, NaN where it has none; trusted: variables of which the user says that ERA5 is right.
+    """
+    for column, name in enumerate(METEOROLOGY):
+        found = disagreement(name, tower[:, column], era5.values[:, column])
+        if found is None:
+            continue
+        words, certain = found
+        message = f"{era5.source}: {name} {words} at the tower on common days"
+        if refuse and certain and name not in trusted:
+            raise UserError(
+                f"{message}; bring it to {UNITS[name]}, or say with --trust-era5 {name} that the difference is real"
+            )
+        warn(message)
+
+
+def warn_of_disagreement(met: Meteorology, era5: Weather) -> None:
+    """Warn where ERA5 and the tower differ as in another unit, for a comparison that fills nothing."""
+    index = (met.dates - era5.dates[0]).astype(int)
+    inside = (index >= 0) & (index < len(era5))
+    tower = np.full((len(era5), len(METEOROLOGY)), np.nan)
+    tower[index[inside]] = met.values[inside]
+    check_agreement(tower, era5, refuse=False)
+
+
+def fill_with_era5(met: Meteorology, era5: Weather, adjust: str, trusted: Sequence[str] = ()) -> Meteorology:
+    """The ERA5 file's days with the tower's values where it has some and adjusted ERA5 elsewhere.
+
+    adjust: 'none', 'mean' or 'monthly' (era5_adjustment); trusted: see check_agreement. Tower days outside
+    ERA5 are dropped with a warning: soil temperatures are known from ERA5 only. UserError when the two have no day in
+    common, or when ERA5 is in another unit.
+    """
+    index = (met.dates - era5.dates[0]).astype(int)
+    inside = (index >= 0) & (index < len(era5))
+    if not inside.any():
+        raise UserError(
+            f"{era5.source}: holds {era5.dates[0]} to {era5.dates[-1]}, the tower {met.dates[0]} to {met.dates[-1]}: "
+            "no day in common; give ERA5 of the tower's years"
+        )
+    if not inside.all():
+        warn(f"{int((~inside).sum())} tower days lie outside {era5.source} and are left out")
+    tower = np.full((len(era5), len(METEOROLOGY)), np.nan)
+    source = np.full(tower.shape, NONE, dtype=met.source.dtype)
+    tower[index[inside]], source[index[inside]] = met.values[inside], met.source[inside]
+    check_agreement(tower, era5, trusted)
+    filling = era5_adjustment(tower, era5.values[:, : len(METEOROLOGY)], era5.dates, adjust)
+    gap = np.isnan(tower)
+    return Meteorology(era5.dates, np.where(gap, filling, tower), np.where(gap, ERA5, source), met.notes)

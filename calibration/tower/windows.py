@@ -12,8 +12,8 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 
 from calibration.common.command_line import UserError, existing_file, warn, writing
-from calibration.common.units import FLUX_UNIT, TARGETS
-from calibration.tower.observation_csv import LARGEST_FLUX
+from calibration.common.units import POSSIBLE, TARGETS
+from calibration.weather.sentinel import advice, check_flux, unusual
 
 DAY = np.timedelta64(1, "D")
 SCALER_TOLERANCE = 1e-5  # relative difference of means and scales (to the scale) that counts as the same scaler
@@ -135,6 +135,7 @@ def load_windows(
     _check_features(path, arrays, feature_names, width)
     mean, scale = np.asarray(scaler.mean, dtype=np.float64), np.asarray(scaler.scale, dtype=np.float64)
     context_x, future_known = _same_scaler(path, arrays, context_x, future_known, feature_names, mean, scale, rescale)
+    _check_weather(path, np.concatenate([context_x[:, :1], future_known], axis=1), feature_names, mean, scale)
     obs_mask = _float(path, arrays, "obs_mask", 2, (count, horizon)) > 0.5
     y_obs, y_mask = _fluxes(path, arrays, obs_mask, target_names)
     optional = {
@@ -228,6 +229,22 @@ def _same_scaler(path, arrays, context_x, future_known, feature_names, mean, sca
     )
 
 
+def _check_weather(path: Path, scaled: np.ndarray, names: tuple[str, ...], mean, scale) -> None:
+    """UserError when scaled weather (n, day, feature) is in another unit than the scaler's once it is physical."""
+    physical = scaled.reshape(-1, len(names)).astype(np.float64) * scale + mean
+    for name, values in zip(names, physical.T, strict=True):
+        if name in POSSIBLE:
+            low, high = POSSIBLE[name]
+            slack = 0.02 * (high - low)  # float32, and weather that another scaler's owner rounded
+            outside = (values < low - slack) | (values > high + slack)
+            problem = unusual(name, np.clip(values, low, high), None)
+            if outside.mean() > 0.01:
+                found = f"is {values[outside][0]:.4g} and the like on {outside.mean():.0%} of the days"
+                problem = found + advice(name, values)
+            if problem is not None:
+                raise UserError(f"{path}: {name} {problem}")
+
+
 def _fluxes(path: Path, arrays: dict, obs_mask: np.ndarray, target_names: tuple[str, ...]):
     """y_obs and y_mask, both (n, horizon, 4) in the order of target_names; y_obs is NaN where masked."""
     raw = arrays["y_obs"]
@@ -260,11 +277,7 @@ def _fluxes(path: Path, arrays: dict, obs_mask: np.ndarray, target_names: tuple[
     own_mask[:, :, found.index("nep")] = obs_mask
     if not np.isfinite(raw[own_mask]).all():
         raise UserError(f"{path}: y_obs is NaN or infinite on days that the mask calls valid; build it again")
-    if own_mask.any() and np.abs(raw[own_mask]).max() > LARGEST_FLUX:
-        raise UserError(
-            f"{path}: y_obs reaches {np.abs(raw[own_mask]).max():.3g}, allowed is {LARGEST_FLUX} {FLUX_UNIT}; "
-            "it looks like g C m-2 day-1: divide by 100"
-        )
+    check_flux("y_obs", np.where(own_mask, raw, np.nan).ravel(), str(path))
     y_obs = np.full((*obs_mask.shape, len(target_names)), np.nan, dtype=np.float32)
     y_mask = np.zeros(y_obs.shape, dtype=bool)
     for k, name in enumerate(found):

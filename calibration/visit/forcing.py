@@ -21,6 +21,7 @@ LATENT_HEAT = 695.0  # W h kg-1
 PSYCHROMETRIC = 0.667  # hPa K-1
 SPINUP_YEARS = 2010  # VISIT's spin-up is 201 loops of 10 years
 DAYS_PER_SPINUP_YEAR = 365
+RANDOM_YEARS, RANDOM_SEED = 100, 1  # of a loop where the variant draws years at random
 EXPORTS_FROM_YEAR = 101  # DOC and erosion leave the active humus from this spin-up year on
 
 
@@ -105,20 +106,29 @@ def drought_water(site: Site) -> float:
     return water if water > 0.2 else -1.0  # the potential is evaluated at 0.2 mm or more
 
 
-def experiment_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> DailyForcing:
-    """Forcing of the experiment: every day of the weather with its own CO2.
+def experiment_forcing(
+    dates: np.ndarray, values: np.ndarray, site: Site, pressure: np.ndarray | None = None
+) -> DailyForcing:
+    """Forcing of the experiment: every day of the weather with its own CO2 (or as the site's variant has it).
 
-    dates: (day,) datetime64[D]; values: (day, 10) in the order and units of units.DYNAMIC_FEATURES.
+    dates: (day,) datetime64[D]; values: (day, 10) in the order and units of units.DYNAMIC_FEATURES; pressure: (day,)
+    Pa, needed only where the variant takes it from the forcing.
     """
     year, doy0 = calendar(dates)
-    return _forcing(values, doy0, year, values[:, 9], site)
+    co2 = values[:, 9]
+    if site.variant.first_co2_year is not None:
+        co2 = atmosphere.background_co2(site.latitude, year - year[0] + site.variant.first_co2_year, doy0)
+    return _forcing(values, doy0, year, co2, site, pressure)
 
 
-def spinup_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> tuple[DailyForcing, int]:
-    """Forcing of one spin-up loop, and the number of loops.
+def spinup_forcing(
+    dates: np.ndarray, values: np.ndarray, site: Site, pressure: np.ndarray | None = None
+) -> tuple[DailyForcing, int]:
+    """Forcing of one spin-up loop, and the number of loops; arguments as in experiment_forcing.
 
     The loop is the whole calendar years of the weather, 365 days each (day 366 skipped), under the CO2 of the site's
-    spin-up year; as many loops as reach at least 2010 years. UserError when no calendar year is whole.
+    spin-up year; as many loops as reach at least 2010 years. Where the variant draws the years at random, a loop is
+    RANDOM_YEARS draws, the same for all runs. UserError when no calendar year is whole.
     """
     years = whole_years(dates)
     if not years:
@@ -128,12 +138,39 @@ def spinup_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> tuple[D
         )
     year, doy0 = calendar(dates)
     keep = np.isin(year, list(years)) & (doy0 < DAYS_PER_SPINUP_YEAR)
-    co2 = atmosphere.background_co2(site.latitude, site.spinup_co2_year, doy0[keep])
-    forcing = _forcing(values[keep], doy0[keep], year[keep], co2, site)
-    return forcing, -(-SPINUP_YEARS // len(years))
+    co2_year = site.spinup_co2_year if site.variant.first_co2_year is None else site.variant.first_co2_year
+    co2 = atmosphere.background_co2(site.latitude, co2_year, doy0[keep])
+    forcing = _forcing(values[keep], doy0[keep], year[keep], co2, site, None if pressure is None else pressure[keep])
+    if site.variant.random_spinup:
+        by_year = forcing.days.reshape(len(years), DAYS_PER_SPINUP_YEAR, -1)
+        drawn = np.random.default_rng(RANDOM_SEED).integers(len(years), size=RANDOM_YEARS)
+        forcing = DailyForcing(np.ascontiguousarray(by_year[drawn].reshape(-1, by_year.shape[-1])), RANDOM_YEARS)
+    return forcing, -(-SPINUP_YEARS // forcing.years)
 
 
-def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site) -> DailyForcing:
+def check_pressure_known(site: Site, measured: np.ndarray | None) -> None:
+    """UserError when the site's variant takes the air pressure from a forcing that has none."""
+    if site.variant.pressure == "forcing" and measured is None:
+        raise UserError(
+            "the variant `pressure: forcing` needs weather with pressure: VISIT's 19-column text, or a CSV with "
+            "a column `pressure` in Pa"
+        )
+
+
+def _pressure(site: Site, t_air: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+    """(day,) air pressure, hPa, where the site's variant takes it from."""
+    if site.variant.pressure == "altitude":
+        return atmosphere.air_pressure(site.altitude, t_air)
+    check_pressure_known(site, measured)
+    if site.variant.pressure == "forcing":
+        return measured / 100.0
+    return np.full_like(t_air, float(site.variant.pressure))
+
+
+def _forcing(
+    values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site,
+    measured: np.ndarray | None = None,
+) -> DailyForcing:  # fmt: skip
     t_surface, t_air, t_soil, t_deep, _, cloud_percent, precipitation, q, wind = values[:, :9].T.astype(np.float64)
     t_surface, t_air, t_soil, t_deep = (t - ZERO_CELSIUS for t in (t_surface, t_air, t_soil, t_deep))
     if t_air.min() < -2.0:
@@ -153,9 +190,9 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
     light_leaf = (4.576 - 0.033144 * share) * beam + np.maximum(4.5886 * share / (0.010773 + share), 4.2) * diffuse
 
     # Air and net long wave (2.1, 5.1, 5.2)
-    pressure = atmosphere.air_pressure(site.altitude, t_air)
+    pressure = _pressure(site, t_air, measured)
     e = atmosphere.vapour_pressure_from_q(q, pressure)
-    vpd = atmosphere.vapour_pressure_deficit(t_air, q, site.altitude)
+    vpd = atmosphere.vapour_pressure_deficit(t_air, q, pressure)
     black_body = STEFAN_BOLTZMANN * kelvin**4
     longwave = (
         (1.0 - cloud) * (0.53 + 0.06 * np.sqrt(e)) * black_body

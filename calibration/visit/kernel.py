@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from calibration.visit import CACHE, vector_math
 from calibration.visit import forcing as visit_forcing
 from calibration.visit import layout as visit_layout
 from calibration.visit import physics as visit_physics
-from calibration.visit import vector_math
 from calibration.visit.forcing import Day
 from calibration.visit.layout import C3_ROW, FLOWS, SOIL_ROW, STATE, Ground, Layer, Soil, State
 from calibration.visit.physics import _inline, ecosystem_day
 
 LANES = 8
 NEVER = np.iinfo(np.int64).max
-_compile = njit(cache=True, nogil=True, error_model="numpy")
+_compile = njit(cache=CACHE, nogil=True, error_model="numpy")
 
 
 def _version() -> int:
@@ -120,7 +120,10 @@ def run_days(
     each day, drive (day, 3 * LANES) decay factors of litter and humus, and the active humus (Mg C ha-1).
     Filled unless None: flows (sample, day, len(FLOWS)). version: leave out.
     """
-    ground = Ground(ground_values[0], ground_values[1], ground_values[2], ground_values[3], ground_values[4])
+    ground = Ground(
+        ground_values[0], ground_values[1], ground_values[2], ground_values[3], ground_values[4], ground_values[5],
+        ground_values[6],
+    )  # fmt: skip
     count = len(exports_from)
     today = np.empty(8 * LANES)
     happened = np.empty(len(FLOWS) * LANES)
@@ -135,8 +138,9 @@ def run_days(
             gpp = tree.gpp + c3.gpp
             respiration = tree.respiration + c3.respiration
             npp = gpp - respiration
+            nep = npp - rh - ground.exports_in_nep * (carbon.doc_export + carbon.erosion)
             today[k], today[k + LANES], today[k + 2 * LANES] = gpp, npp, respiration + rh
-            today[k + 3 * LANES], today[k + 4 * LANES] = npp - rh, rh
+            today[k + 3 * LANES], today[k + 4 * LANES] = nep, rh
             today[k + 5 * LANES], today[k + 6 * LANES] = carbon.decay_factor_litter, carbon.decay_factor_humus
             today[k + 7 * LANES] = new.humus_active
             if flows is not None:

@@ -24,8 +24,10 @@ Soil = namedtuple(
     "Soil",
     "albedo0 sr_lf sr_lc sr_lr sr_ha sr_hi sr_hp kml kmh kmsl kmsh f_co2_lf f_co2_lc f_co2_lr f_hm_a f_hm_i f_hm_p",
 )
-# Site constants: mm, mm, mm day-1, mm, 1 for VISIT's runoff before 2014.
-Ground = namedtuple("Ground", "capacity_upper capacity_lower exchange_cap drought_water old_runoff")
+# Site constants: mm, mm, mm day-1, mm; then 1 for variants (sites.Variant) of VISIT.
+Ground = namedtuple(
+    "Ground", "capacity_upper capacity_lower exchange_cap drought_water old_runoff sapwood_cap exports_in_nep"
+)
 PARAMETER_ROWS = 2 * len(Layer._fields) + len(Soil._fields)
 C3_ROW, SOIL_ROW = len(Layer._fields), 2 * len(Layer._fields)
 
@@ -89,7 +91,11 @@ def parameter_rows(parameters: Mapping[str, np.ndarray]) -> np.ndarray:
 def ground_row(site: Site, old_runoff: bool = False) -> np.ndarray:
     """(len(Ground._fields),) site constants; `old_runoff` takes VISIT's runoff scheme from before 2014."""
     exchange = 1000.0 * 86400.0 * site.saturated_conductivity
-    values = Ground(upper_capacity(site), site.lower_capacity, exchange, drought_water(site), float(old_runoff))
+    variant = site.variant
+    values = Ground(
+        upper_capacity(site), site.lower_capacity, exchange, drought_water(site),
+        float(old_runoff or variant.old_runoff), float(variant.sapwood_cap), float(variant.exports_in_nep),
+    )  # fmt: skip
     return np.array(values, dtype=np.float64)
 
 

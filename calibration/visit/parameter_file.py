@@ -1,27 +1,31 @@
-"""VISIT's own parameter file: values written by slot (line), never without checking what was there before.
+"""VISIT's own parameter file: values written by slot, never without checking what was there before.
 
-In one published ensemble eight of 36 parameters went into the line next to the right one, and nothing noticed. So a
-value is replaced only where the expected baseline is found.
+VISIT reads white-space separated tokens: version, date, a divider 9999999, then values and more dividers. A slot is
+the place of a token (from 0; the first divider has slot 2), which is also its line where each has its own. In one
+published ensemble eight of 36 parameters went into the slot next to the right one, and nothing noticed. So a value is
+replaced only where the expected baseline is found.
 """
 
 import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from calibration.common.command_line import UserError, existing_file, writing
 from calibration.common.parameters import CATALOGUE_FILE, canonical_name
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?(?![\w.])")
+DIVIDER, FIRST_DIVIDER = "9999999", 2  # slot of the first
 TOLERANCE = 1e-5  # relative; baseline files print a few digits
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a parameter lives: line `slot` (from 0) of the parameter file, and the baseline expected there."""
+    """Where a parameter lives: place `slot` (from 0) in the parameter file, and the baseline expected there."""
 
     name: str
     slot: int
@@ -72,35 +76,41 @@ def write_parameter_file(
     template_path: str | Path | None, values: Mapping[str, float], output_path: str | Path,
     slots: Mapping[str, Slot] | None = None,
 ) -> None:  # fmt: skip
-    """Write a VISIT parameter file: `template_path` with the first number of each slot's line replaced.
+    """Write a VISIT parameter file: `template_path` with the number of each slot replaced.
 
     values: name -> value in the units of configs/visit_parameters.csv. slots: from read_slots (default: LHP's).
     Without a template, a CSV name,slot,value is written instead.
-    Raises UserError when a name has no slot, or the line holds another value than the expected baseline or names
-    another parameter: then nothing is written.
+    Raises UserError when a name has no slot, or the slot holds another value than the expected baseline or its line
+    names another parameter: then nothing is written.
     """
     slots = slots or read_slots()
     places = {name: find_slot(name, slots) for name in values}
     if template_path is None:
         rows = [f"{name},{places[name].slot},{float(value)!r}\n" for name, value in values.items()]
-        text = "name,slot,value\n" + "".join(rows)
+        content = ("name,slot,value\n" + "".join(rows)).encode()
     else:
-        text = fill_template(existing_file(template_path, "give VISIT's baseline parameter file"), values, slots)
+        template = existing_file(template_path, "give VISIT's baseline parameter file")
+        content = fill_template(template, template.read_bytes(), values, slots)
     with writing(output_path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        temporary.write_bytes(content)
 
 
-def fill_template(template_path: Path, values: Mapping[str, float], slots: Mapping[str, Slot]) -> str:
-    """Text of the baseline file with `values` in their slots; see write_parameter_file."""
+def fill_template(path: Path, content: bytes, values: Mapping[str, float], slots: Mapping[str, Slot]) -> bytes:
+    """`content` of a baseline file with `values` in their slots, all else the same to the byte; `path` is only named.
+
+    See write_parameter_file for what is checked.
+    """
     # comments in any encoding and line ends of any kind come back as the bytes they were
-    text = template_path.read_bytes().decode("utf-8", "surrogateescape")
-    lines = io.StringIO(text, newline="").readlines()
+    text = content.decode("utf-8", "surrogateescape")
+    tokens = _tokens(text, slots)
+    changes = []
     for name, value in values.items():
         place = find_slot(name, slots)
-        number = checked_number(template_path, lines, place, slots)
-        line = lines[place.slot]
-        lines[place.slot] = line[: number.start()] + f"{float(value):.10g}" + line[number.end() :]
-    return "".join(lines)
+        token = checked_number(path, tokens, place, slots)
+        changes.append((token.start, token.end, f"{float(value):.10g}"))
+    for start, end, number in sorted(changes, reverse=True):
+        text = text[:start] + number + text[end:]
+    return text.encode("utf-8", "surrogateescape")
 
 
 def find_slot(name: str, slots: Mapping[str, Slot]) -> Slot:
@@ -111,24 +121,68 @@ def find_slot(name: str, slots: Mapping[str, Slot]) -> Slot:
     return place
 
 
-def checked_number(path: Path, lines: list[str], place: Slot, slots: Mapping[str, Slot]) -> re.Match:
-    """The number on the slot's line, after checking that it is the baseline. UserError says what was found instead."""
-    where = f"{path}, slot {place.slot} (line {place.slot + 1})"
+@dataclass(frozen=True)
+class Token:
+    """What stands in a slot: where in the text, on which line (from 0), and the line if nothing else stands there."""
+
+    start: int
+    end: int
+    text: str
+    line: int
+    whole_line: str = ""
+
+
+def _tokens(text: str, slots: Mapping[str, Slot]) -> list[Token]:
+    """The tokens by slot: one a line, or in sequence from the first divider on; whichever finds more baselines."""
+    lines = io.StringIO(text, newline="").readlines()
+    starts = [0, *accumulate(len(line) for line in lines)]
+    by_line = []
+    for i, line in enumerate(lines):
+        number = NUMBER.search(line)
+        start, end = number.span() if number else (0, 0)
+        by_line.append(Token(starts[i] + start, starts[i] + end, line[start:end] if number else "", i, line))
+    sequence: list[Token] = []
+    begun = False
+    for i, line in enumerate(lines):
+        for word in re.finditer(r"\S+", line):
+            if word[0] == DIVIDER and not begun:
+                begun, sequence = True, [Token(0, 0, "", 0)] * FIRST_DIVIDER  # version and date: any number of words
+            elif begun and not NUMBER.fullmatch(word[0]):
+                break  # a comment
+            sequence.append(Token(starts[i] + word.start(), starts[i] + word.end(), word[0], i))
+    found = [sum(_is(tokens, slot) for slot in slots.values()) for tokens in (by_line, sequence)]
+    return sequence if found[1] > found[0] else by_line
+
+
+def _value(token: Token) -> float:
+    return float(token.text.lower().replace("d", "e"))
+
+
+def _is(tokens: Sequence[Token], slot: Slot) -> bool:
+    """Whether a slot holds its baseline."""
+    if slot.slot >= len(tokens) or not NUMBER.fullmatch(tokens[slot.slot].text):
+        return False
+    return math.isclose(_value(tokens[slot.slot]), slot.baseline, rel_tol=TOLERANCE, abs_tol=1e-12)
+
+
+def checked_number(path: Path, tokens: Sequence[Token], place: Slot, slots: Mapping[str, Slot]) -> Token:
+    """What is in a slot, after checking that it is the baseline. UserError says what was found instead."""
     expected = f"expected the baseline {place.baseline:g} of {place.name}"
     advice = "check the name-to-slot CSV against this file before running anything"
-    if place.slot >= len(lines):
-        raise UserError(f"{path}: {len(lines)} lines, but {place.name} is at slot {place.slot}; {advice}")
-    line = lines[place.slot]
-    number = NUMBER.search(line)
-    if number is None:
-        raise UserError(f"{where}: {line.strip()!r} holds no number, {expected}; {advice}")
-    found = float(number[0].lower().replace("d", "e"))
-    if not math.isclose(found, place.baseline, rel_tol=TOLERANCE, abs_tol=1e-12):
+    if place.slot >= len(tokens):
+        kind = "lines" if all(token.whole_line for token in tokens) else "values"
+        raise UserError(f"{path}: {len(tokens)} {kind}, but {place.name} is at slot {place.slot}; {advice}")
+    token = tokens[place.slot]
+    where = f"{path}, slot {place.slot} (line {token.line + 1})"
+    if not token.text:
+        raise UserError(f"{where}: {token.whole_line.strip()!r} holds no number, {expected}; {advice}")
+    found = _value(token)
+    if not _is(tokens, place):
         same = [slot.name for slot in slots.values() if math.isclose(found, slot.baseline, rel_tol=TOLERANCE)]
         near = [name for name in same if abs(slots[name].slot - place.slot) <= 2]
         hint = f" ({found:g} is the baseline of {near[0]}, slot {slots[near[0]].slot})" if near else ""
         raise UserError(f"{where}: found {found:g}, {expected}{hint}; {advice}")
-    words = {canonical_name(word) for word in re.findall(r"[A-Za-z]\w+", line)} - {None}
+    words = {canonical_name(word) for word in re.findall(r"[A-Za-z]\w+", token.whole_line)} - {None}
     if words and place.name not in words:
         raise UserError(f"{where}: the line names {sorted(words)[0]}, {expected}; {advice}")
-    return number
+    return token

@@ -106,14 +106,15 @@ def target_lai(layer, leaf, day, light, t_stem):
 
 
 @_inline
-def live_part(pool, size):
+def live_part(pool, size, cap):
     """Sapwood of a stem, or fine roots of a root: the share of live tissue falls as the pool grows.
 
     Below 1 Mg C ha-1 it exceeds the pool, and dead wood counts negative. Real VISIT runs of small plants answer to
-    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool they could not.
+    f_sz_* and to the rates of dead wood as they do here; with a cap at the pool (a variant: the stem) they could not.
     """
     held = _high(pool, 1e-12)
-    return exp(log(held) * (1.0 - 0.33334 * held / (size + held))) if pool > 0.0 else 0.0
+    live = exp(log(held) * (1.0 - 0.33334 * held / (size + held)))
+    return (_low(live, held) if cap != 0.0 else live) if pool > 0.0 else 0.0
 
 
 # ---- water -------------------------------------------------------------------------------------------------------
@@ -189,16 +190,16 @@ def water_day(ground, day, upper, lower, lai_tree, lai_c3, rn_tree, rn_c3, rn_so
 
 # ---- plants ------------------------------------------------------------------------------------------------------
 @_inline
-def plant_day(layer, leaf, day, light, lai_start, dry, foliage, stem, root, store):
+def plant_day(layer, leaf, day, light, lai_start, dry, cap, foliage, stem, root, store):
     """Litterfall, photosynthesis, respiration, allocation and survival transfer of one layer.
 
-    -> (foliage, stem, root, store, Plant): the pools at the end of the day and what moved. `dry` is true in drought.
+    -> (foliage, stem, root, store, Plant): pools at the end of the day, what moved. dry: in drought; cap: live_part.
     """
     t_foliage = exp(layer.log_q_f * day.q10_surface + day.q10_acclimation)
     t_stem = exp(layer.log_q_c * day.q10_surface + day.q10_acclimation)
     t_root = exp(layer.log_q_r * day.q10_soil + day.q10_acclimation_soil)
-    sapwood = live_part(stem, layer.f_sz_s)
-    fine_root = live_part(root, layer.f_sz_r)
+    sapwood = live_part(stem, layer.f_sz_s, cap)
+    fine_root = live_part(root, layer.f_sz_r, 0.0)
     rate_stem = (layer.rmc_s * sapwood + layer.rmc_h * (stem - sapwood)) / (stem + 1e-5)
     rate_root = (layer.rmr_s * fine_root + layer.rmr_h * (root - fine_root)) / (root + 1e-5)
     store_limit = 0.1 * sapwood + 0.3 * fine_root
@@ -360,11 +361,13 @@ def ecosystem_day(tree, c3, soil, ground, day, exporting, s):
     g_c3 = c3.gs_b0 * lai_c3 + leaf_c3.stomatal_slope * canopy_rate(leaf_c3, light_c3, lai_c3)
     dry = lower < ground.drought_water and day.air_temperature > -5.0
     foliage_tree, stem_tree, root_tree, store_tree, plant_tree = plant_day(
-        tree, leaf_tree, day, light_tree, lai_tree, dry, s.tree_foliage, s.tree_stem, s.tree_root, s.tree_store
-    )
+        tree, leaf_tree, day, light_tree, lai_tree, dry, ground.sapwood_cap,
+        s.tree_foliage, s.tree_stem, s.tree_root, s.tree_store,
+    )  # fmt: skip
     foliage_c3, stem_c3, root_c3, store_c3, plant_c3 = plant_day(
-        c3, leaf_c3, day, light_c3, lai_c3, dry, s.c3_foliage, s.c3_stem, s.c3_root, s.c3_store
-    )
+        c3, leaf_c3, day, light_c3, lai_c3, dry, ground.sapwood_cap,
+        s.c3_foliage, s.c3_stem, s.c3_root, s.c3_store,
+    )  # fmt: skip
     pools, doc, rh, carbon = soil_day(
         ground, soil, day, exporting, plant_tree, plant_c3, s, upper, lower, water.discharge
     )

@@ -37,7 +37,9 @@ TREE_STEM, C3_STEM = STATE.index("tree_stem"), STATE.index("c3_stem")
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """Runs of the process model under one weather. Fluxes in Mg C ha-1 day-1; NEP = NPP - Rh exactly."""
+    """Runs of the process model under one weather. Fluxes in Mg C ha-1 day-1; NEP = NPP - Rh exactly, less the
+    exports of carbon where the site's variant counts them.
+    """
 
     dates: np.ndarray  # (day,) datetime64[D]
     fluxes: np.ndarray  # (run, day, 5) in the order of layout.FLUXES: GPP NPP ER NEP Rh
@@ -113,7 +115,7 @@ def simulate(
     LHP baseline; `init_stem_factor` and `init_humus_factor` act at the end of the spin-up. spinup: "full" integrates
     all 2010 years over the weather's whole calendar years, "fast" reaches the same state sooner. jobs: threads
     (default: all cores); the result does not depend on it. keep_pools: also return daily pools and flows.
-    old_runoff: VISIT's runoff from before 2014.
+    old_runoff: VISIT's runoff from before 2014. The site's variant (sites.Variant) says which version of VISIT it is.
     Raises UserError on an unknown name, a value outside the catalogue's legal range, or weather without a whole year.
 
     >>> from calibration.common.sites import load_site
@@ -130,8 +132,8 @@ def simulate(
         raise UserError(f"spinup is {spinup!r}, allowed is {' or '.join(SPINUPS)}")
     values = parameter_values(parameters)
     rows, ground = parameter_rows(values), ground_row(site, old_runoff)
-    experiment = experiment_forcing(weather.dates, weather.values, site)
-    loop = visit_spinup.Loop(*spinup_forcing(weather.dates, weather.values, site))
+    experiment = experiment_forcing(weather.dates, weather.values, site, weather.pressure)
+    loop = visit_spinup.Loop(*spinup_forcing(weather.dates, weather.values, site, weather.pressure))
     jobs = max(1, jobs or cpu_count())
     with progress_bar(total=len(rows), unit="run", desc="simulate") if progress else nullcontext() as bar:
         done = bar.update if progress else (lambda count: None)

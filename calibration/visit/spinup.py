@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from calibration.visit import CACHE
 from calibration.visit.forcing import DAYS_PER_SPINUP_YEAR, EXPORTS_FROM_YEAR, DailyForcing
 from calibration.visit.kernel import LANES, NEVER, lanes, run_days, samples
 from calibration.visit.layout import DOC, LITTER, SOIL_ROW, STATE, start_state
@@ -31,7 +32,7 @@ SMALLEST = 1e-6  # Mg C ha-1, mm: pools below are compared absolutely
 HISTORY = 128  # loops that a sample remembers
 LIVING = np.array([i for i in range(len(STATE)) if not LITTER <= i < DOC])
 
-_compile = njit(cache=True, nogil=True, error_model="numpy")
+_compile = njit(cache=CACHE, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)

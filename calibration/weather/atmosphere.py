@@ -108,10 +108,9 @@ def q_from_vapour_pressure(e, pressure):
     return 0.622 * e / (pressure - 0.378 * e)
 
 
-def vapour_pressure_deficit(t_celsius, q, altitude):
-    """Vapour pressure deficit, hPa and >= 0, from 2 m temperature, specific humidity kg kg-1 and altitude m."""
-    e = vapour_pressure_from_q(q, air_pressure(altitude, t_celsius))
-    return np.maximum(saturation_vapour_pressure(t_celsius) - e, 0.0)
+def vapour_pressure_deficit(t_celsius, q, pressure):
+    """Vapour pressure deficit, hPa and >= 0, from 2 m temperature, specific humidity kg kg-1 and air pressure hPa."""
+    return np.maximum(saturation_vapour_pressure(t_celsius) - vapour_pressure_from_q(q, pressure), 0.0)
 
 
 def background_co2(latitude, year, doy0):

@@ -11,9 +11,10 @@ from calibration.common.command_line import (
     UserError,
     existing_file,
     write_csv,
+    writing,
 )
 from calibration.common.sites import Site, load_site
-from calibration.common.units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS, ZERO_CELSIUS
+from calibration.common.units import CO2, DYNAMIC_FEATURES, METEOROLOGY, ZERO_CELSIUS, without_missing_codes
 from calibration.weather import forcing_file as visit_forcing_file
 from calibration.weather.atmosphere import (
     air_pressure,
@@ -23,14 +24,11 @@ from calibration.weather.atmosphere import (
     top_of_atmosphere_daily,
 )
 from calibration.weather.generator import generate_values
+from calibration.weather.sentinel import check_weather
 
-HINTS = {
-    "prate_sfc": "; precipitation is a rate in kg m-2 s-1 here: mm day-1 / 86400",
-    "tmp_2m": "; temperatures are in K here: deg C + 273.15",
-    "spfh_2m": "; specific humidity is in kg kg-1 here: g kg-1 / 1000",
-}
-for _name in ("tmp_sfc", "tmp10_soil", "tmp200_soil"):
-    HINTS[_name] = HINTS["tmp_2m"]
+PRESSURE = "pressure"  # optional column, Pa
+POSSIBLE_PRESSURE = (40000.0, 110000.0)
+SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,14 @@ class Weather:
     """Consecutive days of VISIT's ten inputs.
 
     dates: (day,) datetime64[D]; values: (day, 10) float64 in the order of units.DYNAMIC_FEATURES and the units of
-    units.UNITS (K, W m-2, percent, kg m-2 s-1, kg kg-1, m s-1, ppmv); source: file or generator it came from.
+    units.UNITS (K, W m-2, percent, kg m-2 s-1, kg kg-1, m s-1, ppmv); source: file or generator it came from;
+    pressure: (day,) air pressure at the surface, Pa, where the source has it (VISIT's forcing text), else None.
     """
 
     dates: np.ndarray
     values: np.ndarray
     source: str
+    pressure: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.dates)
@@ -74,11 +74,14 @@ class Weather:
                 "choose days inside, or give a longer weather file"
             )
         keep = slice(int((first - self.dates[0]).astype(int)), int((last - self.dates[0]).astype(int)) + 1)
-        return Weather(self.dates[keep], self.values[keep], self.source)
+        pressure = None if self.pressure is None else self.pressure[keep]
+        return Weather(self.dates[keep], self.values[keep], self.source, pressure)
 
     def frame(self) -> pd.DataFrame:
-        """Table with column `date` and the ten variables, in VISIT's units."""
+        """Table with column `date` and the ten variables, in VISIT's units, and `pressure` (Pa) where it is known."""
         table = pd.DataFrame(self.values, columns=list(DYNAMIC_FEATURES))
+        if self.pressure is not None:
+            table[PRESSURE] = self.pressure
         table.insert(0, "date", self.dates.astype(str))
         return table
 
@@ -132,14 +135,52 @@ def read_weather(path: str | Path, site: Site | None = None, first_day: int | No
     impossible in VISIT's units (a wrong unit).
     """
     path = existing_file(path, "make one with weather.py, or give your own")
-    table = _read_table(path, first_day)
+    return weather_of(_read_table(path, first_day), str(path), site)
+
+
+def weather_of(table: pd.DataFrame, source: str, site: Site | None = None) -> Weather:
+    """Checked weather from a table with `date`, the variables by name, perhaps a_co2 and pressure; see read_weather."""
     dates = table["date"].to_numpy().astype("datetime64[D]")
-    check_consecutive(dates, str(path))
+    check_consecutive(dates, source)
     if CO2 not in table:
         table[CO2] = site_co2(site or load_site(), dates)
     values = table[list(DYNAMIC_FEATURES)].to_numpy(dtype=float)
-    check_values(values, dates, str(path))
-    return Weather(dates, np.ascontiguousarray(values), str(path))
+    values = check_weather(values, dates, source)
+    pressure = table[PRESSURE].to_numpy(dtype=float) if PRESSURE in table else None
+    if pressure is not None:
+        check_pressure(pressure, dates, source)
+    return Weather(dates, np.ascontiguousarray(values), source, pressure)
+
+
+def check_pressure(pressure: np.ndarray, dates: np.ndarray, source: str) -> None:
+    """UserError on an air pressure (day,) in Pa that is none."""
+    low, high = POSSIBLE_PRESSURE
+    bad = ~((pressure >= low) & (pressure <= high))
+    if bad.any():
+        day = int(bad.argmax())
+        raise UserError(
+            f"{source}: {PRESSURE} on {dates[day]} is {pressure[day]:g}, allowed is {low:g} to {high:g} Pa "
+            f"({int(bad.sum())} such days); hPa times 100 are Pa"
+        )
+
+
+def write_weather(path: str | Path, weather: Weather, site: Site) -> None:
+    """Write a weather CSV, or VISIT's 19-column forcing text where the name ends in .txt."""
+    if Path(path).suffix.lower() != ".txt":
+        return write_weather_csv(path, weather)
+    with writing(path) as temporary:
+        temporary.write_bytes(forcing_text(weather, site))
+
+
+def forcing_text(weather: Weather, site: Site, like: visit_forcing_file.Forcing | None = None) -> bytes:
+    """VISIT's 19-column forcing text; fields that the weather lacks are those of `like` on the same day.
+
+    Without it: maximum and minimum temperature as the mean, 300 cm soil temperature as 10-200 cm, no snow, dry soil
+    (VISIT computes both), pressure from the site's altitude.
+    """
+    celsius = weather.column("tmp_2m") - ZERO_CELSIUS
+    pressure = weather.pressure if weather.pressure is not None else 100.0 * air_pressure(site.altitude, celsius)
+    return visit_forcing_file.text_of(weather.dates, weather.values, pressure, like)
 
 
 def check_consecutive(dates: np.ndarray, source: str) -> None:
@@ -158,33 +199,6 @@ def check_consecutive(dates: np.ndarray, source: str) -> None:
         )
 
 
-def check_values(values: np.ndarray, dates: np.ndarray, source: str) -> None:
-    """UserError on NaN or a value outside units.POSSIBLE; values: (day, 10) in VISIT's order and units."""
-    for column, name in enumerate(DYNAMIC_FEATURES):
-        series = values[:, column]
-        low, high = POSSIBLE[name]
-        bad = ~((series >= low) & (series <= high))
-        if bad.any():
-            day = int(bad.argmax())
-            found = "empty or not a number" if np.isnan(series[day]) else f"{series[day]:g}"
-            raise UserError(
-                f"{source}: {name} on {dates[day]} is {found}, allowed is {low:g} to {high:g} {UNITS[name]} "
-                f"({int(bad.sum())} such days){HINTS.get(name, '')}"
-            )
-    cloud = values[:, DYNAMIC_FEATURES.index("tcdc_clm")]
-    if len(cloud) >= 30 and 0 < cloud.max() <= 1.0:
-        raise UserError(
-            f"{source}: tcdc_clm never exceeds {cloud.max():g}, so it looks like a 0-1 share; "
-            "cloud is in percent here: multiply the column by 100"
-        )
-    rain = values[:, DYNAMIC_FEATURES.index("prate_sfc")]
-    if len(rain) >= 30 and rain.mean() * SECONDS_PER_DAY > 150.0:
-        raise UserError(
-            f"{source}: prate_sfc averages {rain.mean():g} kg m-2 s-1, which is {rain.mean() * SECONDS_PER_DAY:.0f} mm "
-            "day-1; it looks like another unit: divide mm day-1 by 86400"
-        )
-
-
 def _read_table(path: Path, first_day: int | None) -> pd.DataFrame:
     """Table with `date` (datetime64[D]) and VISIT's variables by name, whichever of the three kinds the file is."""
     try:
@@ -196,21 +210,23 @@ def _read_table(path: Path, first_day: int | None) -> pd.DataFrame:
         ) from None
     if not first_line:
         raise UserError(f"{path}: is empty or begins with an empty line; expected a weather file")
-    if "," in first_line:
-        return _read_csv(path, first_line)
+    separator = max(SEPARATORS, key=first_line.count)
+    named = any(word.strip('" ').lower() == "date" for word in first_line.split(separator))
+    if "," in first_line or (first_line.count(separator) and (named or separator != "\t")):
+        return _read_csv(path, first_line, separator)
     fields = first_line.split()
     if visit_forcing_file.looks_like_forcing(fields):
         return visit_forcing_file.read_forcing(path, first_day).weather_table()
     return _read_daily(path)
 
 
-def _read_csv(path: Path, header: str) -> pd.DataFrame:
-    names = [name.strip().lower() for name in next(csv.reader([header], skipinitialspace=True))]
+def _read_csv(path: Path, header: str, separator: str) -> pd.DataFrame:
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True))]
     for name in ("date", *DYNAMIC_FEATURES):
         if names.count(name) > 1:
             raise UserError(f"{path}: has {names.count(name)} columns {name}; keep one")
     try:
-        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, sep=separator, index_col=False)
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]
@@ -267,8 +283,23 @@ def _numeric(path: Path, table: pd.DataFrame) -> pd.DataFrame:
             f"(a_co2 is computed when absent)"
         )
     names = [name for name in DYNAMIC_FEATURES if name in table]
-    values = table[names].apply(pd.to_numeric, errors="coerce").astype(float)
+    values = table[names].apply(lambda column: without_missing_codes(pd.to_numeric(_points(column), errors="coerce")))
+    if PRESSURE in table:  # 99999 is a missing code, but also a pressure in Pa
+        values[PRESSURE] = pd.to_numeric(_points(table[PRESSURE]), errors="coerce").astype(float)
     return pd.concat([table[["date"]], values], axis=1)
+
+
+def _points(column: pd.Series) -> pd.Series:
+    """A column of text whose numbers all have decimal commas, with decimal points; anything else as it is."""
+    if column.dtype.kind in "iufb":
+        return column
+    text = column.astype(str)
+    commas = text.str.fullmatch(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", case=False)
+    return (
+        text.str.replace(",", ".", regex=False)
+        if commas.any() and not text.str.contains(".", regex=False).any()
+        else column
+    )
 
 
 def doubts(weather: Weather, site: Site) -> list[str]:

@@ -5,7 +5,8 @@ gpp npp er nep, then parameter columns that are ignored. Units: units.UNITS.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from calibration.common.units import (
     UNITS,
     rh_from_npp_nep,
 )
+from calibration.weather.sentinel import advice, set_rounding
 
 KINDS = (
     "alloc_ass", "alloc_abg", "sla", "lue", "pmax", "topt", "tmin", "tmax", "rmf0", "qTf0", "qTc0", "qTr0",
@@ -120,8 +122,30 @@ def parse_daily_file(
     path: Path, content: bytes, columns: Sequence[str] | None = None, fluxes: bool = True
 ) -> DailyFile:
     """read_daily_file for content already in memory; `path` is only named in errors."""
+    values, lines, width = parse_columns(
+        path, content, columns, lambda names, width: _wanted_columns(path, names, width, fluxes)
+    )
+    check_values(path, values, lines)
+    dates = dates_of(path, values, lines)
+    dynamic = np.stack([values[name] for name in DYNAMIC_FEATURES], axis=1)
+    targets = np.empty((len(dates), 0))
+    if fluxes:
+        rh = rh_from_npp_nep(values["npp"], values["nep"])
+        targets = np.stack([values["gpp"], values["npp"], values["nep"], rh], axis=1)
+    return DailyFile(path, dates, dynamic, targets, width)
+
+
+def parse_columns(
+    path: Path, content: bytes, columns: Sequence[str] | None, pick: Callable[[list[str], int], dict[str, int]]
+) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+    """The columns that `pick(names, width)` chooses (name -> position) of a text table, its rows' lines, its width.
+
+    Columns are separated by blanks or commas; `columns`: names of the leading ones in order (default: a header row's,
+    else units.DAILY_COLUMNS). Returns name -> (row,) float64 and lines (row,) from 0. UserError as in read_daily_file.
+    """
     if b"\0" in content:
         raise UserError(f"{path}: not a text file (it holds zero bytes); run this sample again")
+    content = _plain(path, content)
     counts, lines = _tokens_per_line(content)
     if len(counts) == 0:
         raise UserError(f"{path}: the file is empty; run this sample again")
@@ -138,17 +162,48 @@ def parse_daily_file(
             f"{path}, line {lines[row] + 1}: {counts[row]} columns where the other rows have {width}{cut}; "
             "run this sample again"
         )
-    wanted = _wanted_columns(path, names, width, fluxes)
+    wanted = pick(names, width)
     table = _numbers(path, content, lines, list(wanted.values()), header)
     values = dict(zip(wanted, table.T, strict=True))
-    _check_values(path, values, lines)
-    dates = _dates(path, values, lines)
-    dynamic = np.stack([values[name] for name in DYNAMIC_FEATURES], axis=1)
-    targets = np.empty((len(dates), 0))
-    if fluxes:
-        rh = rh_from_npp_nep(values["npp"], values["nep"])
-        targets = np.stack([values["gpp"], values["npp"], values["nep"], rh], axis=1)
-    return DailyFile(path, dates, dynamic, targets, width)
+    for name in DYNAMIC_FEATURES:
+        if name in values:
+            values[name] = set_rounding(name, values[name])
+    return values, lines, width
+
+
+def _plain(path: Path, content: bytes) -> bytes:
+    """The content with comment lines above the rows blanked, and commas or semicolons between fields as blanks.
+
+    Lines keep their numbers. UserError where commas could be decimals.
+    """
+    start = content.find(b"\xef\xbb\xbf") + 3 if content.startswith(b"\xef\xbb\xbf") else 0
+    position, rows = start, []
+    while position < len(content):  # comments above the rows; a header may begin with # too
+        end = content.find(b"\n", position)
+        end = len(content) if end < 0 else end
+        line = content[position:end].strip()
+        if line and not line.startswith(b"#"):
+            rows.append(line)
+            break
+        if line and b"year" not in line.lower():
+            content = content[:position] + b" " * (end - position) + content[end:]
+        position = end + 1
+    first = rows[0] if rows else b""
+    separator = max((b",", b";"), key=first.count)
+    if first.count(separator) < len(CALENDAR):
+        return content
+    if separator == b";":
+        content = content.replace(b",", b".") if b"," in content and b"." not in content else content
+    elif len(first.split()) > 1 and b", " not in first:
+        raise UserError(f"{path}: has commas inside its fields, separated by blanks; write numbers with decimal points")
+    return content.replace(separator, b" ")
+
+
+# Fortran's 1.2D-01, and 1.2-101 where an exponent of three digits leaves no room for its letter.
+FORTRAN = (
+    (re.compile(rb"(?<=[\d.])[dD](?=[+-]?\d)"), b"E"),
+    (re.compile(rb"(?<=\d)([+-]\d{3})(?=\s|$)"), rb"E\1"),
+)
 
 
 def _tokens_per_line(content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -202,34 +257,48 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
     try:
         frame = pd.read_csv(io.BytesIO(content), dtype=np.float64, engine="c", **options)
     except ValueError:
+        plain = content
+        for pattern, exponent in FORTRAN:
+            plain = pattern.sub(exponent, plain)
+        if plain != content:
+            return _numbers(path, plain, lines, positions, header)
         text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", **options)
         for column in text:
             bad = pd.to_numeric(text[column], errors="coerce").isna()
             if bad.any():
                 row = int(bad.to_numpy().argmax())
+                found = text[column].iloc[row]
+                stars = isinstance(found, str) and set(found) <= set("*+-.")
+                what = (
+                    "a Fortran number too large for its field: write it with more digits in the model's output format"
+                    if stars else "correct it in the model's output, or leave this sample out"
+                )  # fmt: skip
                 raise UserError(
-                    f"{path}, line {lines[row] + 1}, column {column + 1}: {text[column].iloc[row]!r} is not a number; "
-                    "run this sample again"
+                    f"{path}, line {lines[row] + 1}, column {column + 1}: {found!r} is not a number; {what}"
                 ) from None
         raise
     return frame[positions].to_numpy()
 
 
-def _check_values(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> None:
+def check_values(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> None:
     """UserError on the first value that is not finite or lies outside what its unit allows."""
     for name, column in values.items():
         low, high = POSSIBLE.get(name, (-LARGEST_FLUX, LARGEST_FLUX) if name in UNITS else (-1.0, 1e5))
         bad = ~((column >= low) & (column <= high))  # NaN is bad too
         if bad.any():
             row = int(bad.argmax())
-            what = "run this sample again" if not np.isfinite(column[row]) else "check the unit and the column order"
+            finite = np.isfinite(column)
+            what = "the model failed here: leave this sample out, or look at its parameters"
+            if finite[row]:
+                hint = advice(name, column[finite]) if name in UNITS and np.mean(bad) > 0.02 else ""
+                what = f"check the unit and the column order{hint}"
             raise UserError(
                 f"{path}, line {lines[row] + 1}: {name} is {column[row]:g}, expected {low:g} to {high:g} "
                 f"{UNITS.get(name, '')}; {what}"
             )
 
 
-def _dates(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> np.ndarray:
+def dates_of(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> np.ndarray:
     """(day,) datetime64[D] from the calendar columns; UserError unless they are real, agree and follow each other."""
     frame = {name: values[name] for name in CALENDAR if name in values}
     year = values["year"].astype(int)
@@ -247,14 +316,31 @@ def _dates(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> np.n
     wrong |= np.any([column != np.floor(column) for column in frame.values()], axis=0)
     if wrong.any():
         row = int(wrong.argmax())
+        leap_day = "month" in frame and ((frame["month"] == 2) & (frame["day"] >= 29)).any()
+        if {"doy", "month"} <= set(frame) and not leap_day and _late_by_one(dates, january, frame["doy"], wrong):
+            raise UserError(_CALENDAR_OF_365.format(path=path, line=lines[row] + 1, day=dates[row]))
         found = ", ".join(f"{name} {column[row]:g}" for name, column in frame.items())
         raise UserError(f"{path}, line {lines[row] + 1}: {found} is no date (doy counts from 0); correct the calendar")
     step = np.diff(dates).astype(int)
     if (step != 1).any():
         row = int((step != 1).argmax())
+        if step[row] == 2 and str(dates[row]).endswith("-02-28"):
+            raise UserError(_CALENDAR_OF_365.format(path=path, line=lines[row + 1] + 1, day=dates[row + 1]))
         kind = "repeated" if step[row] == 0 else "missing" if step[row] > 1 else "out of order"
         raise UserError(
             f"{path}, line {lines[row + 1] + 1}: {dates[row + 1]} follows {dates[row]}, a day is {kind}; expected "
-            f"{dates[row] + 1}; run this sample again"
+            f"{dates[row] + 1}; check the output period, or how the file was put together"
         )
     return dates
+
+
+_CALENDAR_OF_365 = (
+    "{path}, line {line}: 29 February is missing before {day}: a 365-day calendar, but days are counted by the real "
+    "one; write leap days, or add them as copies of 28 February"
+)
+
+
+def _late_by_one(dates: np.ndarray, january: np.ndarray, doy: np.ndarray, wrong: np.ndarray) -> bool:
+    """Whether all wrong rows are days after February that are counted as if there were no 29 February."""
+    late = (dates - january).astype(int) - doy
+    return bool((late[wrong] == 1).all() and (doy[wrong] >= 59).all())

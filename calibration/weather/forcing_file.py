@@ -40,14 +40,14 @@ class Forcing:
         return self.values[:, FIELDS.index(name)]
 
     def weather_table(self) -> pd.DataFrame:
-        """Table with `date` and VISIT's nine variables (units.METEOROLOGY); wind is the length of (u, v), at 10 m."""
+        """Table with `date`, VISIT's nine variables (units.METEOROLOGY), pressure (Pa); wind is that of (u, v)."""
         return pd.DataFrame({
             "date": self.dates,
             "tmp_sfc": self.column("tmp_sfc"), "tmp_2m": self.column("tmean_2m"),
             "tmp10_soil": self.column("tmp10_soil"), "tmp200_soil": self.column("tmp200_soil"),
             "dswrf_sfc": self.column("dswrf_sfc"), "tcdc_clm": self.column("tcdc_clm"),
             "prate_sfc": self.column("prate_sfc"), "spfh_2m": self.column("spfh_2m"),
-            "wind_10m": np.hypot(self.column("u_wind"), self.column("v_wind")),
+            "wind_10m": np.hypot(self.column("u_wind"), self.column("v_wind")), "pressure": self.column("pressure"),
         })  # fmt: skip
 
 
@@ -65,8 +65,13 @@ def read_forcing(path: str | Path, first_day: int | None = None) -> Forcing:
     UserError on mixed line ends, a wrong number of fields, a field that is no number, or days that do not exist.
     """
     path = existing_file(path, "give VISIT's forcing text, such as LHP_ERA5.txt")
+    return parse_forcing(path, path.read_bytes(), first_day)
+
+
+def parse_forcing(path: Path, content: bytes, first_day: int | None = None) -> Forcing:
+    """read_forcing for content already in memory; `path` is only named in errors."""
     try:
-        text = path.read_bytes().decode("ascii")
+        text = content.decode("ascii")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not plain text; expected VISIT's forcing text") from None
     newline = "\r\n" if "\r\n" in text else "\n"
@@ -142,3 +147,30 @@ def write_forcing(path: str | Path, forcing: Forcing, lines: list[str] | None = 
 def format_line(values: np.ndarray) -> str:
     """One day's 19 fields as text; year and day whole, the rest with seven significant digits."""
     return " ".join([f"{values[0]:.0f}", f"{values[1]:.0f}", *(f"{value:.7g}" for value in values[2:])])
+
+
+def text_of(dates: np.ndarray, values: np.ndarray, pressure: np.ndarray, like: Forcing | None = None) -> bytes:
+    """A forcing text of the given weather, so that reading gives the weather back.
+
+    dates: (day,) datetime64[D]; values: (day, 9 or more) in the order and units of units.METEOROLOGY; pressure: (day,)
+    Pa. like: gives, on the days it has, the fields that `values` lacks, and the number of 1 January (else 1).
+    """
+    t_surface, t_air, t_soil, t_deep, shortwave, cloud, rain, humidity, wind = values[:, :9].T
+    years = dates.astype("datetime64[Y]")
+    first_day = like.first_day if like is not None else 1
+    columns = {
+        "year": years.astype(int) + 1970, "day": (dates - years.astype("datetime64[D]")).astype(int) + first_day,
+        "tmean_2m": t_air, "tmax_2m": t_air, "tmin_2m": t_air, "spfh_2m": humidity, "prate_sfc": rain,
+        "dswrf_sfc": shortwave, "tcdc_clm": cloud, "tmp_sfc": t_surface, "tmp10_soil": t_soil, "tmp200_soil": t_deep,
+        "tmp300_soil": t_deep, "u_wind": wind, "pressure": pressure,
+    }  # fmt: skip
+    table = np.stack([columns.get(name, np.zeros(len(dates))) for name in FIELDS], axis=1).astype(np.float64)
+    if like is not None:
+        _, ours, theirs = np.intersect1d(dates, like.dates, return_indices=True)
+        for name in ("tmax_2m", "tmin_2m"):  # their distance from the mean
+            spread = like.column(name)[theirs] - like.column("tmean_2m")[theirs]
+            table[ours, FIELDS.index(name)] += spread
+        for name in ("tmp300_soil", "soilw10", "soilw200", "snow"):
+            table[ours, FIELDS.index(name)] = like.column(name)[theirs]
+    rows = (f"{row[0]:.0f} {row[1]:.0f} " + " ".join(f"{value:.9g}" for value in row[2:]) for row in table.tolist())
+    return ("\n".join(rows) + "\n").encode("ascii")

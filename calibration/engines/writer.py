@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from calibration.common.command_line import UserError, progress, read_json, write_json, writing
-from calibration.common.units import DAYS_PER_YEAR
+from calibration.common.command_line import UserError, progress, write_json, writing
+from calibration.common.units import DAYS_PER_YEAR, DEAD
+from calibration.engines.builtin import RunResult
 from calibration.ensembles import store as ensemble_store
-from calibration.ensembles.engines import RunResult
-from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files
+from calibration.ensembles.files import COPY, LOG, RESULTS, SUMMARY, daily_files, read_log
 from calibration.weather.daily_text import daily_template, daily_text, parse_daily_file, round_as_written
 
 SAVE_EVERY = 5.0  # s between two writings of experiment_results.csv
@@ -62,6 +62,7 @@ class EnsembleWriter:
         self.rows: dict[int, dict] = {}  # of experiment_results.csv, by sample
         self.fluxes: dict[int, np.ndarray] = {}  # (day, 4) float32
         self.digests: dict[int, str] = {}  # of the text files
+        self._contents: dict[str, int] = {}  # digest of fluxes -> sample
         self._last_save = 0.0
         dynamic = design.dynamic
         self.template = daily_template(design.dates, dynamic) if text and dynamic is not None else ""
@@ -72,15 +73,17 @@ class EnsembleWriter:
             return self.directory / f"{self.design.prefix}_{self.design.stamp}_daily_{sample:04d}.txt"
         return self.directory / "parts" / f"{sample:04d}.npy"
 
-    def start(self, overwrite: bool = False) -> None:
-        """Make the folder, or take it up again; overwrite: begin anew, removing what this script made there before.
+    def continues(self, overwrite: bool = False) -> bool:
+        """Whether the folder holds a part of this very ensemble, so that its trial was passed before."""
+        log = self.directory / LOG
+        return not overwrite and log.is_file() and read_log(self.directory)["settings"] == self.design.settings
 
-        UserError, before anything is changed, when it holds an ensemble with other settings or made elsewhere.
-        """
+    def check(self, overwrite: bool = False) -> None:
+        """UserError when the folder holds an ensemble with other settings, or made elsewhere; changes nothing."""
         design = self.design
         log = self.directory / LOG
         if log.is_file() and not overwrite:
-            differences = _differences(read_json(log).get("settings", {}), design.settings)
+            differences = _differences(read_log(self.directory)["settings"], design.settings)
             if differences:
                 shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
                 raise UserError(
@@ -94,13 +97,21 @@ class EnsembleWriter:
                 "with --output-dir"
             )
         if overwrite and log.is_file():
-            stamp = read_json(log).get("stamp")
+            stamp = read_log(self.directory).get("stamp")
             others = [path for path in daily_files(self.directory).values() if f"_{stamp}_daily_" not in path.name]
             if others:
                 raise UserError(
                     f"{others[0]}: is not of the ensemble that --overwrite replaces ({len(others)} such files); move "
                     "them elsewhere, or give another --output-dir"
                 )
+
+    def start(self, overwrite: bool = False) -> None:
+        """Make the folder, or take it up again; overwrite: begin anew, removing what this script made there before.
+
+        UserError as check, before anything is changed.
+        """
+        self.check(overwrite)
+        design, log = self.design, self.directory / LOG
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.directory)
         if overwrite and log.is_file():
@@ -132,15 +143,17 @@ class EnsembleWriter:
                 continue
             self.fluxes[sample], self.digests[sample] = found
             self._note(sample, "ok", before.get(sample, {}).get("seconds", ""), "")
+            self._refuse_twins(sample)
         return sorted(self.rows)
 
     def save(self, result: RunResult) -> None:
         """Keep one run's outcome: its file (atomically) and its row of experiment_results.csv."""
         sample = result.sample_id
-        if result.log and (result.fluxes is None or result.text):
-            (self.directory / "logs").mkdir(exist_ok=True)
-            with writing(self.directory / "logs" / f"sample_{sample:04d}.log") as temporary:
-                temporary.write_bytes(result.log)
+        log = f"sample_{sample:04d}.log"
+        if result.log and result.fluxes is None:  # those of good runs would cost more than the runs
+            self.keep_log(log, result.log)
+        else:
+            (self.directory / "logs" / log).unlink(missing_ok=True)  # of an earlier, failed try
         if result.fluxes is None:
             self._note(sample, "failed", round(result.seconds, 3), result.message)
         else:
@@ -156,8 +169,26 @@ class EnsembleWriter:
                     temporary.write_bytes(content)
                     self.digests[sample] = ensemble_store.digest(content)
             self._note(sample, "ok", round(result.seconds, 3), "")
+            self._refuse_twins(sample)
         if time.monotonic() - self._last_save > SAVE_EVERY:
             self.save_results()
+
+    def _refuse_twins(self, sample: int) -> None:
+        """UserError when this run is identical to one with other parameters (dead forests may be).
+
+        VISIT then read the parameters of another run, or none.
+        """
+        fluxes = self.fluxes[sample]
+        if self.design.settings["engine"] != "command" or fluxes[:, 0].mean() * DAYS_PER_YEAR < DEAD:
+            return
+        other = self._contents.setdefault(ensemble_store.digest(fluxes.tobytes()), sample)
+        if (self.design.values[other] != self.design.values[sample]).any():
+            self.save_results()
+            raise UserError(
+                f"samples {other} and {sample} have different parameters and identical output: the program did not "
+                "read what it was given, so these runs cannot be trusted; see that every run reads its own parameter "
+                "file, then begin anew with --overwrite"
+            )
 
     def save_results(self) -> None:
         """Write experiment_results.csv as far as it is known."""
@@ -166,6 +197,11 @@ class EnsembleWriter:
         with writing(self.directory / RESULTS) as temporary:
             table.to_csv(temporary, index=False)
         self._last_save = time.monotonic()
+
+    def keep_log(self, name: str, log: bytes) -> None:
+        """Write logs/`name`."""
+        with writing(self.directory / "logs" / name) as temporary:
+            temporary.write_bytes(log)
 
     def finish(self) -> pd.DataFrame:
         """Write the results and the binary copy; returns experiment_results.csv as a table."""

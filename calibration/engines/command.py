@@ -1,0 +1,322 @@
+"""The user's own VISIT: started in a private copy of its run folder, or by a command line with placeholders."""
+
+import argparse
+import hashlib
+import os
+import shlex
+import shutil
+import string
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from calibration.common.command_line import UserError, existing_file
+from calibration.common.parameters import CATALOGUE_FILE
+from calibration.common.sites import Site
+from calibration.common.units import DYNAMIC_FEATURES
+from calibration.engines.builtin import RunResult
+from calibration.engines.processes import execute, working_directory, writes_only_in
+from calibration.engines.run_folder import RunFolder, file_state, read_run_folder, with_forcing
+from calibration.engines.visit_output import FLUX_UNITS, OutputFormat, last_words
+from calibration.visit.parameter_file import Slot, fill_template, find_slot, read_slots, write_parameter_file
+from calibration.weather.daily import Weather
+
+PLACEHOLDERS = ("workdir", "parameters", "sample_id", "weather", "start", "end", "cwd")
+DEFAULT_PARAMETER_NAME = "parameters.txt"
+LOG_TAIL = 200_000  # bytes of a failed run's log that are kept
+LOG = ".log"
+
+
+class ProgramEngine:
+    """What engines of a user's program share: a run is staged, executed, and its daily file read.
+
+    A subclass stages a run in an empty working directory and says what to execute there.
+    """
+
+    batch = 1
+    timeout: float
+    scratch: Path | None
+    output: OutputFormat
+    slots: Mapping[str, Slot]
+    confined = False  # to its working directory
+
+    def run(self, sample_ids: Sequence[int], values: Mapping[str, np.ndarray]) -> list[RunResult]:
+        """Results of `sample_ids` with parameters name -> (run,) in physical units."""
+        return [
+            self._run_one(sample, {name: float(column[i]) for name, column in values.items()})
+            for i, sample in enumerate(sample_ids)
+        ]
+
+    def baseline(self, names: Sequence[str]) -> np.ndarray:
+        """(parameter,) the values that the baseline parameter file holds."""
+        return np.array([find_slot(name, self.slots).baseline for name in names])
+
+    def stage(self, workdir: Path, sample: int, values: Mapping[str, float]) -> tuple[list[str], dict]:
+        """Fill `workdir` for a run; returns the command and the state of what lies there (see file_state)."""
+        raise NotImplementedError
+
+    def identity(self, names: Sequence[str]) -> dict:
+        """What decides the results beside the parameters, JSON-able."""
+        raise NotImplementedError
+
+    def _output_identity(self, names: Sequence[str]) -> dict:
+        return {
+            "slots": {name: self.slots[name].slot for name in names if name in self.slots},
+            "output": f"{self.output.pattern or 'default names'}, {self.output.unit}",
+            "columns": " ".join(self.output.columns or ["default"]),
+        }
+
+    def _run_one(self, sample: int, values: dict[str, float]) -> RunResult:
+        begin = time.perf_counter()
+        log, said = b"", ""
+        try:
+            with working_directory(f"{sample:04d}", self.scratch) as workdir:
+                command, staged = self.stage(workdir, sample, values)
+                log, message = self._execute(command, workdir)
+                said = self._last_words(log)
+                if message:
+                    raise UserError(message)
+                skipped = {workdir / LOG, *(path for path, state in staged.items() if _state(path) == state)}
+                written = [path for path in workdir.rglob("*") if path not in skipped and path.is_file()]
+                output = self.output.find(written, workdir)
+                said = ""  # the program did its part
+                content = output.read_bytes()
+                fluxes = self.output.read(Path(output.name), content)
+        except (OSError, UserError) as error:
+            log = log[-LOG_TAIL:] or b"(no output)\n"
+            return RunResult(sample, None, time.perf_counter() - begin, f"{error}{said}", log=log)
+        text = content if self.output.keep else None
+        return RunResult(sample, fluxes, time.perf_counter() - begin, text=text, log=log[-LOG_TAIL:])
+
+    def _last_words(self, log: bytes) -> str:
+        """The end of a message about a failed run."""
+        said = last_words(log)
+        if self.confined and "Permission denied" in said:
+            said += " (a run may write in its own copy of the folder only)"
+        return f"; its last words: {said}" if said else "; it said nothing"
+
+    def _execute(self, command: Sequence[str], workdir: Path) -> tuple[bytes, str]:
+        """What the program said, and why it failed ('' if it did not)."""
+        restrict, handle = writes_only_in([workdir]) if self.confined else (None, -1)
+        log = workdir / LOG
+        try:
+            with log.open("wb") as stream:
+                message = execute(command, workdir, stream, self.timeout, restrict)
+        finally:
+            if handle >= 0:
+                os.close(handle)
+        return log.read_bytes(), message
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    return file_state(path) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class FolderEngine(ProgramEngine):
+    """VISIT as it is usually run: without arguments, in a copy of its folder with the parameter file replaced."""
+
+    folder: RunFolder
+    slots: Mapping[str, Slot]
+    output: OutputFormat
+    timeout: float = 3600.0  # s
+    scratch: Path | None = None  # where working directories are made; None: the system's temporary folder
+    confined: bool = True
+
+    def check(self, names: Sequence[str]) -> None:
+        """UserError, before anything runs, on a parameter file that does not hold the expected baseline."""
+        self._parameters(dict(zip(names, self.baseline(names).tolist(), strict=True)))
+
+    def _parameters(self, values: Mapping[str, float]) -> bytes:
+        name = self.folder.parameter_file
+        return fill_template(self.folder.source(name), self.folder.files[name], values, self.slots)
+
+    def stage(self, workdir: Path, sample: int, values: Mapping[str, float]) -> tuple[list[str], dict]:
+        """A copy of the folder; the parameter file counts as staged too, so it is never taken for output."""
+        there = self.folder.stage(workdir, {self.folder.parameter_file: self._parameters(values)})
+        return [str(workdir / self.folder.program)], there
+
+    def identity(self, names: Sequence[str]) -> dict:
+        """See ProgramEngine."""
+        return {"run_folder": self.folder.identity()} | self._output_identity(names)
+
+
+@dataclass(frozen=True)
+class CommandEngine(ProgramEngine):
+    """The user's VISIT behind a command line: `template` has placeholders that are filled for every run.
+
+    {workdir} the private working directory (also the current one), {parameters} the parameter file written for this
+    run, {sample_id}, {weather} the --weather file, {start} {end} the period (YYYY-MM-DD), {cwd} the directory in which
+    run_perturbations.py was started. No shell is involved: for pipes or loops use bash -c '...'.
+    """
+
+    template: str
+    parameter_template: Path  # VISIT's baseline parameter file
+    slots: Mapping[str, Slot]
+    output: OutputFormat
+    weather: str = ""
+    parameter_name: str = DEFAULT_PARAMETER_NAME  # name of the written parameter file in the working directory
+    inputs: tuple[Path, ...] = ()  # files and folders linked into every working directory
+    timeout: float = 3600.0  # s
+    scratch: Path | None = None  # where working directories are made; None: the system's temporary folder
+    cwd: Path = field(default_factory=Path.cwd)
+
+    def check(self, names: Sequence[str]) -> None:
+        """UserError, before anything runs, on an unknown placeholder, a missing program or an unexpected baseline."""
+        known = dict.fromkeys(PLACEHOLDERS, "x")
+        try:
+            tokens = shlex.split(self.template)
+            used = {key for token in tokens for _, key, _, _ in string.Formatter().parse(token) if key is not None}
+            [token.format_map(known) for token in tokens]
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(
+                f"--command-template {self.template!r}: {error} is no placeholder; known are "
+                f"{' '.join('{' + name + '}' for name in PLACEHOLDERS)}; write literal braces as {{{{ and }}}}"
+            ) from None
+        if not tokens:
+            raise UserError("--command-template is empty; give the command that runs your VISIT")
+        if "parameters" not in used and self.parameter_name == DEFAULT_PARAMETER_NAME:
+            raise UserError(
+                "--command-template has no {parameters}, the file written for each run; add it, or say with "
+                "--parameter-name under which name your VISIT reads it from its working directory; a VISIT that reads "
+                "setting.txt needs --run-folder instead"
+            )
+        name = Path(self.parameter_name)
+        if name.is_absolute() or ".." in name.parts or not name.name:  # runs side by side would share that file
+            raise UserError(
+                f"--parameter-name {self.parameter_name!r} lies outside the run's private working directory; give a "
+                "name inside it, such as parameters.txt"
+            )
+        program = self._command(tokens, known)[0]
+        if "{" not in tokens[0] and shutil.which(program) is None:
+            raise UserError(f"--command-template: program {program} is not found or not executable; check its path")
+        baseline = dict(zip(names, self.baseline(names).tolist(), strict=True))
+        fill_template(self.parameter_template, self.parameter_template.read_bytes(), baseline, self.slots)
+
+    def _command(self, tokens: Sequence[str], values: Mapping[str, str]) -> list[str]:
+        command = [token.format_map(values) for token in tokens]
+        # a path like ./visit means the caller's directory, not the run's private one
+        if os.sep in command[0] and not os.path.isabs(command[0]):
+            command[0] = str(self.cwd / command[0])
+        return command
+
+    def stage(self, workdir: Path, sample: int, values: Mapping[str, float]) -> tuple[list[str], dict]:
+        """The written parameter file, and links to the inputs."""
+        parameters = workdir / self.parameter_name
+        write_parameter_file(self.parameter_template, values, parameters, self.slots)
+        for source in self.inputs:
+            (workdir / source.name).symlink_to(source.resolve())
+        fill = {
+            "workdir": str(workdir), "parameters": str(parameters), "sample_id": str(sample), "cwd": str(self.cwd),
+            "weather": self.weather, "start": str(self.output.dates[0]), "end": str(self.output.dates[-1]),
+        }  # fmt: skip
+        there = {path: file_state(path) for path in workdir.rglob("*") if path.is_file()}
+        return self._command(shlex.split(self.template), fill), there
+
+    def identity(self, names: Sequence[str]) -> dict:
+        """See ProgramEngine. Every file that the command line names counts: a program may be `python wrapper.py`."""
+        fill = dict.fromkeys(PLACEHOLDERS, "") | {"cwd": str(self.cwd)}
+        command = self._command(shlex.split(self.template), fill)
+        program = shutil.which(command[0])
+        named = [Path(program)] if program else []
+        named += [self.cwd / word for word in command[1:] if word and (self.cwd / word).is_file()]
+        return {
+            "template": self.template, "output_pattern": self.output.pattern or "default names",
+            "parameter_file_sha256": _content(self.parameter_template), "parameter_name": self.parameter_name,
+            "program": {path.name: _content(path) for path in named},
+            "inputs": {path.name: _content(path) for path in self.inputs},
+        } | self._output_identity(names)  # fmt: skip
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, of the names and bytes of all files below it."""
+    total = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        total.update(file.relative_to(path).as_posix().encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
+
+
+def add_command_arguments(group) -> None:
+    """Add the flags of a user's VISIT to `group` (argparse): what command_engine reads."""
+    add = group.add_argument
+    add("--run-folder", help="folder in which your VISIT is started: each run works in a private copy of it")
+    add("--parameter-file", help="parameter file in that folder which is replaced (default: setting.txt's PARAF)")
+    add("--program", help="VISIT's binary in that folder (default: its only executable)")
+    add("--leave-out", nargs="+", default=[], metavar="GLOB", help="files in that folder that no run needs")
+    add("--write-forcing", action="store_true", help="write the climate file of every run from --weather")
+    add("--columns", nargs="+", help="column names of VISIT's daily file in order (default: VISIT's, or its header's)")
+    add("--flux-unit", choices=sorted(FLUX_UNITS), default="Mg_ha", help="unit of the fluxes in it, carbon per day")
+    add("--output-pattern", help="glob of the daily file (default: *daily*.txt or *_E02.csv)")
+    add("--slots", default=str(CATALOGUE_FILE), help="CSV name,slot,baseline; a file with others is refused")
+    add("--timeout", type=float, default=3600.0, help="seconds after which a run is killed and counts as failed")
+    filled = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    add("--command-template", help=f"instead of --run-folder: command line (no shell), in which are filled: {filled}")
+    add("--parameter-template", "--visit-template", help="VISIT's baseline parameter file for that command")
+    add("--parameter-name", default=DEFAULT_PARAMETER_NAME, help="name of the written file in the working dir")
+    add("--command-input", action="append", default=[], help="file to link into the working directory; repeatable")
+
+
+def users_folder(arguments: argparse.Namespace, weather: Weather | None, site: Site) -> RunFolder:
+    """--run-folder of the command line, with the climate file that its runs get. UserError when it cannot be run."""
+    if arguments.command_template:
+        raise UserError("--run-folder and --command-template are two ways to run your VISIT; give one of them")
+    if arguments.command_input or arguments.parameter_template:
+        raise UserError("--command-input and --parameter-template belong to --command-template; leave them out")
+    folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
+    if arguments.write_forcing and weather is None:
+        raise UserError("--write-forcing needs --weather FILE, from which the climate file is written; add it")
+    return with_forcing(folder, weather, site) if arguments.write_forcing else folder
+
+
+def baseline_file(arguments: argparse.Namespace) -> Path | None:
+    """VISIT's baseline parameter file of the command line, None when there is none."""
+    if arguments.run_folder:
+        folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
+        return folder.source(folder.parameter_file)
+    return Path(arguments.parameter_template) if arguments.parameter_template else None
+
+
+def command_engine(
+    arguments: argparse.Namespace, dates: np.ndarray, names: Sequence[str], folder: RunFolder | None = None,
+    weather: np.ndarray | None = None,
+) -> FolderEngine | CommandEngine:  # fmt: skip
+    """The user's VISIT of the command line for these days (day,) and parameters, checked before anything runs.
+
+    folder: of --run-folder. weather: (day, 10) on those days in the units of units.UNITS, None: the program prints it.
+    """
+    if not arguments.timeout > 0:
+        raise UserError(f"--timeout is {arguments.timeout:g} s; it must be above 0")
+    columns = tuple(name.lower() for name in arguments.columns) if arguments.columns else None
+    slots = read_slots(arguments.slots)
+    if folder is not None:
+        output = OutputFormat(dates, weather, arguments.output_pattern, columns, arguments.flux_unit)
+        engine = FolderEngine(folder, slots, output, arguments.timeout)
+        engine.check(names)
+        return engine
+    if not arguments.parameter_template:
+        raise UserError("--command-template needs --parameter-template, VISIT's baseline parameter file; see --help")
+    if "{weather}" in arguments.command_template and not arguments.weather:
+        raise UserError("--command-template has {weather}, but no --weather FILE is given; add it")
+    inputs = tuple(Path(path).absolute() for path in arguments.command_input)
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"--command-input {path}: no such file or folder; check the path")
+    template = existing_file(arguments.parameter_template, "give VISIT's baseline parameter file").absolute()
+    output = OutputFormat(dates, weather, arguments.output_pattern, columns, arguments.flux_unit, keep=weather is None)
+    missing = [name for name in DYNAMIC_FEATURES if output.keep and columns and name not in columns]
+    if missing:
+        raise UserError(
+            f"--columns has no {missing[0]}: where VISIT does not print its weather, give it with --weather FILE"
+        )
+    if output.keep and arguments.flux_unit != "Mg_ha":
+        raise UserError("--flux-unit needs --weather FILE, from which the daily files are written anew; add it")
+    engine = CommandEngine(
+        arguments.command_template, template, slots, output,
+        str(Path(arguments.weather).absolute()) if arguments.weather else "", arguments.parameter_name, inputs,
+        arguments.timeout,
+    )  # fmt: skip
+    engine.check(names)
+    return engine
