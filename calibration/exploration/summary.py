@@ -68,8 +68,8 @@ def agreement_lines(method: str, table: pd.DataFrame, what: str) -> list[str]:
 def left_out_line(groups: np.ndarray, what: str) -> str:
     """How many trajectories or base samples (`groups`, bool) were left out for a run that is not at rest."""
     return (
-        f"  {int((~groups).sum())} of {len(groups)} {what} left out: one of their forests still grows or dies (its annual "
-        "NEP / GPP lies far from all others')"
+        f"  {int((~groups).sum())} of {len(groups)} {what} left out: one of their forests still grows or dies (annual "
+        "NEP over GPP far from all others')"
     )
 
 

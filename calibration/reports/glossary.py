@@ -1,17 +1,12 @@
-"""The project's own words, for every report; docs/method.md says more."""
+"""The project's own words, for every report; their only home is docs/glossary.md."""
 
-GLOSSARY = {
-    "process model": "VISIT's carbon core, or your own VISIT: what the emulator stands for.",
-    "emulator": "A small LSTM that corrects a first guess from VISIT's closed forms; thousands of times faster.",
-    "prior": "What is supposed of a parameter before the data: anywhere in its range with equal chance.",
-    "posterior": "What the data leave of the prior.",
-    "informed": "A parameter whose posterior sd is below 0.7 of its prior sd.",
-    "90 % interval": "Where the true value lies with 90 percent probability, if model and error model are right.",
-    "latent": "The coordinate in which the search runs: the prior is a standard normal there, bounds and ties hold.",
-    "stretch": "Consecutive observed days with the weather before them, predicted in one run.",
-    "window": "30 days to predict and the 180 days of weather before them.",
-    "at rest": "A forest whose carbon pools changed no more when the run began.",
-    "unseen runs": "Runs of the ensemble that the emulator was never trained on.",
-    "discrepancy": "Slow misfit that neither observation noise nor the emulator's known error explains.",
-    "baseline": "The simplest competitor: a constant, the day-of-year mean, yesterday's value.",
-}
+from calibration.common.command_line import REPOSITORY, existing_file
+
+GLOSSARY_FILE = REPOSITORY / "docs" / "glossary.md"
+
+
+def glossary() -> dict[str, str]:
+    """Word -> meaning, in the order of the table. UserError when the file is gone."""
+    lines = existing_file(GLOSSARY_FILE, "it belongs to the repository").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line.startswith("|")]
+    return {word: meaning for word, meaning in rows[2:]}  # below the heading and its rule

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from calibration.common.command_line import writing
 from calibration.reports.content import Interactive, Picture, Section
-from calibration.reports.glossary import GLOSSARY
+from calibration.reports.glossary import glossary
 
 LIMIT = 5_000_000  # bytes of a report
 TEMPLATE = "report.html.jinja"
@@ -46,7 +46,7 @@ def render(
     )  # fmt: skip
     environment.filters["address"] = id  # a block's own div
     facts = {
-        "glossary": GLOSSARY,
+        "glossary": glossary(),
         "title": title, "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),
