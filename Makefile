@@ -17,8 +17,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest
 
 # only what can be made again without thought: data/, artifacts/, observations/ and results/ may hold a user's own work
 clean:
-	rm -rf demo .pytest_cache .ruff_cache .hypothesis __pycache__ */__pycache__
+	rm -rf demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache __pycache__ */__pycache__ calibration/*/__pycache__

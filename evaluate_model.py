@@ -16,226 +16,37 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from calibration.common import skill
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, progress, run, warn, write_json, writing
-from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
-from calibration.emulator import figures
-from calibration.emulator.baselines import NAMES, Baselines
-from calibration.emulator.trained import Emulator, load_emulator
-from calibration.ensembles.files import load_ensemble
-from dataset import TrainingData, prepare, window_starts
-
-SPLITS = ("seen", "unseen")
-LEADS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 45, 60, 90, 120, 180, 270, 365, 730, 1095, 1460, 1825)  # days
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn
+from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.units import FLUX_LABELS, TARGETS
+from calibration.emulator.baselines import NAMES
+from calibration.emulator.evaluation import SPLITS, evaluate, load_matching, write_evaluation
+from calibration.emulator.trained import load_emulator
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder of the trained emulator")
-    parser.add_argument("--data-dir", help="folder of the ensemble (default: the one it was trained on)")
-    parser.add_argument("--output-dir", help="folder for the results (default: --artifacts-dir)")
-    parser.add_argument("--window-stride", type=int, help="days between 30-day windows (default: YAML's at training)")
-    parser.add_argument("--max-seen-runs", type=int, default=200, help="seen runs that are evaluated, evenly picked")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--no-figures", action="store_true", help="numbers only")
-    return parser.parse_args()
-
-
-def load_matching(emulator: Emulator, directory: Path) -> TrainingData:
-    """The ensemble with the emulator's own splits and scalers. UserError when it is another one."""
-    record = emulator.config["data"]
-    if not (directory / "parameter_summary.csv").is_file():
-        raise UserError(
-            f"{directory}/parameter_summary.csv: no ensemble there; give --data-dir the folder it was trained on"
-        )
-    ensemble = load_ensemble(directory, columns=emulator.configuration.data.column_order)
-    if ensemble.parameter_names != emulator.parameter_names:
-        other = sorted(set(ensemble.parameter_names) ^ set(emulator.parameter_names))
-        raise UserError(
-            f"{directory}: its {len(ensemble.parameter_names)} parameters are not the "
-            f"{len(emulator.parameter_names)} that the "
-            f"emulator in {emulator.directory} was trained on ({', '.join(other[:5]) or 'another order'}); "
-            "train on this ensemble first"
-        )
-    data = prepare(ensemble, emulator.configuration.splits, splits_given=True)
-    positions = {int(sample): i for i, sample in enumerate(ensemble.sample_ids)}
-    wanted = {kind: record[f"{kind}_sample_ids"] for kind in SPLITS}
-    missing = [sample for kind in SPLITS for sample in wanted[kind] if sample not in positions]
-    seen = [positions[sample] for sample in wanted["seen"] if sample in positions]
-    reason = f"sample {missing[0]} is missing" if missing else "other parameter values under the same sample ids"
-    same = not missing and np.allclose(ensemble.parameters[seen], emulator.training_parameters, rtol=1e-9, atol=0)
-    if not same:
-        raise UserError(
-            f"{directory}: not the ensemble that {emulator.directory} was trained on "
-            f"({reason}); "
-            "give its folder with --data-dir, or train again"
-        )
-    data.seen, data.unseen = (np.array([positions[s] for s in wanted[kind] if s in positions]) for kind in SPLITS)
-    return data
-
-
-def predict_period(emulator: Emulator, data: TrainingData, runs: np.ndarray, days: slice) -> np.ndarray:
-    """Free run of `runs` over `days` after the context -> (run, day, 4) Mg C ha-1 day-1."""
-    context = min(emulator.configuration.evaluation.context_days, days.start)
-    weather = data.ensemble.dynamic[days.start - context : days.stop]
-    return emulator.predict(data.ensemble.parameters[runs], weather, context, check_ranges=False)
-
-
-def window_errors(
-    emulator: Emulator, data: TrainingData, runs: np.ndarray, stride: int
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """30-day windows of the test period: starts (window,), emulator's and baselines' mean squared error (window, 4).
-
-    Also pooled sums for R2: {"r2": (4,)} of the emulator over all windows.
-    """
-    options = emulator.configuration.evaluation
-    context, horizon = options.context_days, options.horizon_days
-    starts = window_starts(data.periods["test"], context, horizon, stride)
-    if not len(starts):
-        raise UserError(
-            f"the test period {data.splits.test[0]} to {data.splits.test[1]} holds no window of {horizon} days "
-            f"after {context} "
-            "days of context; train with a longer --test-period"
-        )
-    baselines = Baselines(data)
-    squares = {name: np.empty((len(starts), len(TARGETS))) for name in ("emulator", *NAMES)}
-    total, total_square, count = np.zeros(len(TARGETS)), np.zeros(len(TARGETS)), 0
-    for i, start in enumerate(progress(starts, desc="30-day windows", unit="window")):
-        days = slice(int(start), int(start) + horizon)
-        truth = data.truth(runs, days)
-        squares["emulator"][i] = np.square(predict_period(emulator, data, runs, days) - truth).mean(
-            axis=(0, 1), dtype=np.float64
-        )
-        for name in NAMES:
-            squares[name][i] = np.square(baselines.predict(name, runs, days) - truth).mean(
-                axis=(0, 1), dtype=np.float64
-            )
-        total += truth.sum(axis=(0, 1), dtype=np.float64)
-        total_square += np.square(truth, dtype=np.float64).sum(axis=(0, 1))
-        count += truth.shape[0] * truth.shape[1]
-    variance = total_square / count - (total / count) ** 2
-    return starts, squares, {"r2": 1 - squares["emulator"].mean(axis=0) / np.maximum(variance, 1e-30)}
-
-
-def evaluate_split(
-    emulator: Emulator, data: TrainingData, runs: np.ndarray, stride: int
-) -> tuple[dict, dict, np.ndarray]:
-    """Metrics of one split: {variable: {metric: value, "baselines": {...}}}, its window table, and the year's
-    prediction.
-    """
-    days = data.periods["test"]
-    truth = data.truth(runs, days)
-    predicted = predict_period(emulator, data, runs, days)
-    starts, squares, pooled = window_errors(emulator, data, runs, stride)
-    baselines = Baselines(data)
-    year = {name: baselines.predict(name, runs, days) for name in NAMES}
-    rollout = {name: np.sqrt(values.mean(axis=0)) for name, values in squares.items()}
-    result = {}
-    for i, variable in enumerate(TARGETS):
-        result[variable] = skill.skill(predicted[..., i], truth[..., i], float(rollout["emulator"][i]))
-        result[variable]["r2_windows_30"] = float(pooled["r2"][i])
-        result[variable]["baselines"] = {
-            name: skill.skill(year[name][..., i], truth[..., i], float(rollout[name][i])) for name in NAMES
-        }
-    windows = {"window_start": data.ensemble.dates[starts].astype(str)} | {
-        f"rmse_{variable}": np.sqrt(squares["emulator"][:, i]) for i, variable in enumerate(TARGETS)
-    }
-    return result, windows, predicted
-
-
-def lead_time_errors(emulator: Emulator, data: TrainingData, runs: np.ndarray) -> pd.DataFrame:
-    """RMSE by lead time of free runs that start on several days of the first years; columns lead_days, one a flux."""
-    context = emulator.configuration.evaluation.context_days
-    total = len(data.ensemble.dates)
-    longest = min(LEADS[-1], total - context)
-    latest = min(total - longest, context + 365)  # starts spread over a year where the record allows
-    starts = np.unique(np.linspace(context, latest, 6).astype(int))
-    leads = [lead for lead in LEADS if lead <= longest]
-    squares = np.zeros((len(leads), len(TARGETS)))
-    for start in starts:
-        days = slice(int(start), int(start) + longest)
-        error = predict_period(emulator, data, runs, days) - data.truth(runs, days)
-        for k, lead in enumerate(leads):  # a few days around a long lead steady the estimate
-            half = lead // 10
-            near = error[:, max(0, lead - 1 - half) : lead + half]
-            squares[k] += np.square(near).mean(axis=(0, 1), dtype=np.float64)
-    table = pd.DataFrame(np.sqrt(squares / len(starts)), columns=[f"rmse_{name}" for name in TARGETS])
-    table.insert(0, "lead_days", leads)
-    return table
-
-
-def worst_runs(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
-    """Unseen runs from worst to best NEP RMSE in the test period, with the other errors, mean fluxes and parameters."""
-    days = data.periods["test"]
-    truth = data.truth(data.unseen, days)
-    table = pd.DataFrame({"sample_id": data.ensemble.sample_ids[data.unseen]})
-    for i, variable in enumerate(TARGETS):
-        error = predicted[..., i] - truth[..., i]
-        table[f"rmse_{variable}"] = np.sqrt(np.square(error, dtype=np.float64).mean(axis=1))
-        table[f"bias_{variable}"] = error.mean(axis=1)
-        table[f"mean_{variable}"] = truth[..., i].mean(axis=1)
-    table["nse_nep"] = skill.nse_by_run(predicted[..., TARGETS.index("nep")], truth[..., TARGETS.index("nep")])
-    parameters = pd.DataFrame(data.ensemble.parameters[data.unseen], columns=data.ensemble.parameter_names)
-    return pd.concat([table, parameters], axis=1).sort_values("rmse_nep", ascending=False)
-
-
-def as_table(evaluation: dict) -> pd.DataFrame:
-    """evaluation.json as rows: split, variable, model, metrics."""
-    rows = []
-    for split in SPLITS:
-        for variable, metrics in evaluation[split].items():
-            rows.append(
-                {"split": split, "variable": variable, "model": "emulator", **{m: metrics[m] for m in skill.METRICS}}
-            )
-            for name, values in metrics["baselines"].items():
-                rows.append({"split": split, "variable": variable, "model": name, **values})
-    return pd.DataFrame(rows)
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """CSV through a temporary name, 6 significant digits."""
-    with writing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
-
-
-def save_figures(
-    directory: Path, data: TrainingData, emulator: Emulator, predicted: dict, evaluation: dict, leads: pd.DataFrame
-) -> None:
-    """Scatter of each split, NEP series of typical and worst unseen runs, RMSE bars, error against lead time."""
-    days, nep = data.periods["test"], TARGETS.index("nep")
-    period = f"{data.ensemble.dates[days][0]} to {data.ensemble.dates[days][-1]}"
-    for split, (runs, values) in predicted.items():
-        figure = figures.scatter_figure(values, data.truth(runs, days), f"{split} runs, {period}, free running")
-        figures.save_figure(figure, directory / f"evaluation_scatter_{split}.png")
-    runs, values = predicted["unseen"]
-    truth = data.truth(runs, days)[..., nep]
-    order = np.argsort(skill.nse_by_run(values[..., nep], truth))
-    chosen = list(dict.fromkeys([int(order[len(order) // 2]), int(order[len(order) // 10]), int(order[0])]))
-    labels = [
-        f"unseen sample {data.ensemble.sample_ids[runs[i]]}, NSE "
-        f"{skill.nse_by_run(values[[i]][..., nep], truth[[i]])[0]:.3f}"
-        for i in chosen
-    ]
-    dates = data.ensemble.dates[days].astype("datetime64[ms]").astype(object)
-    figures.save_figure(
-        figures.series_figure(dates, values[chosen][..., nep], truth[chosen], labels),
-        directory / "evaluation_nep_series.png",
+def main() -> int:
+    arguments = parse_arguments()
+    use_format(arguments.figure_format)
+    began = time.monotonic()
+    emulator = load_emulator(arguments.artifacts_dir, arguments.device)
+    data = load_matching(emulator, Path(arguments.data_dir or emulator.data_directory))
+    stride = arguments.window_stride or emulator.configuration.evaluation.window_stride
+    if stride < 1 or arguments.max_seen_runs < 1:
+        raise UserError("--window-stride and --max-seen-runs must be 1 or more")
+    count = min(arguments.max_seen_runs, len(data.seen))
+    if count < len(data.seen):
+        warn(f"evaluating {count} of {len(data.seen)} seen runs (--max-seen-runs); all unseen ones are used")
+    runs = {"seen": data.seen[np.linspace(0, len(data.seen) - 1, count).astype(int)], "unseen": data.unseen}
+    found = evaluate(emulator, data, runs, stride)
+    output = Path(arguments.output_dir or arguments.artifacts_dir)
+    write_evaluation(found, data, output, not arguments.no_figures)
+    print_summary(found.metrics)
+    print(
+        f"test period {data.splits.test[0]} to {data.splits.test[1]}; written to {output} in "
+        f"{time.monotonic() - began:.0f} s"
     )
-    bars = {
-        FLUX_LABELS[v]: {"emulator": evaluation["unseen"][v]["rmse"]}
-        | {name: evaluation["unseen"][v]["baselines"][name]["rmse"] for name in NAMES}
-        for v in TARGETS
-    }
-    figures.save_figure(
-        figures.bars_figure(bars, f"RMSE on unseen runs ({FLUX_UNIT})"), directory / "evaluation_rmse.png"
-    )
-    figures.save_figure(
-        figures.lead_time_figure(leads["lead_days"].to_numpy(), leads[[f"rmse_{v}" for v in TARGETS]].to_numpy()),
-        directory / "evaluation_lead_time.png",
-    )
+    return 0
 
 
 def print_summary(evaluation: dict) -> None:
@@ -254,38 +65,18 @@ def print_summary(evaluation: dict) -> None:
             )
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    began = time.monotonic()
-    emulator = load_emulator(arguments.artifacts_dir, arguments.device)
-    data = load_matching(emulator, Path(arguments.data_dir or emulator.data_directory))
-    stride = arguments.window_stride or emulator.configuration.evaluation.window_stride
-    if stride < 1 or arguments.max_seen_runs < 1:
-        raise UserError("--window-stride and --max-seen-runs must be 1 or more")
-    output = Path(arguments.output_dir or arguments.artifacts_dir)
-    count = min(arguments.max_seen_runs, len(data.seen))
-    if count < len(data.seen):
-        warn(f"evaluating {count} of {len(data.seen)} seen runs (--max-seen-runs); all unseen ones are used")
-    chosen = {"seen": data.seen[np.linspace(0, len(data.seen) - 1, count).astype(int)], "unseen": data.unseen}
-    evaluation, windows, predicted = {}, [], {}
-    for split, runs in chosen.items():
-        evaluation[split], table, values = evaluate_split(emulator, data, runs, stride)
-        predicted[split] = (runs, values)
-        windows.append(pd.DataFrame({"split": split, **table}))
-    leads = lead_time_errors(emulator, data, data.unseen[:100])
-    write_json(output / "evaluation.json", evaluation)
-    write_csv(output / "evaluation.csv", as_table(evaluation))
-    write_csv(output / "evaluation_windows.csv", pd.concat(windows))
-    write_csv(output / "evaluation_worst_runs.csv", worst_runs(data, predicted["unseen"][1]))
-    write_csv(output / "evaluation_lead_time.csv", leads)
-    if not arguments.no_figures:
-        save_figures(output, data, emulator, predicted, evaluation, leads)
-    print_summary(evaluation)
-    print(
-        f"test period {data.splits.test[0]} to {data.splits.test[1]}; written to {output} in "
-        f"{time.monotonic() - began:.0f} s"
-    )
-    return 0
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder of the trained emulator")
+    parser.add_argument("--data-dir", help="folder of the ensemble (default: the one it was trained on)")
+    parser.add_argument("--output-dir", help="folder for the results (default: --artifacts-dir)")
+    parser.add_argument("--window-stride", type=int, help="days between 30-day windows (default: YAML's at training)")
+    parser.add_argument("--max-seen-runs", type=int, default=200, help="seen runs that are evaluated, evenly picked")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--no-figures", action="store_true", help="numbers only")
+    parser.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

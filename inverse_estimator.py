@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,15 @@ import torch
 from calibration.common.command_line import UserError, warn
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import InversionConfig, make_inversion_config
 from calibration.inversion.data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
-from calibration.inversion.emulator_covariance import EmulatorErrorSample
-from calibration.inversion.error_model import ErrorModel, estimate_hyper, make_error_model
+from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
-from calibration.inversion.methods import JOINED, Fit, adam, ensemble_smoother, gauss_newton, starting_points
+from calibration.inversion.methods import Fit, starting_points
 from calibration.inversion.posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior
-from calibration.inversion.problem import Forward, InversionProblem
-
-SAME_START = 1.0  # squared distance in posterior sds within which one start goes on for both
-ERROR_ROUNDS = 3  # fits with a re-estimated error model at most
-FIRST_ROUND = {"max_iterations": 8, "tolerance": 1.0}  # the error model changes afterwards: no need to converge
+from calibration.inversion.problem import DailyBias, Forward, InversionProblem
+from calibration.inversion.solvers import solver_of
 
 
 @dataclass
@@ -38,8 +36,6 @@ class InversionResult:
     posterior: Posterior | None  # None without a likelihood (lambda_prior given, or unconstrained)
     config: InversionConfig
     seconds: float
-    history: list[dict] = field(default_factory=list)  # of all rounds
-    trace: list[np.ndarray] = field(default_factory=list)  # latent, of all rounds
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -70,7 +66,8 @@ class StaticParameterInverter:
 
     model: with simulate(static_x, dynamic_x, warmup), as model.py makes it; static_scaler, dynamic_scaler: Scaler or
     scikit-learn StandardScaler; config: InversionConfig or a mapping of its keys; param_names: in the model's order.
-    space: ranges the emulator was trained on (for bounds_file: emulator); errors: the emulator's errors on unseen runs.
+    space: ranges the emulator was trained on (for bounds_file: emulator); errors: the emulator's errors on unseen runs;
+    bias: what it errs by on average on each day (see judgement/refine.py).
     """
 
     def __init__(
@@ -83,8 +80,9 @@ class StaticParameterInverter:
         param_names: Sequence[str] | None = None,
         *,
         space: ParameterSpace | None = None,
-        errors: EmulatorErrorSample | None = None,
+        errors: EmulatorErrors | None = None,
         config_source: str | Path | None = None,
+        bias: DailyBias | None = None,
     ) -> None:
         self.model = model.to(device).eval()
         for weight in self.model.parameters():
@@ -97,24 +95,32 @@ class StaticParameterInverter:
         self.names = tuple(names) if names is not None else tuple(f"p{i}" for i in range(len(self.static_mean)))
         if len(self.names) != len(self.static_mean):
             raise UserError(f"{len(self.names)} parameter names for {len(self.static_mean)} scaled parameters")
-        self.space, self.errors, self.config_source = space, errors, config_source
+        self.space, self.errors, self.config_source, self.bias = space, errors, config_source, bias
 
     @classmethod
     def from_emulator(cls, emulator, config=None, config_source=None, space=None) -> "StaticParameterInverter":
         """The inverter of a loaded emulator (emulator.load_emulator), with its ranges (or `space`) and errors."""
-        sample = None
-        if emulator.errors is not None:
-            sample = EmulatorErrorSample(
-                np.asarray(emulator.errors.error), emulator.errors.dates.astype("datetime64[D]")
-            )
         return cls(
             emulator.model, emulator.static_scaler, emulator.dynamic_scaler, config, emulator.device,
-            emulator.parameter_names, space=space or emulator.space, errors=sample, config_source=config_source,
+            emulator.parameter_names, space=space or emulator.space, errors=emulator.errors,
+            config_source=config_source,
         )  # fmt: skip
+
+    def with_seed(self, seed: int) -> "StaticParameterInverter":
+        """The same inverter with other starts and samples."""
+        other = copy(self)
+        other.config = replace(self.config, seed=seed)
+        return other
+
+    def corrected(self, bias: DailyBias, errors: EmulatorErrors) -> "StaticParameterInverter":
+        """The same inverter of an emulator whose `bias` is taken off and that errs by `errors` after that."""
+        other = copy(self)
+        other.bias, other.errors = bias, errors
+        return other
 
     def forward(self, stretches: Sequence[Stretch]) -> Forward:
         """The frozen emulator over other stretches of days."""
-        return Forward(self.model, self.static_mean, self.static_scale, stretches, self.device)
+        return Forward(self.model, self.static_mean, self.static_scale, stretches, self.device, self.bias)
 
     def invert(
         self,
@@ -176,7 +182,10 @@ class StaticParameterInverter:
                 f"{len(problem.observations)} valid observations for {len(problem.latent.free)} free parameters: "
                 "most of them stay where the prior puts them"
             )
-        fit, history, trace = self._solve(problem, start_from)
+        starts = start_from
+        if starts is None:
+            starts = starting_points(problem, self.config.number_of_starts, self.config.seed)
+        fit = solver_of(self.config).solve(problem, starts)
         posterior = None
         if problem.is_likelihood:
             if fit.members is not None:
@@ -188,7 +197,7 @@ class StaticParameterInverter:
         optimized = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
         result = InversionResult(
             self.names, problem.latent.prior, optimized, problem, fit, posterior, self.config,
-            time.perf_counter() - begin, history, trace, notes,
+            time.perf_counter() - begin, notes,
         )  # fmt: skip
         if result.multimodal:
             notes.append(
@@ -228,55 +237,6 @@ class StaticParameterInverter:
             config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,
         )  # fmt: skip
 
-    def _solve(
-        self, problem: InversionProblem, start_from: np.ndarray | None = None
-    ) -> tuple[Fit, list[dict], list[np.ndarray]]:
-        """Fit, re-estimate the error model around the fit, fit again until it settles."""
-        config = self.config
-        likelihood = problem.lambda_prior is None
-        unknown = likelihood and _has_unknowns(problem)
-        first = config if not unknown else replace(config, gauss_newton=replace(config.gauss_newton, **FIRST_ROUND))
-        points = start_from
-        if points is None:
-            points = starting_points(problem, config.number_of_starts, config.seed)
-        if config.method == "ensemble":
-            if unknown:
-                self._update_error_model(problem, gauss_newton(problem, points[:1], first))
-            fit = ensemble_smoother(problem, config)
-            return fit, fit.history, fit.trace
-        if config.method == "adam":
-            if not unknown:
-                fit = adam(problem, points, config)
-                return fit, fit.history, fit.trace
-            half = replace(config, max_iters=max(1, config.max_iters // 2))
-            fit = adam(problem, points, half)
-            self._update_error_model(problem, fit)
-            second = adam(problem, fit.starts, half)
-            return second, _joined(fit.history, second.history), fit.trace + second.trace
-        fit = gauss_newton(problem, points, first)
-        history, trace, place = fit.history, fit.trace, np.arange(len(points))
-        for _ in range(ERROR_ROUNDS if unknown else 0):
-            settled = not self._update_error_model(problem, fit)
-            distinct, nearest = _distinct_starts(problem, fit)
-            fit, place = gauss_newton(problem, distinct, config), nearest[place]
-            history, trace = _joined(history, fit.history), trace + fit.trace
-            if settled:
-                break
-        first = np.unique(place, return_index=True)[1]
-        reasons = [fit.reasons[p] if k in first else JOINED for k, p in enumerate(place)]
-        fit.starts, fit.start_costs, fit.reasons = fit.starts[place], fit.start_costs[place], reasons
-        return fit, history, trace
-
-    def _update_error_model(self, problem: InversionProblem, fit: Fit) -> bool:
-        """Re-estimate the error model's unknown parts around `fit`; True when they moved by more than 5 percent."""
-        before = problem.error_model
-        misfit = problem.observations.value - fit.predicted
-        linear = misfit + fit.jacobian @ (fit.u - problem.prior)
-        after = estimate_hyper(before, linear, fit.jacobian, misfit)
-        problem.set_error_model(after)
-        old, new = np.diag(before.covariance()), np.diag(after.covariance())
-        return bool(np.abs(np.log(new.mean() / old.mean())) > 0.1)
-
     def _target_scale(self, targets: Sequence[str]) -> np.ndarray:
         """(target,) Mg C ha-1 day-1 that standardises the mse form: the network's own target scale (ER: GPP's)."""
         scale = getattr(self.model, "target_scale", None)
@@ -291,10 +251,10 @@ class StaticParameterInverter:
             predictions = self.forward(windows)(both)
         info: dict[str, Any] = {
             "method": result.config.method,
-            "loss_history": [entry["cost"] for entry in result.history],
-            "initial_loss": result.history[0]["costs"][0],
+            "loss_history": [entry["cost"] for entry in result.fit.history],
+            "initial_loss": result.fit.history[0]["costs"][0],
             "best_loss": result.fit.cost,
-            "iterations": len(result.history) - 1,
+            "iterations": len(result.fit.history) - 1,
             "evaluations": result.problem.evaluations,
             "seconds": result.seconds,
             "reasons": list(result.fit.reasons),
@@ -311,7 +271,7 @@ class StaticParameterInverter:
         }
         if record_history:
             free = len(result.problem.latent.free)
-            info["param_history"] = result.problem.latent.physical_array(np.stack(result.trace)[:, :free])
+            info["param_history"] = result.problem.latent.physical_array(np.stack(result.fit.trace)[:, :free])
         return info
 
 
@@ -325,27 +285,3 @@ def scaler_numbers(scaler: Any) -> tuple[np.ndarray, np.ndarray]:
         if hasattr(scaler, mean) and hasattr(scaler, scale):
             return np.asarray(getattr(scaler, mean), np.float64), np.asarray(getattr(scaler, scale), np.float64)
     raise TypeError(f"{type(scaler).__name__} is no scaler: it has neither mean/scale nor mean_/scale_")
-
-
-def _has_unknowns(problem: InversionProblem) -> bool:
-    model = problem.error_model
-    return bool(np.isnan(model.observations.sd).any() or model.emulator is not None or model.estimate_discrepancy)
-
-
-def _distinct_starts(problem: InversionProblem, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """The best point and, of the other starts, those that ended elsewhere (place, size); the place of each start."""
-    _, stacked = problem.least_squares(fit.u[None], fit.predicted[None], fit.jacobian[None])
-    matrix = stacked[0].T @ stacked[0]
-    kept, place = [fit.u], np.zeros(len(fit.starts), dtype=int)
-    for k in np.argsort(fit.start_costs, kind="stable"):
-        distance = [(fit.starts[k] - u) @ matrix @ (fit.starts[k] - u) for u in kept]
-        place[k] = int(np.argmin(distance))
-        if distance[place[k]] > SAME_START:
-            place[k] = len(kept)
-            kept.append(fit.starts[k])
-    return np.array(kept), place
-
-
-def _joined(first: list[dict], second: list[dict]) -> list[dict]:
-    start = first[-1]["iteration"] + 1
-    return first + [{**entry, "iteration": entry["iteration"] + start} for entry in second]

@@ -27,7 +27,7 @@ from calibration.common.command_line import (
     run,
     warn,
 )
-from calibration.common.figure_style import FORMATS
+from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES
@@ -82,7 +82,8 @@ def main() -> int:
         "models": list(models), "parameters": list(emulator.parameter_names), "weather": weather.source,
         "emulator": str(emulator.directory), "seconds": round(time.perf_counter() - begin, 1),
     }  # fmt: skip
-    found.write(directory, arguments.figure_format)
+    use_format(arguments.figure_format)
+    found.write(directory)
     print(found.facts.get("answer", "done") if arguments.quiet else "\n".join(found.lines))
     print(f"done in {time.perf_counter() - begin:.0f} s; results in {directory}, start with sensitivity_summary.txt")
     return 0

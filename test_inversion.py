@@ -11,30 +11,37 @@ Examples
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run
+from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
+from calibration.common.figure_style import FORMATS, use_format
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.ensembles.engines import add_command_arguments
-from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
+from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
 from calibration.inversion.inputs import (
     load_matching_ensemble,
     observation_stretches,
     prior_parameters,
     simulation_window,
 )  # fmt: skip
-from calibration.judgement.outputs import Case, report_inversion, report_loaded
+from calibration.judgement.fit import Conflict
+from calibration.judgement.judge import Case, Judgement, judge_inversion, judge_parameters
+from calibration.judgement.outputs import inversion_metadata, write_outputs
 from calibration.judgement.prior_check import conflict_before_fit
 from calibration.judgement.refine import check_runs, refine_inversion
-from calibration.judgement.report import load_snapshot
-from calibration.judgement.simulator_check import process_model
+from calibration.judgement.report import distance_sentence
+from calibration.judgement.simulator_check import export_parameters, process_model, verify_estimate
+from calibration.judgement.tables import load_snapshot
 from inverse_estimator import StaticParameterInverter
 
 
 def main() -> int:
     arguments = parse_arguments()
+    use_format(arguments.figure_format)
     begin = time.perf_counter()
     results = output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
@@ -48,33 +55,70 @@ def main() -> int:
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     case = load_case(arguments, emulator)
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
-    free, fix = arguments.free, arguments.fix or ()
+    facts = facts_of(arguments, case, prior_source)
 
+    simulator = None
     if arguments.param_load:
-        loaded_prior, optimized, metadata = load_snapshot(arguments.param_load, emulator.parameter_names)
-        if arguments.obs_prior_sample is None:
-            prior, prior_source = loaded_prior, f"the prior of {arguments.param_load}"
-        emulator.check_ranges(optimized)
-        facts = facts_of(arguments, case, prior_source)
-        report_loaded(case, inverter, prior, optimized, metadata, results, facts, emulator, arguments.no_plots)
+        judgement, metadata = judge_snapshot(arguments, inverter, case, prior, facts)
     else:
-        conflict = None
-        model = process_model(arguments, emulator, case.fitted) if arguments.refine or arguments.verify else None
-        if not arguments.unconstrained:
-            conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix)
-        result = inverter.invert_stretches(prior, case.fitted, arguments.unconstrained, free, fix)
-        if arguments.refine:
-            inverter, result, refined = refine_inversion(
-                model, arguments.refine, emulator, inverter, case.fitted, result, results
-            )
-        facts = facts_of(arguments, case, prior_source)
-        if model is not None:
-            facts["process model"] = model.identity["model"]
-        if arguments.refine:
-            facts["refinement"] = refined
-        report_inversion(case, inverter, result, conflict, results, facts, emulator, arguments, model)
-    print(f"done in {time.perf_counter() - begin:.1f} s")
+        judgement, simulator = invert(arguments, emulator, inverter, case, prior, results, facts)
+        metadata = inversion_metadata(judgement) | {
+            "unconstrained": arguments.unconstrained, "artifacts": str(arguments.artifacts_dir),
+            "config": str(arguments.config), "command": " ".join(sys.argv),
+        }  # fmt: skip
+    emulator.check_ranges(judgement.optimized)
+    distance = distance_sentence(inverter.space, emulator.training_parameters, judgement.optimized)
+    write_outputs(
+        judgement, results, facts, metadata, distance, inverter.space, simulator, arguments.param_save,
+        not arguments.no_plots,
+    )  # fmt: skip
+    print(f"{judgement.verdict}\nresults in {results}\ndone in {time.perf_counter() - begin:.1f} s")
     return 0
+
+
+def invert(
+    arguments: argparse.Namespace,
+    emulator: Emulator,
+    inverter: StaticParameterInverter,
+    case: Case,
+    prior: np.ndarray,
+    results: Path,
+    facts: dict,
+) -> tuple[Judgement, np.ndarray | None]:
+    """The prior against the data, the fit, its refinement, its judgement, and its check by the process model.
+
+    Returns the judgement and the process model's flux (day,) where --verify ran it; adds lines to `facts`.
+    """
+    free, fix = arguments.free, arguments.fix or ()
+    conflict, model, simulator = None, None, None
+    if arguments.refine or arguments.verify:
+        model = process_model(arguments, emulator, case.fitted)
+        facts["process model"] = model.identity["model"]
+    if not arguments.unconstrained:
+        conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix)
+        say_conflict(conflict, inverter.config.targets[0])
+    result = inverter.invert_stretches(prior, case.fitted, arguments.unconstrained, free, fix)
+    if arguments.refine:
+        inverter, result, facts["refinement"] = refine_inversion(
+            model, arguments.refine, emulator, inverter, case.fitted, result, results, print
+        )
+    judgement = judge_inversion(case, inverter, result, conflict)
+    if arguments.verify:
+        simulator, lines = verify_estimate(model, result, case.fitted, judgement.main)
+        facts |= lines
+        export_parameters(arguments.parameter_template, arguments.slots, result, results / "visit_parameters.txt")
+    return judgement, simulator
+
+
+def judge_snapshot(
+    arguments: argparse.Namespace, inverter: StaticParameterInverter, case: Case, prior: np.ndarray, facts: dict
+) -> tuple[Judgement, dict]:
+    """The parameters of --param-load on the case's days, and what their snapshot says of them; changes `facts`."""
+    loaded_prior, optimized, metadata = load_snapshot(arguments.param_load, inverter.names)
+    if arguments.obs_prior_sample is None:
+        prior, facts["prior"] = loaded_prior, f"the prior of {arguments.param_load}"
+    facts["parameters"] = f"loaded, fitted to {metadata.get('data', 'unknown data')}"
+    return judge_parameters(case, inverter, prior, optimized, metadata.get("offsets") or {}), metadata
 
 
 def load_case(arguments: argparse.Namespace, emulator: Emulator) -> Case:
@@ -93,6 +137,14 @@ def load_case(arguments: argparse.Namespace, emulator: Emulator) -> Case:
     if not len(valid):
         raise UserError(f"{arguments.obs_npz}: no valid observation in the chosen windows; choose other dates")
     return Case(fitted, held, f"{arguments.obs_npz}, observed days {valid.min()} to {valid.max()}", count)
+
+
+def say_conflict(conflict: Conflict, target: str) -> None:
+    """A line on the prior against the data, and a warning where they disagree."""
+    print(f"prior against data: {conflict.sentence()}")
+    if conflict.exists:
+        months = ", ".join(conflict.months) or "none by itself"
+        warn(f"{target_label(target)} conflicts with the prior; months: {months}")
 
 
 def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str) -> dict:
@@ -119,6 +171,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--result-dir", default=str(REPOSITORY / "results" / "inversion"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
     add("--no-plots", action="store_true", help="tables only")
+    add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
     group = parser.add_argument_group("simulation mode")
     group.add_argument("--sample-id", type=int, default=0, help="run of the ensemble")
     group.add_argument("--window-index", type=int, default=0, help="window of the test period, 0 = its first day")

@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ from calibration.emulator.trained import load_emulator  # noqa: E402
 from calibration.inversion.config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
 from calibration.inversion.error_model import make_error_model  # noqa: E402
 from calibration.inversion.methods import gauss_newton, starting_points  # noqa: E402
-from calibration.judgement.recovery_study import make_case, simulated_truth  # noqa: E402
-from calibration.judgement.simulator_check import driving_weather  # noqa: E402
+from calibration.judgement.recovery_study import Study, make_case, simulated_truth  # noqa: E402
+from calibration.judgement.simulator_check import driving_weather, simulate_vectors  # noqa: E402
 from inverse_estimator import StaticParameterInverter  # noqa: E402
 
 NOISE = 0.005  # Mg C ha-1 day-1
@@ -83,16 +84,15 @@ class Bench:
         self.truth = self.space.unit_to_physical(np.random.default_rng(arguments.seed).random((1, len(self.space))))
         folder = REPOSITORY / "results" / "benchmark_inversion"
         self.fluxes = simulated_truth(
-            folder / f"truth_{arguments.seed}_{len(self.weather.dates)}.npz", self.truth, self.emulator, self.weather,
-            self.site, None,
+            folder / f"truth_{arguments.seed}_{len(self.weather.dates)}.npz", self.truth, self.weather,
+            partial(simulate_vectors, names=self.emulator.parameter_names, weather=self.weather, site=self.site), None,
         )[0]  # fmt: skip
         self.prior = self.space.unit_to_physical(np.full(len(self.space), 0.5))
 
     def stretch(self, span: int):
         """The observed stretch of `span` days (noise 0.005, no gaps)."""
-        options = type("Options", (), {"span": span, "noise": NOISE, "gaps": 0.0, "noise_unknown": False})
-        case = make_case(0, self.fluxes, self.emulator, self.weather, options, self.arguments.seed, ("nep",))
-        return case["observed"]
+        study = Study(1, span, NOISE)
+        return make_case(0, self.fluxes, self.emulator, self.weather, study, self.arguments.seed).observed
 
     def problem(self, span: int):
         """The cost with a given error model (nothing estimated), the same for all methods."""

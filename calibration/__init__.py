@@ -1,3 +1,4 @@
-"""The packages, from the ground up: common, weather, visit, network, ensembles, tower, emulator, inversion, judgement.
+"""The packages, from the ground up: common, weather, visit, network, ensembles, tower, emulator, inversion,
+exploration, judgement, reports.
 
 A package imports only what stands before it in this list (held by import-linter, pyproject.toml)."""

@@ -21,6 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wh
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, read_json, run, writing
 
 MARK = ".made-by-run_demo"
+# --small: every step is made, with a network that has learned next to nothing; for tests of the steps
+SMALL_RUNS = 12
+SMALL_TRAINING = (
+    "--epochs=2", "--steps-per-epoch=3", "--batch-size=8", "--hidden-size=8", "--num-layers=1", "--error-runs=0",
+    "--device=cpu",
+)  # fmt: skip
+SMALL_FIT = ("--starts=2",)
 TEST_YEAR = 2019  # neither trained nor tuned on: LHP_architecture.yaml's test split
 
 
@@ -32,8 +39,9 @@ class Step:
     arguments: list[str]
 
 
-def demo_steps(folder: Path, runs: int, preset: str, seed: int) -> list[Step]:
-    """The commands of the demo, in order, with everything they write below `folder`."""
+def demo_steps(folder: Path, runs: int, preset: str, seed: int, small: bool = False) -> list[Step]:
+    """The commands of the demo, in order, with everything they write below `folder`; small: see --small."""
+    training, fit = (SMALL_TRAINING, SMALL_FIT) if small else ((), ())
     data, artifacts, observations, results = (
         folder / name for name in ("data", "artifacts", "observations", "results")
     )
@@ -51,7 +59,7 @@ def demo_steps(folder: Path, runs: int, preset: str, seed: int) -> list[Step]:
             ["run_perturbations.py", f"--n-samples={runs}", f"--seed={seed}", f"--weather={weather}",
              f"--output-dir={data}"],
         ),
-        Step("emulator: training", ["train.py", f"--preset={preset}", *here]),
+        Step("emulator: training", ["train.py", f"--preset={preset}", *training, *here]),
         Step("emulator: skill on the test year, seen and unseen parameters, against baselines",
              ["evaluate_model.py", *here]),
         Step("a synthetic tower: parameters that no run of the ensemble has, noise and gaps",
@@ -65,14 +73,14 @@ def demo_steps(folder: Path, runs: int, preset: str, seed: int) -> list[Step]:
               f"--artifacts-dir={artifacts}", f"--start={first_day}", f"--end={last_day}",
               f"--output={windows}"]),
         Step("inversion of one window of 30 days",
-             ["test_inversion.py", *observed, "--obs-index=0", f"--result-dir={results / 'window'}"]),
+             ["test_inversion.py", *observed, *fit, "--obs-index=0", f"--result-dir={results / 'window'}"]),
         Step("two-stage judgement: the window's parameters over the whole year",
              ["test_inversion.py", *observed, *year, f"--param-load={results / 'window' / 'params_snapshot.json'}",
               f"--result-dir={results / 'window_judged_over_year'}"]),
         Step("inversion of the whole year, and the process model itself with the estimated parameters",
-             ["test_inversion.py", *observed, *year, "--verify", f"--result-dir={results / 'year'}"]),
+             ["test_inversion.py", *observed, *fit, *year, "--verify", f"--result-dir={results / 'year'}"]),
         Step("recovery of a known run's parameters",
-             ["evaluate_parameter_recovery.py", *here, "--sample-id=0", "--window-index=0", "--prior-mode=mean",
+             ["evaluate_parameter_recovery.py", *here, *fit, "--sample-id=0", "--window-index=0", "--prior-mode=mean",
               f"--result-dir={recovery}"]),
         Step("scatter of true against estimated parameters",
              ["plot_param_scatter.py", "RECOVERY_CSV", "--range-csv=configs/range_of_paras.csv", "--include-prior"]),
@@ -167,7 +175,8 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
 def main() -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "demo", help="all is written below it (replaced)")
-    parser.add_argument("--runs", type=int, default=180, help="runs of the process model in the ensemble")
+    parser.add_argument("--runs", type=int, help="runs of the process model in the ensemble (default: 180)")
+    parser.add_argument("--small", action="store_true", help="a minute, to see whether every step works: poor numbers")
     parser.add_argument("--preset", default="recommended", help="network preset of LHP_architecture.yaml")
     parser.add_argument("--seed", type=int, default=1, help="of weather, ensemble and synthetic tower")
     arguments = parser.parse_args()
@@ -181,7 +190,8 @@ def main() -> int:
     folder.mkdir(parents=True)
     (folder / MARK).write_text("made by run_demo.py; replaced by its next run\n")
 
-    steps = demo_steps(folder, arguments.runs, arguments.preset, arguments.seed)
+    runs = arguments.runs or (SMALL_RUNS if arguments.small else 180)
+    steps = demo_steps(folder, runs, arguments.preset, arguments.seed, arguments.small)
     began = time.perf_counter()
     seconds = [
         run_step(step, number, len(steps), folder / "results" / "recovery") for number, step in enumerate(steps, 1)

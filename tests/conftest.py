@@ -1,5 +1,6 @@
 """One thread for every test and the scripts they start: tiny networks gain nothing from more, and two threads beside
-another busy process wait for each other (seen: 50 times slower). And the small ensemble that two test files read."""
+another busy process wait for each other (seen: 50 times slower). And what several test files read: a small ensemble,
+and the one tiny emulator that is trained for all of them."""
 
 import os
 
@@ -23,3 +24,17 @@ def ensemble(tmp_path, weather):
 
     make_ensemble(tmp_path, weather)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_training(tmp_path_factory):
+    """A folder with data/ (12 runs of the analytic forest) and artifacts/ (a tiny emulator of them): read it, or copy
+    it first.
+    """
+    from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+
+    root = tmp_path_factory.mktemp("tiny")
+    data = write_ensemble(root / "data", tiny_ensemble(runs=12))
+    made = script("train.py", "--data-dir", data, "--artifacts-dir", root / "artifacts", *TINY, "--hidden-size", 8)
+    assert made.returncode == 0, made.stderr
+    return root

@@ -1,36 +1,65 @@
-"""The demo's folder means the caller's, although its steps run in the repository."""
+"""The demo: all its steps run, small; its folder means the caller's; what it did not make is left alone."""
 
+import json
+import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from calibration.common.command_line import REPOSITORY, UserError
 from extras import run_demo
 
-
-@pytest.fixture
-def steps(monkeypatch, tmp_path):
-    """run_demo.main() without its steps; returns their command lines."""
-    seen = []
-    monkeypatch.setattr(run_demo, "run_step", lambda step, *_: seen.append(step.arguments) or 0.0)
-    monkeypatch.setattr(run_demo, "summary", lambda *_: "done")
-    monkeypatch.chdir(tmp_path)
-    return seen
+FIGURES = (
+    "artifacts/evaluation_rmse.png", "results/year/nep_comparison.png", "results/year/identifiability.png",
+    "results/window/loss_history.png", "results/window/prior_conflict.png",
+)  # fmt: skip
 
 
-def test_a_relative_folder_is_the_callers(steps, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["run_demo.py", "--folder", "mine"])
-    assert run_demo.main() == 0
-    assert (tmp_path / "mine" / "summary.txt").read_text() == "done\n" and not (REPOSITORY / "mine").exists()
-    assert f"--output={tmp_path / 'mine' / 'weather.csv'}" in steps[0]
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Folder and output of a small demo that was started elsewhere with a relative folder."""
+    start = tmp_path_factory.mktemp("caller")
+    command = [sys.executable, str(REPOSITORY / "extras" / "run_demo.py"), "--small", "--runs", "8", "--folder", "mine"]
+    done = subprocess.run(command, cwd=start, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return start / "mine", done.stdout
+
+
+def test_every_step_leaves_what_it_promises_in_the_callers_folder(demo):
+    folder, output = demo
+    assert not (REPOSITORY / "mine").exists()
+    assert output.count("\n[") == len(run_demo.demo_steps(folder, 8, "recommended", 1)) == 12
+    assert [name for name in FIGURES if (folder / name).stat().st_size < 5000] == []
+    assert len(list(folder.glob("results/recovery/*overview.png"))) == 1
+    assert len(list(folder.glob("results/recovery/*norm_scatter.png"))) == 1
+
+
+def test_the_closing_screen_says_what_the_files_say(demo):
+    folder, output = demo
+    summary = (folder / "summary.txt").read_text()
+    assert summary.strip() in output
+    runs = pd.read_csv(folder / "data" / "experiment_results.csv")
+    assert f"{(runs['status'] == 'ok').sum()} of 8 runs, mean GPP {runs['mean_gpp'].mean():.1f}" in summary
+    unseen = json.loads((folder / "artifacts" / "evaluation.json").read_text())["unseen"]
+    line = next(line.split() for line in summary.splitlines() if line.strip().startswith("unseen"))
+    expected = [unseen[flux]["r2"] for flux in ("gpp", "npp", "nep", "rh")] + [1000 * unseen["nep"]["rmse"]]
+    assert [float(value) for value in line[1:]] == pytest.approx(expected, abs=6e-4)
+    year = (folder / "results" / "year" / "inversion_summary.txt").read_text()
+    assert year.splitlines()[0] in summary and "simulator against the data, NEP" in year
+    truth = json.loads((folder / "observations" / "tower_truth.json").read_text())["parameters"]
+    table = pd.read_csv(folder / "results" / "year" / "posterior_summary.csv").set_index("param_name")
+    inside = sum(table.low_90[name] <= value <= table.high_90[name] for name, value in truth.items())
+    assert f"{inside} of {len(truth)} true parameters lie inside" in summary
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])
-def test_what_the_demo_did_not_make_is_left_alone(steps, monkeypatch, tmp_path, name):
+def test_what_the_demo_did_not_make_is_left_alone(monkeypatch, tmp_path, name):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "runs.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run_demo.py", "--folder", str(tmp_path / name)])
     with pytest.raises(UserError, match="is a file; give a folder|holds files that the demo did not make"):
         run_demo.main()
-    assert (tmp_path / "folder" / "runs.txt").read_text() == (tmp_path / "file").read_text() == "mine" and not steps
+    assert (tmp_path / "folder" / "runs.txt").read_text() == (tmp_path / "file").read_text() == "mine"

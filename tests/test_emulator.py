@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from emulator_examples import NAMES, TINY, script, tiny_ensemble, write_ensemble
+from emulator_examples import NAMES, tiny_ensemble
 
 from calibration.common.command_line import UserError
 from calibration.common.parameters import make_space, read_ranges
@@ -14,13 +14,9 @@ from calibration.emulator.trained import load_emulator, space_entries
 from model import create_model
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("emulator")
-    data = write_ensemble(root / "data", tiny_ensemble())
-    done = script("train.py", "--data-dir", data, "--artifacts-dir", root / "artifacts", *TINY, "--hidden-size", 8)
-    assert done.returncode == 0, done.stderr
-    return root / "artifacts"
+@pytest.fixture
+def folder(tiny_training):
+    return tiny_training / "artifacts"
 
 
 @pytest.fixture

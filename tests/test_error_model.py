@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import ErrorModelConfig
 from calibration.inversion.data import Observations
-from calibration.inversion.emulator_covariance import EmulatorErrorSample, emulator_covariance
-from calibration.inversion.error_model import SCALE_SPREAD, estimate_hyper, make_error_model, run_scale
+from calibration.inversion.emulator_covariance import emulator_covariance
+from calibration.inversion.error_estimation import estimate_hyper
+from calibration.inversion.error_model import SCALE_SPREAD, make_error_model, run_scale
 from calibration.judgement.fit import (
     Conflict,
     climatology_baseline,
@@ -42,10 +44,10 @@ def correlated(runs: int, days: int, sd: float, memory: float, seed: int) -> np.
     return sd * series
 
 
-def error_sample(runs=300, days=400, sd=0.002, memory=0.8, seed=1) -> EmulatorErrorSample:
+def error_sample(runs=300, days=400, sd=0.002, memory=0.8, seed=1) -> EmulatorErrors:
     nep = correlated(runs, days, sd, memory, seed)
     error = np.stack([2 * nep, nep, nep, 0 * nep], axis=-1).astype(np.float32)
-    return EmulatorErrorSample(error, START + np.arange(days))
+    return EmulatorErrors(START + np.arange(days), error)
 
 
 def test_emulator_covariance_has_the_sample_variance_and_autocorrelation():
@@ -122,12 +124,12 @@ def test_heavy_tails_of_unseen_runs_set_the_prior_of_the_emulators_scale():
     """Most runs are predicted better than the rms error says: a factor exp(spread x normal) on each run's error."""
     sample, spread = error_sample(days=200), 0.7
     factors = np.exp(spread * np.random.default_rng(2).standard_normal(sample.runs))
-    heavy = EmulatorErrorSample(sample.error * factors[:, None, None].astype(np.float32), sample.dates)
+    heavy = EmulatorErrors(sample.dates, sample.error * factors[:, None, None].astype(np.float32))
     centre, sd = run_scale(heavy, "nep")
     assert centre == pytest.approx(-(spread**2), abs=0.15) and sd == pytest.approx(spread, abs=0.12)
     even, narrow = run_scale(sample, "nep")
     assert abs(even) < 0.05 and narrow == SCALE_SPREAD
-    assert run_scale(EmulatorErrorSample(heavy.error[:5], heavy.dates), "nep") == (0.0, SCALE_SPREAD)
+    assert run_scale(EmulatorErrors(heavy.dates, heavy.error[:5]), "nep") == (0.0, SCALE_SPREAD)
     model = make_error_model(observations(60), heavy, ErrorModelConfig())
     assert model.hyper.emulator_scale == pytest.approx(np.exp(centre))
 
@@ -143,7 +145,7 @@ def test_no_slow_misfit_is_invented_for_white_noise():
 
 def test_gradient_of_the_marginal_likelihood(monkeypatch):
     """The analytic gradient that the optimiser gets equals finite differences of the value."""
-    from calibration.inversion import error_model
+    from calibration.inversion import error_estimation
 
     sizes = []
 
@@ -156,7 +158,7 @@ def test_gradient_of_the_marginal_likelihood(monkeypatch):
         sizes.append(len(point))
         return type("Result", (), {"x": point, "fun": value})
 
-    monkeypatch.setattr(error_model, "minimize", check)
+    monkeypatch.setattr(error_estimation, "minimize", check)
     data = observations(60, ("nep", "gpp"), value=0.01 * np.random.default_rng(0).standard_normal(120))
     model = make_error_model(data, error_sample(), ErrorModelConfig())
     jacobian = 0.002 * np.random.default_rng(1).standard_normal((120, 3))

@@ -1,11 +1,12 @@
 """Skill measures, baselines, the emulator's error model and evaluate_model.py."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+from emulator_examples import script, tiny_ensemble, write_ensemble
 
 from calibration.common import skill
 from calibration.common.configuration import load_configuration
@@ -17,13 +18,11 @@ from dataset import prepare
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """(ensemble folder, artifacts folder) of a tiny training."""
-    root = tmp_path_factory.mktemp("trained")
-    data, out = write_ensemble(root / "data", tiny_ensemble()), root / "artifacts"
-    done = script("train.py", "--data-dir", data, "--artifacts-dir", out, *TINY, "--hidden-size", 8)
-    assert done.returncode == 0, done.stderr
-    return data, out
+def trained(tiny_training, tmp_path_factory):
+    """(ensemble folder, artifacts folder) of a tiny training; an evaluation writes into the second."""
+    out = tmp_path_factory.mktemp("trained") / "artifacts"
+    shutil.copytree(tiny_training / "artifacts", out)
+    return tiny_training / "data", out
 
 
 # ---- skill -----------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_the_true_flux_between_observed_days_is_predicted_from_the_correlated_er
     """Predictive draws of days in a gap follow the conditional normal of a correlated emulator error."""
     from dataclasses import replace
 
-    from calibration.inversion.emulator_covariance import EmulatorErrorSample
+    from calibration.emulator.error import EmulatorErrors
     from calibration.inversion.posterior import predictive_samples
 
     model = LinearEmulator()
@@ -116,7 +116,7 @@ def test_the_true_flux_between_observed_days_is_predicted_from_the_correlated_er
     runs = 400  # errors that are constant in time: what is wrong on observed days is as wrong in the gap
     error = np.zeros((runs, 400, 4), dtype=np.float32)
     error[:, :, 2] = 0.01 * rng.standard_normal((runs, 1))
-    sample = EmulatorErrorSample(error, np.datetime64("2012-01-01") + np.arange(400))
+    sample = EmulatorErrors(np.datetime64("2012-01-01") + np.arange(400), error)
     y[0, :, 2] += 0.015  # the emulator is wrong by a constant
     mask[0, 20:40] = 0
     config = {"clip_raw_params": {"enabled": False}, "error_model": {"observation_sd": 0.001, "discrepancy": False}}

@@ -1,7 +1,7 @@
 """Recovery studies and refinement against a simulator that is known, and their statistics."""
 
-import argparse
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,53 +10,55 @@ import pytest
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
 
 from calibration.common.command_line import UserError
+from calibration.common.units import DYNAMIC_FEATURES, POSSIBLE
 from calibration.judgement import recovery_study, simulator_check
 from calibration.judgement.recovery_statistics import rank_counts, rank_test, study_summary
+from calibration.judgement.recovery_study import Study, run_study, write_study
 from calibration.weather.daily import Weather
 from inverse_estimator import StaticParameterInverter
 
 DAYS = 420
 DATES = np.datetime64("2012-01-01") + np.arange(DAYS)
+FEATURE_NAMES = DYNAMIC_FEATURES[:FEATURES]
+MIDDLE = np.array([(low + high) / 2 for low, high in POSSIBLE.values()])
 static, dynamic = scalers()
+dynamic = replace(dynamic, names=FEATURE_NAMES, mean=MIDDLE[:FEATURES])
+
+
+class Simulator:
+    """The linear emulator as the process model under `weather`; counts its runs."""
+
+    def __init__(self, model: LinearEmulator, weather: Weather) -> None:
+        self.model, self.weather, self.runs = model, weather, []
+
+    def __call__(self, parameters, jobs=None):
+        self.runs.append(len(parameters))
+        fluxes = emulate(self.model, parameters, dynamic.transform(self.weather.values[:, :FEATURES]))
+        return np.concatenate([np.zeros((len(parameters), CONTEXT, 4)), fluxes], axis=1)
 
 
 @pytest.fixture
-def study(monkeypatch, tmp_path):
-    """An emulator that is the simulator, four weather columns, and a function that runs a study."""
+def study(tmp_path):
+    """An emulator that is the simulator, reading four columns of a weather, and a function that runs a study."""
     model = LinearEmulator()
-    values = np.random.default_rng(0).standard_normal((DAYS, FEATURES))
-    weather = Weather.__new__(Weather)
-    for name, value in (("dates", DATES), ("values", values), ("source", "test")):
-        object.__setattr__(weather, name, value)
-    monkeypatch.setattr(recovery_study, "DYNAMIC_FEATURES", tuple(dynamic.names))
-    monkeypatch.setattr(recovery_study, "driving_weather", lambda *a: weather)
-    monkeypatch.setattr(recovery_study, "load_site", lambda path: None)
-    calls = []
-
-    def simulate(parameters, names, weather, site, jobs=None):
-        calls.append(len(parameters))
-        nep = emulate(model, parameters, values)
-        return np.concatenate([np.zeros((len(parameters), CONTEXT, 4)), nep], axis=1)
-
-    monkeypatch.setattr(recovery_study, "simulate_vectors", simulate)
+    values = MIDDLE + np.random.default_rng(0).standard_normal((DAYS, len(MIDDLE))) * (np.arange(10) < FEATURES)
+    weather = Weather(DATES, values, "test")
+    simulate = Simulator(model, weather)
     emulator = SimpleNamespace(
-        model=model, parameter_names=PARAMETERS, feature_names=dynamic.names, dynamic_scaler=dynamic,
+        model=model, parameter_names=PARAMETERS, feature_names=FEATURE_NAMES, dynamic_scaler=dynamic,
         configuration=SimpleNamespace(evaluation=SimpleNamespace(context_days=CONTEXT)),
     )  # fmt: skip
     config = {"bounds_file": "emulator", "starts": 2, "error_model": {"discrepancy": False, "emulator": False}}
     inverter = StaticParameterInverter(model, static, dynamic, config, "cpu", PARAMETERS, space=SPACE)
+    directory = tmp_path / "study"
 
-    def run(cases=4, **changes):
-        options = {
-            "cases": cases, "span": 40, "noise": 0.02, "gaps": 0.25, "noise_unknown": False, "refine": 0, "site": None,
-            "weather": None, "data_dir": tmp_path, "result_dir": tmp_path / "study", "jobs": 1, "dask_scheduler": None,
-            "overwrite": False, "no_plots": True, **changes,
-        }  # fmt: skip
-        code = recovery_study.run_study(argparse.Namespace(**options), emulator, inverter)
-        assert code == 0
-        return json.loads((tmp_path / "study" / "recovery_study.json").read_text())
+    def run(cases=4, overwrite=False, **changes):
+        options = Study(cases, **{"span": 40, "noise": 0.02, "gaps": 0.25, **changes})
+        summary, results = run_study(options, directory, emulator, inverter, weather, simulate, overwrite, jobs=1)
+        write_study(directory, summary, results, PARAMETERS, plots=False)
+        return json.loads((directory / "recovery_study.json").read_text())
 
-    return SimpleNamespace(run=run, calls=calls, directory=tmp_path / "study")
+    return SimpleNamespace(run=run, calls=simulate.runs, directory=directory)
 
 
 def test_a_study_is_calibrated_where_the_model_is_right(study):

@@ -17,9 +17,9 @@ from tower_examples import call
 import test_inversion
 from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
+from calibration.emulator.error import EmulatorErrors
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.data import stretch_from_arrays
-from calibration.inversion.emulator_covariance import EmulatorErrorSample
 from calibration.judgement.refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
 from calibration.judgement.simulator_check import ProcessModel, verify_estimate
 from inverse_estimator import StaticParameterInverter
@@ -56,24 +56,21 @@ class Days:
         return len(self.dates)
 
 
-@pytest.fixture
-def biased():
-    """An emulator that errs so that its estimate (`raw`) is posterior standard deviations away from that of the
-    simulator itself (`gold`), and a refinement that has not begun.
+def scene(change, truth):
+    """An emulator (made by `change` of the simulator's mixing matrix), the inversions with it (`raw`) and with the
+    simulator itself (`gold`) of data with `truth` (scaled), and a refinement that has not begun.
     """
     emulator, simulator = LinearEmulator(), LinearEmulator()
     with torch.no_grad():
-        emulator.mixing += 0.3 * torch.randn(emulator.mixing.shape, generator=torch.Generator().manual_seed(1))
+        emulator.mixing.copy_(change(emulator.mixing))
     weather = np.random.default_rng(2).standard_normal((DAYS, FEATURES))
-    truth = static.mean + static.scale * np.array([0.8, -0.7, 0.5])
-    observed = emulate(simulator, truth[None], weather)[0, :100].astype(float)
+    observed = emulate(simulator, (static.mean + static.scale * np.array(truth))[None], weather)[0, :100].astype(float)
     observed += NOISE * np.random.default_rng(3).standard_normal(observed.shape)
     stretch = stretch_from_arrays(
         weather[:CONTEXT], weather[CONTEXT : CONTEXT + 100], observed, np.ones(100), start=DATES[CONTEXT]
     )
     draws = SPACE.unit_to_physical(np.random.default_rng(5).random((40, 3)))
     error = emulate(emulator, draws, weather) - emulate(simulator, draws, weather)
-    sample = EmulatorErrorSample(error, DATES[CONTEXT:])
     config = {
         "bounds_file": "emulator", "starts": 2,
         "error_model": {"observation_sd": NOISE, "discrepancy": False},
@@ -86,12 +83,22 @@ def biased():
         fluxes = emulate(simulator, values, weather)
         return np.concatenate([np.zeros((len(values), CONTEXT, 4)), fluxes], axis=1)
 
-    gold = inverter(simulator, None).invert_stretches(static.mean, [stretch])
-    raw = inverter(emulator, sample).invert_stretches(static.mean, [stretch])
-    refinement = Refinement(inverter(emulator, sample), simulate, Days(weather, DATES), CONTEXT, list(range(FEATURES)))
-    sd = gold.posterior.latent.std(axis=0)
-    assert np.abs((raw.fit.u - gold.fit.u) / sd).max() > 1.0, "the raw emulator must be wrong"
-    return SimpleNamespace(gold=gold, raw=raw, sd=sd, refinement=refinement, stretches=[stretch])
+    with_emulator = inverter(emulator, EmulatorErrors(DATES[CONTEXT:], error))
+    return SimpleNamespace(
+        gold=inverter(simulator, None).invert_stretches(static.mean, [stretch]),
+        raw=with_emulator.invert_stretches(static.mean, [stretch]), stretches=[stretch], observed=observed,
+        refinement=Refinement(with_emulator, simulate, Days(weather, DATES), CONTEXT, list(range(FEATURES))),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def biased():
+    """An emulator that errs so that its estimate is posterior standard deviations away from the simulator's own."""
+    noise = torch.randn(FEATURES, len(PARAMETERS), generator=torch.Generator().manual_seed(1))
+    made = scene(lambda mixing: mixing + 0.3 * noise, (0.8, -0.7, 0.5))
+    made.sd = made.gold.posterior.latent.std(axis=0)
+    assert np.abs((made.raw.fit.u - made.gold.fit.u) / made.sd).max() > 1.0, "the raw emulator must be wrong"
+    return made
 
 
 def test_refinement_finds_the_answer_of_the_simulator_where_the_emulator_is_biased(biased):
@@ -116,14 +123,31 @@ def test_an_answer_that_exploits_an_error_of_the_emulator_gives_way(biased, caps
     assert refinement.nearest_to_the_data([failed, raw], biased.stretches) is raw
 
 
-def test_a_refinement_returns_the_answer_that_fits_and_its_inverter(biased, monkeypatch):
-    """Were the last estimate to exploit an error, the best one on the simulator is returned, with its own inverter."""
-    monkeypatch.setattr(Refinement, "error_at_estimate", lambda *_: 1.0)
-    monkeypatch.setattr(Refinement, "nearest_to_the_data", lambda self, answers, stretches: answers[1])
-    result, inverter, table = biased.refinement.run(biased.raw, biased.stretches, 20)
-    assert len(table) == 4 and table["kept"].tolist() == [True, False, False, False]
-    first = local_correction(biased.refinement.errors[:1]).bias
-    assert torch.equal(inverter.correction.bias, first) and inverter.correction is result.problem.forward.correction
+@pytest.mark.parametrize(("share", "truth", "best"), [(0.4, (0.8, -0.7, 0.5), 0), (0.45, (0.3, 0.2, -0.4), 1)])
+def test_where_rounds_lead_away_the_answer_that_fits_is_returned(share, truth, best, capsys):
+    """An emulator that answers to parameters less than half as much as the simulator: every correction overshoots, and
+    the last estimate is the worst. The answer, and the inverter that gave it, are those of the round that fits best.
+    """
+    made, estimates = scene(lambda mixing: share * mixing, truth), []
+    simulate = made.refinement.simulate
+
+    def watched(values):
+        if len(values) == 1:  # the estimate of a round; draws come many at a time
+            estimates.append(values[0])
+        return simulate(values)
+
+    made.refinement.simulate = watched
+    result, inverter, table = made.refinement.run(made.raw, made.stretches, 20)
+    misfit = [np.mean((simulate(e[None])[0, CONTEXT : CONTEXT + 100, 2] - made.observed[:, 2]) ** 2) for e in estimates]
+    assert len(misfit) == 5 and int(np.argmin(misfit)) == best and misfit[-1] > 2 * misfit[best]
+    np.testing.assert_array_equal(result.optimized, estimates[best])
+    assert table["kept"].tolist() == [number == best for number in range(1, 5)]
+    assert f"fits the data best after round {best}" in capsys.readouterr().err
+    if best:
+        bias = local_correction(made.refinement.errors[:best]).bias
+        assert torch.equal(inverter.bias.flux, bias) and torch.equal(result.problem.forward.bias[0], bias[:100])
+    else:
+        assert result is made.raw and inverter is made.refinement.inverter and inverter.bias is None
 
 
 def test_a_simulator_that_fails_at_estimates_is_no_error_of_the_emulator(biased, capsys):

@@ -16,6 +16,7 @@ import pytest
 from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
 
 from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.figure_style import use_format
 from calibration.common.parameters import make_space
 from calibration.exploration.analysis import Analysis, Findings
 from calibration.reports import emulator, inversion, kinds, page
@@ -53,7 +54,9 @@ def results(tmp_path_factory):
     Analysis(space, model, 365, 1, bar).morris(3, [30, 365], 0.01, found)
     found.facts |= {"models": ["emulator"], "parameters": ["a", "b"], "seed": 1, "days": [30, 365]}
     (folder / "results" / "sensitivity").mkdir()
-    found.write(folder / "results" / "sensitivity", "svg")
+    use_format("svg")
+    found.write(folder / "results" / "sensitivity")
+    use_format("png")
     return folder
 
 

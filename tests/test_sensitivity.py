@@ -11,6 +11,7 @@ from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
 import sensitivity
 from calibration.common.command_line import UserError
 from calibration.common.parameters import make_space, read_ranges
+from calibration.ensembles.rest import at_rest
 from calibration.exploration import design, fluxes, information, reference, summary
 
 SPACE = make_space([("a", 0.0, 1.0), ("b", 0.0, 1.0), ("c", 0.0, 1.0)], "test")
@@ -62,8 +63,7 @@ def test_groups_that_hold_a_forest_not_at_rest_are_left_out():
     plan = design.morris_design(SPACE, 4, seed=1)
     values = plan.unit @ [1.0, 0.0, 0.0]
     values[5] = 1e6  # a dying forest in the second trajectory
-    sums = {"annual NEP": values, "annual GPP": np.full(16, 40.0)}
-    groups = design.kept(plan, fluxes.at_rest(sums))
+    groups = design.kept(plan, at_rest(values, np.full(16, 40.0)))
     assert list(groups) == [True, False, True, True]
     assert design.indices(plan, {"y": values}, 1, groups)["mu_star"].to_numpy() == pytest.approx([1, 0, 0])
     with pytest.raises(UserError, match="only 0 of 4 morris groups"):

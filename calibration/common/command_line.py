@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -114,6 +117,12 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically. Non-finite numbers are refused (they are not JSON)."""
     with writing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: str | Path, table: "DataFrame", index: bool = False, **options: Any) -> None:
+    """Write a table (pandas) as CSV, atomically; options go to DataFrame.to_csv."""
+    with writing(path) as temporary:
+        table.to_csv(temporary, index=index, **options)
 
 
 def read_json(path: str | Path) -> Any:

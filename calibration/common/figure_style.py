@@ -46,10 +46,17 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return inside
 
 
-def save_figure(figure: Figure, path: str | Path, kind: str | None = None) -> Path:
-    """Save a figure, atomically, as `kind` (of FORMATS; default: what the path's suffix says). Returns the path."""
-    path = Path(path) if kind is None else Path(path).with_suffix(f".{kind}")
+def use_format(kind: str) -> None:
+    """Save figures as `kind` (of FORMATS) from now on, where their name says nothing else."""
+    mpl.rcParams["savefig.format"] = kind
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Save a figure, atomically, in the format of its name's suffix, else of use_format(). Returns the path."""
+    path = Path(path)
+    if path.suffix[1:].lower() not in FORMATS:
+        path = path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(path.suffix[1:])  # same numbers, same file
     with mpl.rc_context(STYLE), writing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata=metadata)
+        figure.savefig(temporary, dpi=DPI, metadata=metadata, format=path.suffix[1:].lower())
     return path

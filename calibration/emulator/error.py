@@ -6,7 +6,7 @@ within a run. train.py writes emulator_error.json (numbers, with their meaning) 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -54,9 +54,14 @@ class EmulatorErrors:
 
     dates: np.ndarray  # (day,) datetime64[D]
     error: np.ndarray  # (run, day, 4) float32
-    parameters: np.ndarray  # (run, P) physical
-    distance: np.ndarray  # (run,) to the nearest training vector, unit space, root mean square over parameters
-    summary: dict[str, Any]  # emulator_error.json
+    parameters: np.ndarray | None = None  # (run, P) physical
+    distance: np.ndarray | None = None  # (run,) to the nearest training vector, unit space, rms over parameters
+    summary: dict[str, Any] = field(default_factory=dict)  # emulator_error.json
+
+    @property
+    def runs(self) -> int:
+        """Number of unseen runs."""
+        return len(self.error)
 
 
 def nearest_distance(space: "ParameterSpace", parameters: np.ndarray, training: np.ndarray) -> np.ndarray:

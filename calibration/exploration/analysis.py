@@ -14,6 +14,7 @@ from calibration.common.command_line import write_json, writing
 from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
+from calibration.ensembles.rest import at_rest
 from calibration.exploration import design, figures, fluxes, information, reference, summary
 
 # (run, parameter) physical and a number of days -> fluxes (run, day, 4) Mg C ha-1 day-1 in the order of units.TARGETS
@@ -30,13 +31,13 @@ class Findings:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
 
-    def write(self, directory: Path, figure_format: str) -> None:
+    def write(self, directory: Path) -> None:
         """CSV tables, figures, sensitivity.json and, last, sensitivity_summary.txt, each atomically."""
         for name, table in self.tables.items():
             with writing(directory / f"{name}.csv") as path:
                 table.to_csv(path, index=False, float_format="%.6g")
         for name, figure in self.figures.items():
-            save_figure(figure, directory / name, figure_format)
+            save_figure(figure, directory / name)
         write_json(directory / "sensitivity.json", _finite(self.facts))
         with writing(directory / "sensitivity_summary.txt") as path:
             path.write_text("\n".join(self.lines).strip() + "\n", encoding="utf-8")
@@ -56,7 +57,7 @@ class Analysis:
         """Elementary effects of the sums, and what a tower of each length (days) could inform."""
         plan = design.morris_design(self.space, trajectories, self.seed)
         made = {name: self._run(plan, name, self.days) for name in self.models}
-        groups = np.all([design.kept(plan, fluxes.at_rest(sums)) for sums, _ in made.values()], axis=0)
+        groups = np.all([kept_at_rest(plan, sums) for sums, _ in made.values()], axis=0)
         table = summary.side_by_side(
             {name: design.indices(plan, sums, self.seed, groups) for name, (sums, _) in made.items()}
         )
@@ -89,7 +90,7 @@ class Analysis:
             runs = few if name == "process_model" else plan
             sums[name], _ = self._run(runs, name, max(fluxes.SPANS.values()))
             spent[name] = {"runs": len(runs.unit), "seconds": round(time.perf_counter() - begin, 1)}
-            groups[name] = design.kept(runs, fluxes.at_rest(sums[name]))
+            groups[name] = kept_at_rest(runs, sums[name])
         if len(self.models) == 2:  # on the same runs, without the same base samples
             name = "emulator_same_runs"
             sums[name] = {quantity: values[: len(few.unit)] for quantity, values in sums["emulator"].items()}
@@ -128,6 +129,11 @@ class Analysis:
         with self.progress(f"{plan.method}, {name.replace('_', ' ')}", len(plan.unit)) as bar:
             made = design.evaluate(plan, self.space, looked_at, bar.update)
         return dict(zip(quantities, made.T, strict=False)), made[:, len(quantities) :]
+
+
+def kept_at_rest(plan: design.Design, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(group,) bool: trajectories or base samples all of whose forests are at rest, from the sums of `_run`."""
+    return design.kept(plan, at_rest(sums["annual NEP"], sums["annual GPP"]))
 
 
 def compare_with_visit(real: pd.DataFrame, ours: pd.DataFrame, source: str, found: Findings) -> None:

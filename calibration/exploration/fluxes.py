@@ -9,9 +9,6 @@ from calibration.common.units import FLUX_LABELS, TARGETS
 
 SUMMED = ("nep", "gpp", "rh")
 SPANS = {"annual": 365, "30-day": 30}  # days
-# A run is set aside whose annual NEP / GPP lies this many interquartile ranges from the median of all: a forest that
-# still grows or dies when the spin-up ends. One in some hundred; its NEP alone would decide every index.
-RESTLESS = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,3 @@ def sums(fluxes: np.ndarray) -> dict[str, np.ndarray]:
         for span, days in SPANS.items()
         for flux in SUMMED
     }
-
-
-def at_rest(sums: dict[str, np.ndarray]) -> np.ndarray:
-    """(run,) bool: whether a run's carbon cycle is at rest like the others', from the annual sums of `sums()`."""
-    ratio = sums["annual NEP"] / np.maximum(sums["annual GPP"], 1e-3)
-    low, middle, high = np.quantile(ratio, [0.25, 0.5, 0.75])
-    return np.abs(ratio - middle) <= RESTLESS * max(high - low, 1e-6)

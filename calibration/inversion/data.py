@@ -68,6 +68,11 @@ class Observations:
         known = ~np.isnat(self.date)
         return np.where(known, self.date.astype("datetime64[D]").astype(np.int64), self.day)
 
+    @property
+    def spread(self) -> np.ndarray:
+        """(target,) standard deviation of each target's values, Mg C ha-1 day-1, above 0."""
+        return np.array([max(self.value[self.of(target)].std(), 1e-6) for target in self.targets])
+
     def subset(self, keep: np.ndarray) -> "Observations":
         """The entries of an index array or mask."""
         names = ("value", "sd", "stretch", "day", "target", "date")

@@ -1,10 +1,9 @@
 """How wrong the emulator is, as a covariance over observed days: measured on runs that it never saw."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import TARGET_COMBINATIONS
 from calibration.inversion.data import DAY, Observations
 
@@ -12,21 +11,8 @@ ENTRIES_FOR_WEIGHT = 300  # entries on which left-out runs are predicted
 WEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95])
 
 
-@dataclass(frozen=True)
-class EmulatorErrorSample:
-    """The emulator's errors on runs it never saw: error (run, day, 4) Mg C ha-1 day-1, dates (day,) datetime64[D]."""
-
-    error: np.ndarray
-    dates: np.ndarray
-
-    @property
-    def runs(self) -> int:
-        """Number of unseen runs."""
-        return len(self.error)
-
-
 def emulator_covariance(
-    sample: EmulatorErrorSample, observations: Observations, weight: float | None = None
+    sample: EmulatorErrors, observations: Observations, weight: float | None = None
 ) -> np.ndarray:
     """(entry, entry) second moment of the emulator's error over the observed entries, Mg2 C ha-2 day-2.
 
@@ -43,7 +29,7 @@ def emulator_covariance(
     return _mixed_covariance(error, position, observations, weight)
 
 
-def empirical_weight(sample: EmulatorErrorSample, observations: Observations) -> float:
+def empirical_weight(sample: EmulatorErrors, observations: Observations) -> float:
     """Share of the empirical covariance that predicts left-out runs best, by four-fold cross-validation.
 
     The empirical covariance knows on which days the emulator errs, but from few runs its small eigenvalues are far
@@ -71,7 +57,7 @@ def empirical_weight(sample: EmulatorErrorSample, observations: Observations) ->
     return float(WEIGHTS[int(np.argmax(likelihood))])
 
 
-def _positions(sample: EmulatorErrorSample, observations: Observations) -> np.ndarray:
+def _positions(sample: EmulatorErrors, observations: Observations) -> np.ndarray:
     """(entry,) index into the sample's days, -1 where the date is unknown or outside."""
     dated = ~np.isnat(observations.date)
     offset = np.where(dated, observations.date, sample.dates[0]) - sample.dates[0]

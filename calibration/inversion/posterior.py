@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from calibration.common.command_line import writing
+from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.data import Observations, Stretch, combine_fluxes
-from calibration.inversion.emulator_covariance import EmulatorErrorSample, emulator_covariance
+from calibration.inversion.emulator_covariance import emulator_covariance
 from calibration.inversion.error_model import ErrorModel, discrepancy_covariance
 from calibration.inversion.methods import Fit
 from calibration.inversion.problem import InversionProblem
@@ -155,7 +156,7 @@ def predict_days(problem: InversionProblem, latent: np.ndarray, target: str, for
 
 def predictive_samples(
     problem: InversionProblem,
-    sample: EmulatorErrorSample | None,
+    sample: EmulatorErrors | None,
     latent: np.ndarray,
     target: str,
     seed: int,
@@ -177,7 +178,7 @@ def predictive_samples(
         return prediction
     with torch.no_grad():
         residual = observed.value - problem.predict(torch.as_tensor(latent)).numpy()
-    covariance = _unweighted(model)
+    covariance = model.unweighted()
     solved = np.linalg.solve(covariance, np.column_stack([cross.T, residual.T]))
     count = len(query)
     mean = (cross @ solved[:, count:]).T
@@ -188,11 +189,7 @@ def predictive_samples(
     return prediction + mean + noise @ root.T
 
 
-def _unweighted(model: ErrorModel) -> np.ndarray:
-    return replace(model, weights=np.ones_like(model.weights)).covariance()
-
-
-def _structured(model: ErrorModel, sample: EmulatorErrorSample | None, query: Observations):
+def _structured(model: ErrorModel, sample: EmulatorErrors | None, query: Observations):
     """Covariances of emulator error + discrepancy: query-observed (query, entry) and query-query."""
     observed = model.observations
     # The query's target may be one of several: index it among all, adding it when it is not observed itself.
@@ -220,7 +217,7 @@ def _structured(model: ErrorModel, sample: EmulatorErrorSample | None, query: Ob
 def identifiability(posterior: Posterior) -> dict[str, object]:
     """Which parameters the data inform, which not, which only in combination.
 
-    `informed`: posterior sd below 0.7 prior sd. `combinations`: pairs that are not informed alone but whose
+    `informed`: posterior sd below INFORMED prior sds. `combinations`: pairs that are not informed alone but whose
     posterior correlation exceeds 0.5. `directions`: number of independent directions that the data fix better than
     the prior (eigenvalue of the data part of the Gauss-Newton matrix above 1).
     """

@@ -15,21 +15,45 @@ import numpy as np
 import torch
 
 from calibration.common.command_line import UserError
-from calibration.inversion.data import Observations, Stretch, combine_fluxes
+from calibration.inversion.data import DAY, Observations, Stretch, combine_fluxes
 from calibration.inversion.error_model import ErrorModel
 from calibration.inversion.latent_map import LatentMap
 
 DAYS_PER_BATCH = 150_000  # emulator days in one forward pass: bounds the memory (about 2 GB at hidden size 128)
 
 
-class Forward:
-    """The frozen emulator over the stretches: physical parameters -> fluxes of every day, in one batch."""
+@dataclass(frozen=True)
+class DailyBias:
+    """By what the emulator errs on average on each day, whatever the parameters: it is taken off its predictions."""
 
-    def __init__(self, model: torch.nn.Module, static_mean, static_scale, stretches: Sequence[Stretch], device="cpu"):
+    first: np.datetime64  # day of row 0
+    flux: torch.Tensor  # (day, 4) Mg C ha-1 day-1, emulator - process model
+
+    def on(self, dates: np.ndarray) -> torch.Tensor:
+        """The bias of the days `dates` (day,): (day, 4)."""
+        return self.flux[torch.as_tensor(((dates - self.first) / DAY).astype(int))]
+
+
+class Forward:
+    """The frozen emulator over the stretches: physical parameters -> fluxes of every day, in one batch.
+
+    bias: taken off the fluxes, or None.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        static_mean,
+        static_scale,
+        stretches: Sequence[Stretch],
+        device="cpu",
+        bias: DailyBias | None = None,
+    ) -> None:
         self.model, self.device = model, torch.device(device)
         self.mean = torch.as_tensor(np.asarray(static_mean, dtype=np.float64))
         self.scale = torch.as_tensor(np.asarray(static_scale, dtype=np.float64))
         self.stretches = list(stretches)
+        self.bias = None if bias is None else [bias.on(stretch.dates) for stretch in self.stretches]
         self.groups: dict[tuple[int, int], list[int]] = {}  # (context, days) -> indices of stretches of that shape
         for i, stretch in enumerate(self.stretches):
             self.groups.setdefault((stretch.context, stretch.days), []).append(i)
@@ -50,7 +74,7 @@ class Forward:
             parts = [self._run(static[k : k + rows], weather, shape[0]) for k in range(0, len(static), rows)]
             fluxes = torch.cat(parts).to("cpu", torch.float64)
             for j, i in enumerate(members):
-                result[i] = fluxes[:, j]
+                result[i] = fluxes[:, j] if self.bias is None else fluxes[:, j] - self.bias[i]
         return result
 
     def _run(self, static: torch.Tensor, weather: torch.Tensor, context: int) -> torch.Tensor:

@@ -1,243 +1,155 @@
-"""What test_inversion.py leaves in its result directory: every table and figure of an inversion or of a judgement."""
+"""Every file that test_inversion.py leaves in its result directory, from a judgement that is made."""
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from calibration.common.command_line import writing
-from calibration.common.units import FLUX_UNIT
-from calibration.emulator.trained import Emulator
+from calibration.common.command_line import write_csv, writing
+from calibration.common.figure_style import save_figure
+from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import target_label
-from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes
-from calibration.inversion.posterior import (
-    identifiability,
-    predict_days,
-    predictive_samples,
-    save_arviz,
-    save_posterior,
-)
+from calibration.inversion.posterior import save_arviz, save_posterior
 from calibration.judgement.figures import (
     conflict_figure,
     identifiability_figure,
     loss_history,
     nep_comparison,
     parameter_changes,
+    residual_months,
+    residuals_by_month,
 )
-from calibration.judgement.fit import Conflict, verdict
-from calibration.judgement.report import (
-    Judged,
-    distance_sentence,
-    endings,
-    judge,
-    parameter_values,
-    posterior_table,
-    save_snapshot,
-    series_table,
-    summary_text,
-    with_observation_error,
-    write_csv,
-)  # fmt: skip
-from calibration.judgement.simulator_check import ProcessModel, export_parameters, verify_estimate
-from inverse_estimator import InversionResult, StaticParameterInverter
-
-BAND_DRAWS = 200  # posterior draws behind predictive bands
+from calibration.judgement.fit import climatology_baseline, constant_baseline
+from calibration.judgement.judge import Judged, Judgement, with_observation_error
+from calibration.judgement.report import endings, summary_text
+from calibration.judgement.tables import change_table, posterior_table, save_snapshot, series_table
+from inverse_estimator import InversionResult
 
 
-@dataclass
-class Case:
-    """The data of one inversion."""
-
-    fitted: list[Stretch]
-    holdout: list[Stretch]  # the same stretches with the held-out days' mask, or empty
-    description: str
-    windows: int
-    truth: np.ndarray | None = None  # (parameter,) in simulation mode
-
-
-def report_inversion(
-    case: Case,
-    inverter: StaticParameterInverter,
-    result: InversionResult,
-    conflict: Conflict | None,
+def write_outputs(
+    judgement: Judgement,
     directory: Path,
-    facts: dict,
-    emulator: Emulator,
-    arguments,
-    model: ProcessModel | None = None,
+    facts: dict[str, Any],
+    metadata: dict[str, Any],
+    distance: str,
+    space: ParameterSpace,
+    simulator: np.ndarray | None = None,
+    snapshot: str | Path | None = None,
+    plots: bool = True,
 ) -> None:
-    """Write every table and figure of an inversion into `directory` and print the verdict."""
-    posterior = result.posterior
-    shares = result.error_model.shares() if result.problem.lambda_prior is None else {}
-    judged, draws = judge_targets(case, inverter, result, shares)
-    main_item = judged[0]
-    informed = identifiability(posterior)["informed"] if posterior is not None else None
-    share = shares.get(main_item.target, {})
-    emulator_sd = share.get("emulator_sd", 0.0)
-    sentence = verdict(
-        main_item.table, conflict, informed, result.at_bounds, share.get("discrepancy_share", 0.0), main_item.target,
-        result.offsets.get(main_item.target, 0.0), share["discrepancy_sd"] / emulator_sd if emulator_sd else np.inf,
-    )  # fmt: skip
-    simulator = None
-    if arguments.verify:
-        simulator, lines = verify_estimate(model, result, case.fitted, main_item)
-        path = directory / "visit_parameters.txt"
-        export_parameters(arguments.parameter_template, arguments.slots, result, path)
-        facts |= lines
-    emulator.check_ranges(result.optimized)
-    distance = distance_sentence(inverter.space, emulator.training_parameters, result.optimized)
-    metadata = metadata_of(case, result, sentence, arguments)
+    """Write every table and figure of a judgement into `directory`.
 
-    write_csv(directory / "parameter_values.csv", parameter_values(result.names, result.prior, result.optimized))
-    for path in (directory / "params_snapshot.json", arguments.param_save):
+    facts: head of the summary; metadata: what params_snapshot.json says beside the parameters; distance: sentence on
+    the nearest training vector; space: the trained ranges; simulator: (day,) the process model's run of the main flux,
+    Mg C ha-1 day-1; snapshot: a second place for params_snapshot.json.
+    """
+    result = judgement.result
+    write_csv(directory / "parameter_values.csv", change_table(judgement.names, judgement.prior, judgement.optimized))
+    for path in (directory / "params_snapshot.json", snapshot):
         if path:
-            save_snapshot(path, result.names, result.prior, result.optimized, metadata)
-    write_text(directory / "inversion_summary.txt", summary_text(sentence, facts, judged, conflict, result, distance))
-    write_csv(directory / "skill.csv", main_item.table, index=True)
-    write_history(result, directory / "loss_history.csv")
-    for item in judged:
-        table = series_table(item, simulator if item is main_item else None)
+            save_snapshot(path, judgement.names, judgement.prior, judgement.optimized, metadata)
+    write_text(directory / "inversion_summary.txt", summary_text(judgement, facts, distance))
+    write_csv(directory / "skill.csv", judgement.main.table, index=True)
+    for item in judgement.fluxes:
+        table = series_table(item, simulator if item is judgement.main else None)
         write_csv(directory / f"{item.target}_comparison.csv", table)
-    if conflict is not None:
-        write_csv(directory / "prior_conflict.csv", conflict.table)
-    if posterior is not None:
-        write_posterior(directory, result, main_item, draws[main_item.target], share.get("observation_sd"))
-    if not arguments.no_plots:
-        ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
-        figure = loss_history(result.history, ylabel, f"{result.config.method}: {endings(result)}")
-        save(figure, directory / "loss_history.png")
-        save_comparisons(judged, sentence, directory, {main_item.target: simulator})
-        save_parameter_figure(result, informed or [], sentence, directory / "parameter_changes.png", case.truth)
-        save_posterior_figures(result, conflict, directory)
-    print(f"{sentence}\nresults in {directory}")
+        write_csv(directory / f"{item.target}_residuals_by_month.csv", monthly_residuals(item))
+    if judgement.conflict is not None:
+        write_csv(directory / "prior_conflict.csv", judgement.conflict.table)
+    if result is not None:
+        write_history(result, directory / "loss_history.csv")
+        if result.posterior is not None:
+            write_posterior(directory, judgement)
+    if plots:
+        save_figures(judgement, directory, space, simulator)
 
 
-def judge_targets(case: Case, inverter: StaticParameterInverter, result: InversionResult, shares: dict):
-    """Judged fluxes (NEP first, then the other targets) and, by target, posterior-predictive draws (sample, day)."""
-    problem, posterior = result.problem, result.posterior
-    both = np.stack([problem.prior, result.fit.u])
-    judged, draws = [], {}
-    for target in observed_targets(case, result.config.targets):
-        prior_flux, optimized_flux = predict_days(problem, both, target)
-        noise = None
-        if posterior is not None:
-            latent = posterior.latent[:BAND_DRAWS]
-            draws[target] = predictive_samples(problem, inverter.errors, latent, target, result.config.seed)
-            noise = shares[target]["observation_sd"] if target in shares else None
-        judged.append(judge(target, case.fitted, case.holdout, prior_flux, optimized_flux, draws.get(target), noise))
-    return judged, draws
-
-
-def observed_targets(case: Case, targets) -> list[str]:
-    """NEP first, then the other targets, as far as they are observed on any fitted or held-out day."""
-    stretches = [*case.fitted, *case.holdout]
-    return [
-        target
-        for target in dict.fromkeys(("nep", *targets))
-        if any(s.mask[:, OBSERVABLE.index(target)].any() for s in stretches)
-    ]
-
-
-def metadata_of(case: Case, result: InversionResult, sentence: str, arguments) -> dict:
-    """What params_snapshot.json says beside the parameters."""
+def inversion_metadata(judgement: Judgement) -> dict[str, Any]:
+    """What params_snapshot.json says of an inversion beside the parameters; the script adds how it was called."""
+    result, case = judgement.result, judgement.case
     return {
-        "verdict": sentence, "method": result.config.method, "targets": list(result.config.targets),
+        "verdict": judgement.verdict, "method": result.config.method, "targets": list(result.config.targets),
         "offsets": {k: float(v) for k, v in result.offsets.items()}, "data": case.description, "windows": case.windows,
         "valid_observations": len(result.problem.observations), "cost": result.fit.cost,
-        "seconds": round(result.seconds, 2), "unconstrained": bool(arguments.unconstrained),
-        "at_bounds": result.at_bounds, "seed": result.config.seed, "artifacts": str(arguments.artifacts_dir),
-        "config": str(arguments.config), "command": " ".join(sys.argv),
+        "seconds": round(result.seconds, 2), "at_bounds": result.at_bounds, "seed": result.config.seed,
     }  # fmt: skip
 
 
-def write_posterior(
-    directory: Path, result: InversionResult, judged: Judged, draws: np.ndarray, noise_sd: float | None
-) -> None:
-    """posterior_summary.csv, posterior.npz and posterior.nc (ArviZ); draws: (sample, day) of the true flux."""
-    posterior, target = result.posterior, judged.target
-    write_csv(directory / "posterior_summary.csv", posterior_table(result))
-    extra = {"dates": judged.dates.astype(str), f"{target}_samples": draws.astype(np.float32)}
+def write_posterior(directory: Path, judgement: Judgement) -> None:
+    """posterior_summary.csv, posterior.npz and posterior.nc (ArviZ) with draws of the main flux."""
+    main, posterior = judgement.main, judgement.result.posterior
+    target, draws = main.target, judgement.draws[main.target]
+    noise_sd = judgement.shares.get(target, {}).get("observation_sd")
+    write_csv(directory / "posterior_summary.csv", posterior_table(judgement.result))
+    names = [judgement.result.names[i] for i in posterior.free]
+    correlation = pd.DataFrame(posterior.correlation, columns=names, index=pd.Index(names, name="param_name"))
+    write_csv(directory / "posterior_correlation.csv", correlation, index=True)
+    directions = {"direction": 1 + np.arange(len(posterior.eigenvalues)), "information": posterior.eigenvalues}
+    write_csv(directory / "posterior_directions.csv", pd.DataFrame(directions))
+    extra = {"dates": main.dates.astype(str), f"{target}_samples": draws.astype(np.float32)}
     save_posterior(directory / "posterior.npz", posterior, **extra)
     predictive = {f"true_{target}": draws}
     if noise_sd is not None:
-        predictive[target] = with_observation_error(draws, noise_sd, result.config.seed)
-    observed = {target: np.where(judged.valid, judged.observed, np.nan)}
-    save_arviz(directory / "posterior.nc", posterior, predictive, judged.dates, observed)
+        predictive[target] = with_observation_error(draws, noise_sd, judgement.result.config.seed)
+    observed = {target: np.where(main.valid, main.observed, np.nan)}
+    save_arviz(directory / "posterior.nc", posterior, predictive, main.dates, observed)
 
 
-def save_posterior_figures(result: InversionResult, conflict: Conflict | None, directory: Path) -> None:
-    """identifiability.png and prior_conflict.png, as far as there is a posterior and a check of the prior."""
-    posterior = result.posterior
-    if conflict is not None:
-        label = target_label(result.config.targets[0])
-        save(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict.png")
-    if posterior is not None:
-        names = [result.names[i] for i in posterior.free]
-        figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
-        save(figure, directory / "identifiability.png")
-
-
-def report_loaded(
-    case: Case,
-    inverter: StaticParameterInverter,
-    prior: np.ndarray,
-    optimized: np.ndarray,
-    metadata: dict,
-    directory: Path,
-    facts: dict,
-    emulator: Emulator,
-    no_plots: bool = False,
+def save_figures(
+    judgement: Judgement, directory: Path, space: ParameterSpace, simulator: np.ndarray | None = None
 ) -> None:
-    """Judge given parameters on the chosen windows: no inversion, the same tables and figures where they apply."""
-    offsets = metadata.get("offsets") or {}
-    with torch.no_grad():
-        fluxes = inverter.forward(case.fitted)(torch.as_tensor(np.stack([prior, optimized])))
-    judged = []
-    for target in observed_targets(case, inverter.config.targets):
-        values = torch.cat([combine_fluxes(part, target) for part in fluxes], dim=1).numpy()
-        optimized_flux = values[1] + float(offsets.get(target, 0.0))
-        judged.append(judge(target, case.fitted, case.holdout, values[0], optimized_flux))
-    main_item = judged[0]
-    row = main_item.table.loc[("fitted", "optimized")]
-    label = target_label(main_item.target)
-    better = main_item.table.loc["fitted"].drop(index=["prior", "optimized"])
-    beaten = [name for name, other in better.iterrows() if other.rmse < row.rmse]
-    sentence = (
-        f"JUDGED, NOT FITTED: with the loaded parameters {label} has RMSE {row.rmse:.4f} {FLUX_UNIT}, R2 {row.r2:.2f} "
-        f"on these days; {'worse than ' + ' and '.join(beaten) if beaten else 'better than constant and climatology'}."
-    )
-    facts["parameters"] = f"loaded, fitted to {metadata.get('data', 'unknown data')}"
-    distance = distance_sentence(inverter.space, emulator.training_parameters, optimized)
-    write_text(directory / "inversion_summary.txt", summary_text(sentence, facts, judged, None, None, distance))
-    write_csv(directory / "parameter_values.csv", parameter_values(emulator.parameter_names, prior, optimized))
-    save_snapshot(directory / "params_snapshot.json", emulator.parameter_names, prior, optimized, metadata)
-    write_csv(directory / "skill.csv", main_item.table, index=True)
-    for item in judged:
-        write_csv(directory / f"{item.target}_comparison.csv", series_table(item))
-    if not no_plots:
-        save_comparisons(judged, sentence, directory, {})
-        unit = inverter.space.physical_to_unit(np.stack([prior, optimized]))
-        xlabel = "position in the trained range (0-1)"
-        figure = parameter_changes(emulator.parameter_names, unit[0], unit[1], None, None, [], xlabel, sentence)
-        save(figure, directory / "parameter_changes.png")
-    print(f"{sentence}\nresults in {directory}")
-
-
-def save_comparisons(judged: list[Judged], sentence: str, directory: Path, simulator: dict) -> None:
-    """<flux>_comparison.png of every judged flux; simulator: target -> (day,) or None."""
-    for item in judged:
+    """The figures of a judgement; see write_outputs."""
+    result, conflict, sentence = judgement.result, judgement.conflict, judgement.verdict
+    for item in judgement.fluxes:
         figure = nep_comparison(
             item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized, item.band, sentence,
-            item.target, simulator.get(item.target), item.observed_band,
+            item.target, simulator if item is judgement.main else None, item.observed_band, baselines_of(item),
         )  # fmt: skip
-        save(figure, directory / f"{item.target}_comparison.png")
+        save_figure(figure, directory / f"{item.target}_comparison")
+        figure = residuals_by_month(monthly_residuals(item), target_label(item.target))
+        save_figure(figure, directory / f"{item.target}_residuals_by_month")
+    if result is None:
+        unit = space.physical_to_unit(np.stack([judgement.prior, judgement.optimized]))
+        xlabel = "position in the trained range (0-1)"
+        figure = parameter_changes(judgement.names, unit[0], unit[1], None, None, [], xlabel, sentence)
+        save_figure(figure, directory / "parameter_changes")
+        return
+    ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
+    figure = loss_history(result.fit.history, ylabel, f"{result.config.method}: {endings(result)}")
+    save_figure(figure, directory / "loss_history")
+    truth = judgement.case.truth
+    save_parameter_figure(result, judgement.informed or [], sentence, directory / "parameter_changes", truth)
+    if conflict is not None:
+        label = target_label(result.config.targets[0])
+        save_figure(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict")
+    if result.posterior is not None:
+        posterior = result.posterior
+        names = [result.names[i] for i in posterior.free]
+        figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
+        save_figure(figure, directory / "identifiability")
+
+
+def monthly_residuals(item: Judged) -> pd.DataFrame:
+    """The numbers behind <flux>_residuals_by_month; see figures.residual_months()."""
+    valid = item.valid
+    return residual_months(item.dates[valid], (item.optimized - item.observed)[valid], item.fitted[valid])
+
+
+def baselines_of(item: Judged) -> dict[str, np.ndarray]:
+    """The null baselines on every day (day,), Mg C ha-1 day-1, from the fitted days; none where nothing was fitted."""
+    fitted = item.valid & item.fitted
+    if not fitted.any():
+        return {}
+    values = item.observed[fitted]
+    return {
+        "constant": constant_baseline(values, item.dates),
+        "climatology": climatology_baseline(item.dates[fitted], values, item.dates),
+    }
 
 
 def save_parameter_figure(result: InversionResult, informed: list[str], sentence: str, path: Path, truth) -> None:
-    """parameter_changes.png: positions inside the bounds, or in scaled units without bounds."""
+    """parameter_changes: positions inside the bounds, or in scaled units without bounds."""
     latent = result.problem.latent
     names = latent.free_names
 
@@ -254,27 +166,21 @@ def save_parameter_figure(result: InversionResult, informed: list[str], sentence
         "position in its range (0-1)" if latent.space is not None else "distance from the prior (sd of the ensemble)"
     )
     known = None if truth is None else position(truth)
-    save(
-        parameter_changes(
-            names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known
-        ),
-        path,
-    )
+    ratio = None if result.posterior is None else result.posterior.sd_ratio
+    figure = parameter_changes(
+        names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known, ratio,
+        latent.space is not None,
+    )  # fmt: skip
+    save_figure(figure, path)
 
 
 def write_history(result: InversionResult, path: Path) -> None:
     """loss_history.csv: iteration, best cost, cost of every start."""
     rows = [
         {"iteration": e["iteration"], "best": e["cost"], **{f"start_{k}": c for k, c in enumerate(e["costs"])}}
-        for e in result.history
+        for e in result.fit.history
     ]
     write_csv(path, pd.DataFrame(rows))
-
-
-def save(figure, path: Path) -> None:
-    """Save a figure, atomically."""
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cholesky
 
-from calibration.common.command_line import warn
-from calibration.inversion.config import target_label
 from calibration.inversion.data import OBSERVABLE, Stretch
 from calibration.inversion.error_model import make_error_model
 from calibration.inversion.posterior import predict_days
@@ -23,7 +21,7 @@ def conflict_before_fit(
     free: Sequence[str] | None = None,
     fix: Sequence[str] = (),
 ) -> Conflict:
-    """Prior-predictive check of the first target on its observed days; prints one line, warns on a conflict.
+    """Prior-predictive check of the first target on its observed days.
 
     Draws of the prior run through the emulator; the emulator's error and the observation error (per day where given,
     else the day-to-day scatter) are added. No fitted constant: the data meet the model itself.
@@ -47,9 +45,4 @@ def conflict_before_fit(
         root = cholesky(covariance + 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)))
         flux = flux + rng.standard_normal(flux.shape) @ root
     noisy = flux + np.sqrt(errors.observation_variance[here]) * rng.standard_normal(flux.shape)
-    conflict = prior_conflict(dates, observed, noisy, flux)
-    print(f"prior against data: {conflict.sentence()}")
-    if conflict.exists:
-        months = ", ".join(conflict.months) or "none by itself"
-        warn(f"{target_label(target)} conflicts with the prior; months: {months}")
-    return conflict
+    return prior_conflict(dates, observed, noisy, flux)

@@ -5,27 +5,25 @@ trained ranges, never trained on), first day, noise and gaps, all set by the see
 interrupted study continues where it stopped and gives the same result.
 """
 
-import argparse
 import hashlib
 import json
-from collections.abc import Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, progress, read_json, write_json, writing
-from calibration.common.sites import DEFAULT_SITE, load_site
+from calibration.common.command_line import UserError, progress, read_json, write_csv, write_json, writing
 from calibration.common.units import DAYS_PER_YEAR, DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.trained import Emulator
+from calibration.ensembles.perturbation import connect
 from calibration.inversion.data import OBSERVABLE, Stretch, stretch_from_arrays
-from calibration.inversion.posterior import predictive_samples
-from calibration.judgement.recovery_statistics import study_summary, write_study_figures
+from calibration.inversion.posterior import INFORMED, predictive_samples
+from calibration.judgement.recovery_figures import write_study_figures
+from calibration.judgement.recovery_statistics import study_summary
 from calibration.judgement.refine import Refinement
-from calibration.judgement.simulator_check import driving_weather, simulate_vectors
 from calibration.weather.daily import Weather
 from inverse_estimator import InversionResult, StaticParameterInverter
 
@@ -35,51 +33,81 @@ PREDICTIVE = 150  # posterior draws behind the annual NEP
 GAP_DAYS = 5  # mean length of a gap
 CASE_SEEDS = 7919  # between the seeds of two cases
 SETTINGS = "study_settings.json"
+# (run, parameter) physical, jobs=processes -> (run, day, 4) Mg C ha-1 day-1 over the days of the weather
+Simulate = Callable[..., np.ndarray]
 
 
-def run_study(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> int:
-    """Run or continue the study of the command line; write tables, recovery_study.json and figures."""
-    directory = Path(arguments.result_dir)
-    site = load_site(arguments.site or DEFAULT_SITE)
-    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
-    settings = study_settings(arguments, emulator, inverter, weather)
-    prepare_directory(directory, settings, arguments.overwrite)
+@dataclass(frozen=True)
+class Study:
+    """What a study asks; its cases follow from this, the seed of the inversion and the weather."""
 
-    vectors = case_vectors(inverter, arguments.cases, inverter.config.seed)
-    truth = simulated_truth(directory / "truth.npz", vectors, emulator, weather, site, arguments.jobs)
-    cases = [
-        make_case(i, truth[i], emulator, weather, arguments, inverter.config.seed, inverter.config.targets)
-        for i in range(arguments.cases)
-    ]
-    run_cases(directory, cases, vectors, inverter, weather, site, arguments)
-    results = [read_json(case_path(directory, i)) for i in range(arguments.cases)]
-    summary = study_summary(results, emulator.parameter_names, settings)
+    cases: int
+    span: int = 365  # observed days
+    noise: float = 0.005  # sd of white noise, Mg C ha-1 day-1
+    gaps: float = 0.0  # share of days without observation
+    noise_known: bool = True  # to the inversion
+    refine: int = 0  # simulator runs a round of refinement, 0 = none
+
+
+@dataclass(frozen=True)
+class StudyCase:
+    """What is known of a case beside its parameters."""
+
+    number: int
+    observed: Stretch  # with noise and gaps
+    clean: Stretch  # the same first day, without noise, over a year or more
+    annual_nep: float  # of the truth, Mg C ha-1 year-1
+    feature_order: list[int]  # the emulator's columns of the weather
+
+    @property
+    def start(self) -> str:
+        """First observed day."""
+        return str(self.observed.dates[0])
+
+
+def run_study(
+    study: Study,
+    directory: Path,
+    emulator: Emulator,
+    inverter: StaticParameterInverter,
+    weather: Weather,
+    simulate: Simulate,
+    overwrite: bool = False,
+    jobs: int | None = None,
+    dask_scheduler: str | None = None,
+) -> tuple[dict, list[dict]]:
+    """Run or continue a study in `directory`: the content of recovery_study.json, and the results of its cases.
+
+    weather: of the truths; simulate: the process model under it, sent to other processes.
+    """
+    settings = study_settings(study, emulator, inverter, weather)
+    prepare_directory(directory, settings, overwrite)
+    vectors = case_vectors(inverter, study.cases, inverter.config.seed)
+    truth = simulated_truth(directory / "truth.npz", vectors, weather, simulate, jobs)
+    cases = [make_case(i, truth[i], emulator, weather, study, inverter.config.seed) for i in range(study.cases)]
+    run_cases(directory, cases, vectors, inverter, weather, simulate, study.refine, jobs, dask_scheduler)
+    results = [read_json(case_path(directory, i)) for i in range(study.cases)]
+    return study_summary(results, emulator.parameter_names, settings), results
+
+
+def write_study(directory: Path, summary: dict, results: Sequence[dict], names: Sequence[str], plots: bool) -> None:
+    """recovery_study.json, tables by case and by parameter, and figures."""
     write_json(directory / "recovery_study.json", summary)
-    with writing(directory / "recovery_cases.csv") as temporary:
-        case_table(results).to_csv(temporary, index=False)
-    with writing(directory / "recovery_parameters.csv") as temporary:
-        pd.DataFrame(summary["parameters"]).T.rename_axis("param_name").to_csv(temporary)
-    if not arguments.no_plots:
-        write_study_figures(directory, summary, results, emulator.parameter_names)
-    print(
-        f"{summary['cases']} cases of {summary['span_days']} days, noise {summary['noise']}: coverage of 90 percent "
-        f"intervals {100 * summary['coverage_90']:.1f} percent, "
-        f"annual NEP {100 * summary['annual_nep_coverage_90']:.1f}; "
-        f"error / range {summary['range_error_estimated']:.3f} (prior {summary['range_error_prior']:.3f}); "
-        f"{summary['informed_parameters']} parameters informed; {summary['seconds_per_case']:.1f} s a case"
-    )
-    print(f"results in {directory}")
-    return 0
+    write_csv(directory / "recovery_cases.csv", case_table(results))
+    by_parameter = pd.DataFrame(summary["parameters"]).T.rename_axis("param_name")
+    write_csv(directory / "recovery_parameters.csv", by_parameter, index=True)
+    if plots:
+        write_study_figures(directory, summary, results, names)
 
 
-def study_settings(arguments, emulator: Emulator, inverter: StaticParameterInverter, weather: Weather) -> dict:
+def study_settings(study: Study, emulator: Emulator, inverter: StaticParameterInverter, weather: Weather) -> dict:
     """What defines a study: the same settings continue it, others need another folder or --overwrite."""
     config = inverter.config
     checkpoint = hashlib.sha256(np.concatenate([w.detach().cpu().numpy().ravel() for w in emulator.model.parameters()]))
     return {
-        "cases": arguments.cases, "span_days": arguments.span, "noise": arguments.noise, "gaps": arguments.gaps,
-        "noise_known": not arguments.noise_unknown, "targets": list(config.targets), "seed": config.seed,
-        "method": config.method, "starts": config.number_of_starts, "refine": arguments.refine,
+        "cases": study.cases, "span_days": study.span, "noise": study.noise, "gaps": study.gaps,
+        "noise_known": study.noise_known, "targets": list(config.targets), "seed": config.seed,
+        "method": config.method, "starts": config.number_of_starts, "refine": study.refine,
         "emulator": checkpoint.hexdigest()[:16],
         "weather": [str(weather.dates[0]), str(weather.dates[-1]), f"{weather.values.sum():.6g}"],
         "config": json.loads(json.dumps(config, default=lambda item: item.__dict__)),
@@ -116,7 +144,9 @@ def case_vectors(inverter: StaticParameterInverter, count: int, seed: int) -> np
     return space.unit_to_physical(unit)
 
 
-def simulated_truth(path: Path, vectors: np.ndarray, emulator: Emulator, weather: Weather, site, jobs) -> np.ndarray:
+def simulated_truth(
+    path: Path, vectors: np.ndarray, weather: Weather, simulate: Simulate, jobs: int | None
+) -> np.ndarray:
     """The simulator's fluxes (case, day, 4), Mg C ha-1 day-1, made once and kept in `path`."""
     fluxes = np.empty((0, len(weather.dates), len(TARGETS)), dtype=np.float32)
     if path.is_file():
@@ -126,23 +156,21 @@ def simulated_truth(path: Path, vectors: np.ndarray, emulator: Emulator, weather
                 fluxes = archive["fluxes"][:count]
     for first in progress(range(len(fluxes), len(vectors), 20), desc="truths (simulator)", unit="batch"):
         batch = vectors[first : first + 20]
-        made = simulate_vectors(batch, emulator.parameter_names, weather, site, jobs).astype(np.float32)
+        made = simulate(batch, jobs=jobs).astype(np.float32)
         fluxes = np.concatenate([fluxes, made])
         with writing(path) as temporary:
             np.savez(temporary, parameters=vectors[: len(fluxes)], fluxes=fluxes)
     return fluxes
 
 
-def make_case(
-    case: int, truth: np.ndarray, emulator: Emulator, weather: Weather, arguments, seed: int, targets: Sequence[str]
-) -> dict:
+def make_case(case: int, truth: np.ndarray, emulator: Emulator, weather: Weather, study: Study, seed: int) -> StudyCase:
     """Observed stretch, the same stretch without noise over the annual horizon, and the true annual NEP of one case."""
     context = emulator.configuration.evaluation.context_days
-    horizon = max(arguments.span, YEAR)
+    horizon = max(study.span, YEAR)
     last = len(weather.dates) - horizon
     if last < context:
         raise UserError(
-            f"--span {arguments.span}: needs {context} + {horizon} days of weather, there are {len(weather.dates)}; "
+            f"--span {study.span}: needs {context} + {horizon} days of weather, there are {len(weather.dates)}; "
             "use a shorter span or longer weather"
         )
     rng = np.random.default_rng([seed, 2, case])
@@ -159,17 +187,14 @@ def make_case(
             scaled[:context], scaled[context : context + days], fluxes[:days], np.ones(days), start=start
         )
 
-    clean, span = stretch(horizon), arguments.span
-    noise = arguments.noise * rng.standard_normal((span, len(OBSERVABLE)))
+    clean, span = stretch(horizon), study.span
+    noise = study.noise * rng.standard_normal((span, len(OBSERVABLE)))
     observed = stretch(span)
-    mask = observed.mask & ~gap_days(span, arguments.gaps, rng)[:, None]
-    sd = np.full_like(observed.sd, np.nan if arguments.noise_unknown else max(arguments.noise, 1e-6))
+    mask = observed.mask & ~gap_days(span, study.gaps, rng)[:, None]
+    sd = np.full_like(observed.sd, max(study.noise, 1e-6) if study.noise_known else np.nan)
     observed = replace(observed, observed=observed.observed + noise, mask=mask, sd=sd)
     annual = fluxes[:, TARGETS.index("nep")].mean() * DAYS_PER_YEAR
-    return {
-        "case": case, "observed": observed, "clean": clean, "annual_nep": float(annual), "start": str(start),
-        "order": order,
-    }  # fmt: skip
+    return StudyCase(case, observed, clean, float(annual), order)
 
 
 def gap_days(days: int, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -183,22 +208,23 @@ def gap_days(days: int, share: float, rng: np.random.Generator) -> np.ndarray:
     return missing
 
 
-def run_cases(directory: Path, cases, vectors, inverter, weather: Weather, site, arguments) -> None:
+def run_cases(
+    directory: Path, cases: Sequence[StudyCase], vectors: np.ndarray, inverter: StaticParameterInverter,
+    weather: Weather, simulate: Simulate, refine: int, jobs: int | None, dask_scheduler: str | None,
+) -> None:  # fmt: skip
     """Invert the cases that have no result yet, in parallel; each result is written as it is finished."""
-    missing = [case for case in cases if not case_path(directory, case["case"]).is_file()]
+    missing = [case for case in cases if not case_path(directory, case.number).is_file()]
     if not missing:
         return
     client = None
     backend = {"backend": "loky", "inner_max_num_threads": 1}
-    if arguments.dask_scheduler:
-        from calibration.ensembles.perturbation import connect
-
-        client, backend = connect(arguments.dask_scheduler), {"backend": "dask"}
+    if dask_scheduler:
+        client, backend = connect(dask_scheduler), {"backend": "dask"}
     try:
-        with joblib.parallel_config(n_jobs=-1 if client else (arguments.jobs or joblib.cpu_count()), **backend):
+        with joblib.parallel_config(n_jobs=-1 if client else (jobs or joblib.cpu_count()), **backend):
             parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
             tasks = (
-                joblib.delayed(one_case)(inverter, case, vectors[case["case"]], weather, site, arguments.refine)
+                joblib.delayed(one_case)(inverter, case, vectors[case.number], weather, simulate, refine)
                 for case in missing
             )
             with progress(total=len(cases), initial=len(cases) - len(missing), desc="cases", unit="case") as bar:
@@ -211,31 +237,30 @@ def run_cases(directory: Path, cases, vectors, inverter, weather: Weather, site,
 
 
 def one_case(
-    inverter: StaticParameterInverter, case: dict, truth: np.ndarray, weather: Weather, site, refine: int
-) -> dict:
+    inverter: StaticParameterInverter, case: StudyCase, truth: np.ndarray, weather: Weather, simulate: Simulate,
+    refine: int,
+) -> dict:  # fmt: skip
     """Invert one case and compare with its truth; plain numbers for a JSON file."""
     # Starts and posterior draws of its own: shared draws would put the same sampling error into every case's ranks.
-    inverter = copy(inverter)
-    inverter.config = replace(inverter.config, seed=inverter.config.seed + CASE_SEEDS * (case["case"] + 1))
+    inverter = inverter.with_seed(inverter.config.seed + CASE_SEEDS * (case.number + 1))
     prior = inverter.space.unit_to_physical(np.full(len(inverter.space), 0.5))
-    result = inverter.invert_stretches(prior, [case["observed"]])
+    result = inverter.invert_stretches(prior, [case.observed])
     if refine:
         refinement = Refinement(
-            inverter, lambda values: simulate_vectors(values, result.names, weather, site, jobs=1), weather,
-            case["observed"].context, case["order"],
-        )  # fmt: skip
-        result, inverter, _ = refinement.run(result, [case["observed"]], refine)
-    return {"case": case["case"], "start": case["start"], **compare(inverter, result, case, truth)}
+            inverter, lambda values: simulate(values, jobs=1), weather, case.observed.context, case.feature_order
+        )
+        result, inverter, _ = refinement.run(result, [case.observed], refine)
+    return {"case": case.number, "start": case.start, **compare(inverter, result, case, truth)}
 
 
-def compare(inverter: StaticParameterInverter, result: InversionResult, case: dict, truth: np.ndarray) -> dict:
+def compare(inverter: StaticParameterInverter, result: InversionResult, case: StudyCase, truth: np.ndarray) -> dict:
     """Errors, coverage, z-scores, ranks of every parameter, and the annual NEP."""
     posterior, space = result.posterior, inverter.space
     latent_truth = result.problem.latent.latent(truth)
     samples = posterior.latent[:, : len(latent_truth)]
     low, high = posterior.interval(0.9)
     chosen = np.linspace(0, len(samples) - 1, RANKS).astype(int)
-    forward = inverter.forward([case["clean"]])
+    forward = inverter.forward([case.clean])
     draws = predictive_samples(
         result.problem, inverter.errors, posterior.latent[:PREDICTIVE], "nep", result.config.seed, forward
     )
@@ -253,7 +278,7 @@ def compare(inverter: StaticParameterInverter, result: InversionResult, case: di
         "z": ((latent_truth - samples.mean(axis=0)) / samples.std(axis=0)).tolist(),
         "rank": [int(r) for r in (samples[chosen] < latent_truth).sum(axis=0)],
         "sd_ratio": posterior.sd_ratio.tolist(),
-        "annual_nep": {"true": case["annual_nep"], "mean": float(annual.mean()), "low_90": float(annual_low),
+        "annual_nep": {"true": case.annual_nep, "mean": float(annual.mean()), "low_90": float(annual_low),
                        "high_90": float(annual_high)},
         "directions": int((posterior.eigenvalues > 1).sum()), "modes": len(posterior.modes),
         "at_bounds": result.at_bounds, "cost": result.fit.cost, "observations": len(result.problem.observations),
@@ -262,7 +287,7 @@ def compare(inverter: StaticParameterInverter, result: InversionResult, case: di
             for target, share in result.error_model.shares().items()
         },
         "emulator_scale": float(result.error_model.hyper.emulator_scale), "seconds": result.seconds,
-        "iterations": len(result.history) - 1, "reasons": list(result.fit.reasons),
+        "iterations": len(result.fit.history) - 1, "reasons": list(result.fit.reasons),
     }  # fmt: skip
 
 
@@ -275,7 +300,7 @@ def case_table(results: Sequence[dict]) -> pd.DataFrame:
             "case": item["case"], "start": item["start"], "observations": item["observations"],
             "range_error_prior": np.mean(item["range_error_prior"]),
             "range_error_estimated": np.mean(item["range_error_estimated"]),
-            "coverage_90": np.mean(item["inside_90"]), "informed": int(np.sum(np.array(item["sd_ratio"]) < 0.7)),
+            "coverage_90": np.mean(item["inside_90"]), "informed": int(np.sum(np.array(item["sd_ratio"]) < INFORMED)),
             "annual_nep_true": annual["true"], "annual_nep_mean": annual["mean"], "annual_nep_low_90": annual["low_90"],
             "annual_nep_high_90": annual["high_90"], "emulator_scale": item["emulator_scale"], "modes": item["modes"],
             "cost": item["cost"], "seconds": item["seconds"], "iterations": item["iterations"],

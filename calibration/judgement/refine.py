@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from scipy.linalg import solve_triangular
 
-from calibration.common.command_line import UserError, read_json, warn, write_json, writing
+from calibration.common.command_line import UserError, read_json, warn, write_csv, write_json
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
+from calibration.emulator.error import EmulatorErrors
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.files import read_daily_file, write_daily_file
 from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes, stretch_from_arrays
-from calibration.inversion.emulator_covariance import EmulatorErrorSample
-from calibration.inversion.problem import Forward
+from calibration.inversion.problem import DailyBias
 from calibration.judgement.simulator_check import OUTLIER, ProcessModel, on_stretches
 from calibration.weather.daily import Weather
 from inverse_estimator import InversionResult, StaticParameterInverter
@@ -53,21 +53,6 @@ def local_correction(rounds: Sequence[np.ndarray]) -> Correction:
     return Correction(torch.as_tensor(bias), np.concatenate(left_over).astype(np.float32))
 
 
-class CorrectedForward(Forward):
-    """The emulator minus its learned error on the days of the stretches."""
-
-    correction: Correction | None = None
-    day_index: list[np.ndarray] = []
-
-    def __call__(self, physical: torch.Tensor) -> list[torch.Tensor]:
-        """As Forward: physical (batch, parameter) -> (batch, day, 4) for each stretch."""
-        fluxes = super().__call__(physical)
-        if self.correction is None:
-            return fluxes
-        bias = self.correction.bias
-        return [part - bias[torch.as_tensor(days)] for part, days in zip(fluxes, self.day_index, strict=True)]
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a round ends with; fluxes (1, day, 4) Mg C ha-1 day-1: the simulator at the estimate, NaN if it failed."""
@@ -87,6 +72,7 @@ class Refinement:
     context: int
     feature_order: list[int]
     errors: list[np.ndarray] = field(default_factory=list)  # by round (run, day after context, 4), Mg C ha-1 day-1
+    say: Callable[[str], object] = lambda line: None  # hears a line after each round
 
     @property
     def runs(self) -> int:
@@ -127,7 +113,7 @@ class Refinement:
                 "shift": float(np.abs(result.fit.u - previous.result.fit.u).max()),
             }  # fmt: skip
             rows.append(row)
-            print(
+            self.say(
                 f"refinement round {round_number}: {row['runs']} runs, emulator error at the posterior "
                 f"{row['error_before']:.5f} -> {row['error_after']:.5f} {FLUX_UNIT} (left-out runs), at the estimate "
                 f"{row['error_at_estimate']:.5f}, observation error {row['observation_sd']:.5f}"
@@ -208,8 +194,8 @@ class Refinement:
         """An inverter whose forward is corrected by the newest round, with left-out errors as its error sample."""
         correction = local_correction(self.errors)
         first = self.weather.dates[self.context]
-        sample = EmulatorErrorSample(correction.left_over, self.weather.dates[self.context :])
-        return CorrectedInverter(self.inverter, correction, sample, first), correction
+        sample = EmulatorErrors(self.weather.dates[self.context :], correction.left_over)
+        return self.inverter.corrected(DailyBias(first, correction.bias), sample), correction
 
     def observed_rms(self, error: np.ndarray, result: InversionResult, stretches: Sequence[Stretch]) -> float:
         """Rms of error (run, day, 4) of the first target on the days when it is observed, Mg C ha-1 day-1."""
@@ -218,21 +204,6 @@ class Refinement:
         dates = np.concatenate([s.dates[s.mask[:, OBSERVABLE.index(target)]] for s in stretches])
         index = ((dates - first) / np.timedelta64(1, "D")).astype(int)
         return float(np.sqrt(np.mean(combine_fluxes(error[:, index], target) ** 2)))
-
-
-class CorrectedInverter(StaticParameterInverter):
-    """An inverter whose emulator is corrected on the days of the simulator's weather."""
-
-    def __init__(self, base: StaticParameterInverter, correction: Correction, sample, first_date) -> None:
-        self.__dict__.update(base.__dict__)
-        self.errors, self.correction, self.first_date = sample, correction, first_date
-
-    def forward(self, stretches: Sequence[Stretch]) -> CorrectedForward:
-        """The corrected emulator over stretches inside the simulator's weather."""
-        forward = CorrectedForward(self.model, self.static_mean, self.static_scale, stretches, self.device)
-        forward.correction = self.correction
-        forward.day_index = [((s.dates - self.first_date) / np.timedelta64(1, "D")).astype(int) for s in stretches]
-        return forward
 
 
 def posterior_draws(result: InversionResult, count: int, seed: int) -> np.ndarray:
@@ -255,7 +226,7 @@ def check_runs(runs: int) -> None:
         raise UserError(f"--refine is {runs}; it must be 0 (off) or {2 * FEWEST} or more simulator runs a round")
 
 
-# --- from the command line -------------------------------------------------------------------------------------------
+# --- into a result folder --------------------------------------------------------------------------------------------
 
 
 def refine_inversion(
@@ -266,6 +237,7 @@ def refine_inversion(
     stretches: Sequence[Stretch],
     result: InversionResult,
     directory: Path,
+    say: Callable[[str], object],
 ) -> tuple[StaticParameterInverter, InversionResult, str]:
     """--refine `runs` of test_inversion.py: kept in directory/refinement as an ensemble, reused on a restart.
 
@@ -274,10 +246,9 @@ def refine_inversion(
     store = RunStore(directory / "refinement", result.names, model)
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
     context = emulator.configuration.evaluation.context_days
-    refinement = Refinement(inverter, store.simulate, model.weather, context, order)
+    refinement = Refinement(inverter, store.simulate, model.weather, context, order, say=say)
     result, inverter, table = refinement.run(result, stretches, runs)
-    with writing(directory / "refinement.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(directory / "refinement.csv", table)
     kept = table["round"][table["kept"]].max() if table["kept"].any() else 0
     return inverter, result, (
         f"{len(table)} rounds, {refinement.runs} runs of the process model; the answer is that of round {kept}"
@@ -335,6 +306,5 @@ class RunStore:
         )
         row = pd.DataFrame([[sample, *vector]], columns=["sample_id", *self.names])
         self.table = pd.concat([self.table, row], ignore_index=True) if len(self.table) else row
-        with writing(self.directory / "parameter_summary.csv") as temporary:
-            self.table.to_csv(temporary, index=False)
+        write_csv(self.directory / "parameter_summary.csv", self.table)
         return read_daily_file(self.path(sample)).fluxes

@@ -18,7 +18,7 @@ from calibration.ensembles.files import load_ensemble
 from calibration.inversion.config import target_label
 from calibration.inversion.data import Stretch, combine_fluxes
 from calibration.judgement.fit import scores
-from calibration.judgement.report import Judged
+from calibration.judgement.judge import Judged
 from calibration.visit.parameter_file import fill_template, read_slots, write_parameter_file
 from calibration.weather.daily import Weather, read_weather
 from inverse_estimator import InversionResult

@@ -40,7 +40,7 @@ FIGURES = {
     "intervals much shorter than the range; an estimate that moved under a long interval means nothing.",
     "identifiability": "What the data say: posterior over prior sd, correlations, directions. Look for bars left of "
     f"the dashed line ({INFORMED:g}) and for strongly coloured pairs, which are known only together.",
-    "residuals_by_month": "Residuals by month. Look for months that lie on one side of zero: a season that the model "
+    "nep_residuals_by_month": "Residuals by month. Look for months on one side of zero: a season that the model "
     "cannot follow.",
     "prior_conflict": "Observed monthly means against what the model can do before any fit. Points outside the band "
     "are a conflict that no parameter inside the ranges can mend.",

@@ -53,27 +53,32 @@ def samples(flat: np.ndarray) -> np.ndarray:
 def _layer(p, i):
     """Layer of the sample whose first parameter is p[i]."""
     return Layer(
-        p[i], p[i + 8], p[i + 16], p[i + 24], p[i + 32], p[i + 40], p[i + 48], p[i + 56], p[i + 64], p[i + 72],
-        p[i + 80], p[i + 88], p[i + 96], p[i + 104], p[i + 112], p[i + 120], p[i + 128], p[i + 136], p[i + 144],
-        p[i + 152], p[i + 160], p[i + 168], p[i + 176], p[i + 184], p[i + 192], p[i + 200], p[i + 208], p[i + 216],
-        p[i + 224], p[i + 232], p[i + 240], p[i + 248], p[i + 256], p[i + 264], p[i + 272],
+        p[i], p[i + LANES], p[i + 2 * LANES], p[i + 3 * LANES], p[i + 4 * LANES], p[i + 5 * LANES], p[i + 6 * LANES],
+        p[i + 7 * LANES], p[i + 8 * LANES], p[i + 9 * LANES], p[i + 10 * LANES], p[i + 11 * LANES],
+        p[i + 12 * LANES], p[i + 13 * LANES], p[i + 14 * LANES], p[i + 15 * LANES], p[i + 16 * LANES],
+        p[i + 17 * LANES], p[i + 18 * LANES], p[i + 19 * LANES], p[i + 20 * LANES], p[i + 21 * LANES],
+        p[i + 22 * LANES], p[i + 23 * LANES], p[i + 24 * LANES], p[i + 25 * LANES], p[i + 26 * LANES],
+        p[i + 27 * LANES], p[i + 28 * LANES], p[i + 29 * LANES], p[i + 30 * LANES], p[i + 31 * LANES],
+        p[i + 32 * LANES], p[i + 33 * LANES], p[i + 34 * LANES],
     )  # fmt: skip
 
 
 @_inline
 def _soil(p, i):
     return Soil(
-        p[i], p[i + 8], p[i + 16], p[i + 24], p[i + 32], p[i + 40], p[i + 48], p[i + 56], p[i + 64], p[i + 72],
-        p[i + 80], p[i + 88], p[i + 96], p[i + 104], p[i + 112], p[i + 120], p[i + 128],
+        p[i], p[i + LANES], p[i + 2 * LANES], p[i + 3 * LANES], p[i + 4 * LANES], p[i + 5 * LANES], p[i + 6 * LANES],
+        p[i + 7 * LANES], p[i + 8 * LANES], p[i + 9 * LANES], p[i + 10 * LANES], p[i + 11 * LANES],
+        p[i + 12 * LANES], p[i + 13 * LANES], p[i + 14 * LANES], p[i + 15 * LANES], p[i + 16 * LANES],
     )  # fmt: skip
 
 
 @_inline
 def _state(s, i):
     return State(
-        s[i], s[i + 8], s[i + 16], s[i + 24], s[i + 32], s[i + 40], s[i + 48], s[i + 56], s[i + 64], s[i + 72],
-        s[i + 80], s[i + 88], s[i + 96], s[i + 104], s[i + 112], s[i + 120], s[i + 128], s[i + 136], s[i + 144],
-        s[i + 152], s[i + 160], s[i + 168],
+        s[i], s[i + LANES], s[i + 2 * LANES], s[i + 3 * LANES], s[i + 4 * LANES], s[i + 5 * LANES], s[i + 6 * LANES],
+        s[i + 7 * LANES], s[i + 8 * LANES], s[i + 9 * LANES], s[i + 10 * LANES], s[i + 11 * LANES],
+        s[i + 12 * LANES], s[i + 13 * LANES], s[i + 14 * LANES], s[i + 15 * LANES], s[i + 16 * LANES],
+        s[i + 17 * LANES], s[i + 18 * LANES], s[i + 19 * LANES], s[i + 20 * LANES], s[i + 21 * LANES],
     )  # fmt: skip
 
 
@@ -130,34 +135,34 @@ def run_days(
             gpp = tree.gpp + c3.gpp
             respiration = tree.respiration + c3.respiration
             npp = gpp - respiration
-            today[k], today[k + 8], today[k + 16], today[k + 24] = gpp, npp, respiration + rh, npp - rh
-            today[k + 32] = rh
-            today[k + 40], today[k + 48] = carbon.decay_factor_litter, carbon.decay_factor_humus
-            today[k + 56] = new.humus_active
+            today[k], today[k + LANES], today[k + 2 * LANES] = gpp, npp, respiration + rh
+            today[k + 3 * LANES], today[k + 4 * LANES] = npp - rh, rh
+            today[k + 5 * LANES], today[k + 6 * LANES] = carbon.decay_factor_litter, carbon.decay_factor_humus
+            today[k + 7 * LANES] = new.humus_active
             if flows is not None:
                 _record(happened, k, tree, c3, carbon, water)
             state[k] = s[0] if water_only else new[0]
-            state[k + 8] = s[1] if water_only else new[1]
-            state[k + 16] = s[2] if water_only else new[2]
-            state[k + 24] = s[3] if water_only else new[3]
-            state[k + 32] = s[4] if water_only else new[4]
-            state[k + 40] = s[5] if water_only else new[5]
-            state[k + 48] = s[6] if water_only else new[6]
-            state[k + 56] = s[7] if water_only else new[7]
-            state[k + 64] = s[8] if water_only else new[8]
-            state[k + 72] = s[9] if water_only else new[9]
-            state[k + 80] = s[10] if water_only else new[10]
-            state[k + 88] = s[11] if water_only else new[11]
-            state[k + 96] = s[12] if water_only else new[12]
-            state[k + 104] = s[13] if water_only else new[13]
-            state[k + 112] = s[14] if water_only else new[14]
-            state[k + 120] = s[15] if water_only else new[15]
-            state[k + 128] = s[16] if water_only else new[16]
-            state[k + 136] = s[17] if water_only else new[17]
-            state[k + 144] = new[18]
-            state[k + 152] = new[19]
-            state[k + 160] = new[20]
-            state[k + 168] = new[21]
+            state[k + LANES] = s[1] if water_only else new[1]
+            state[k + 2 * LANES] = s[2] if water_only else new[2]
+            state[k + 3 * LANES] = s[3] if water_only else new[3]
+            state[k + 4 * LANES] = s[4] if water_only else new[4]
+            state[k + 5 * LANES] = s[5] if water_only else new[5]
+            state[k + 6 * LANES] = s[6] if water_only else new[6]
+            state[k + 7 * LANES] = s[7] if water_only else new[7]
+            state[k + 8 * LANES] = s[8] if water_only else new[8]
+            state[k + 9 * LANES] = s[9] if water_only else new[9]
+            state[k + 10 * LANES] = s[10] if water_only else new[10]
+            state[k + 11 * LANES] = s[11] if water_only else new[11]
+            state[k + 12 * LANES] = s[12] if water_only else new[12]
+            state[k + 13 * LANES] = s[13] if water_only else new[13]
+            state[k + 14 * LANES] = s[14] if water_only else new[14]
+            state[k + 15 * LANES] = s[15] if water_only else new[15]
+            state[k + 16 * LANES] = s[16] if water_only else new[16]
+            state[k + 17 * LANES] = s[17] if water_only else new[17]
+            state[k + 18 * LANES] = new[18]
+            state[k + 19 * LANES] = new[19]
+            state[k + 20 * LANES] = new[20]
+            state[k + 21 * LANES] = new[21]
         for k in range(fluxes.shape[0]):
             for j in range(5):
                 fluxes[k, d, j] = today[j * LANES + k]
