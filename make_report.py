@@ -29,7 +29,9 @@ def main() -> int:
         raise UserError(f"--output {output}: give a name that ends in .html")
     sections = sections_of(arguments.result_dir)
     title = arguments.title or f"Report: {arguments.result_dir.resolve().name}"
-    left_out = write_report(output, title, sections, limit=int(arguments.max_mb * 1e6))
+    summary = arguments.result_dir / "summary.txt"  # of a demo
+    introduction = summary.read_text(encoding="utf-8", errors="replace") if summary.is_file() else ""
+    left_out = write_report(output, title, sections, introduction, int(arguments.max_mb * 1e6))
     for path in left_out:
         print(f"left out to stay below {arguments.max_mb:g} MB: {path}")
     print(

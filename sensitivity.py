@@ -29,6 +29,7 @@ from calibration.common.command_line import (
 )
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.parameters import catalogue
+from calibration.common.provenance import write_record
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.emulator.trained import Emulator, load_emulator
@@ -85,7 +86,15 @@ def main() -> int:
     use_format(arguments.figure_format)
     found.write(directory)
     print(found.facts.get("answer", "done") if arguments.quiet else "\n".join(found.lines))
+    write_record(directory, begin, {
+        "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir or emulator.data_directory,
+        "weather": arguments.weather, "real VISIT's runs": arguments.reference,
+    }, seed=arguments.seed)  # fmt: skip
     print(f"done in {time.perf_counter() - begin:.0f} s; results in {directory}, start with sensitivity_summary.txt")
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(directory)}")
     return 0
 
 
@@ -136,6 +145,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--reference", help="real VISIT's Morris runs to compare with (default: those in ../shared/data, if there)")
     add("--reference-weather", help="their weather (default: beside them)")
     add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     add("--quiet", action="store_true", help="no progress bars; print the answer and the folder only")
     arguments = parser.parse_args()
     arguments.days = sorted(set(arguments.days or []))

@@ -54,7 +54,7 @@ def information_figure(table: pd.DataFrame, model: str) -> Figure:
     """Posterior over prior sd by parameter, one panel a length of the record; table of information_table()."""
     lengths = list(dict.fromkeys(table["days"]))
     order = table.groupby("parameter")["sd_ratio"].min().sort_values(ascending=False).index
-    figure = Figure(figsize=(PAGE, 0.9 + 0.125 * len(order)), layout="constrained")
+    figure = Figure(figsize=(PAGE, max(1.8, 0.9 + 0.125 * len(order))), layout="constrained")
     for axes, days in zip(figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0], lengths, strict=True):
         part = table[table["days"] == days].set_index("parameter").loc[order]
         y = np.arange(len(order))

@@ -238,7 +238,7 @@ def parameter_changes(
     """
     given = np.arange(len(names)) if sd_ratio is None else np.nan_to_num(sd_ratio, nan=np.inf)
     order = np.argsort(given, kind="stable")
-    figure = Figure(figsize=(COLUMN + 0.6, 1.1 + 0.14 * len(names)), layout="constrained")
+    figure = Figure(figsize=(COLUMN + 0.6, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
     y = np.empty(len(names))
     y[order] = np.arange(len(names))[::-1]

@@ -157,7 +157,7 @@ def _headline(summary: dict) -> str:
 @styled
 def coverage_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Coverage of the 90 percent intervals by parameter, with the 99 percent range of sampling noise."""
-    figure = Figure(figsize=(COLUMN + 1.2, 1.1 + 0.14 * len(names)), layout="constrained")
+    figure = Figure(figsize=(COLUMN + 1.2, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
     y = np.arange(len(names))[::-1]
     values = np.array([summary["parameters"][name]["coverage_90"] for name in names])
@@ -177,7 +177,7 @@ def coverage_figure(summary: dict, names: Sequence[str]) -> Figure:
 @styled
 def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Skill and posterior/prior sd by parameter."""
-    figure = Figure(figsize=(PAGE, 1.1 + 0.14 * len(names)), layout="constrained")
+    figure = Figure(figsize=(PAGE, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     y = np.arange(len(names))[::-1]
     skill = np.array([summary["parameters"][name]["skill"] for name in names])
@@ -222,7 +222,7 @@ def rank_figure(summary: dict, names: Sequence[str]) -> Figure:
 @styled
 def z_figure(z: np.ndarray, names: Sequence[str]) -> Figure:
     """z-scores (truth - posterior mean) / posterior sd in latent space, z (case, parameter)."""
-    figure = Figure(figsize=(COLUMN + 1.2, 1.1 + 0.14 * len(names)), layout="constrained")
+    figure = Figure(figsize=(COLUMN + 1.2, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
     y = np.arange(len(names))[::-1]
     low, q1, middle, q3, high = np.quantile(z, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)

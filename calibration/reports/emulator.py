@@ -67,8 +67,7 @@ def section(directory: Path, title: str | None = None) -> Section:
         "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
     }  # fmt: skip
     result.made = [
-        reading.made_by(directory, known),
-        reading.inputs_of(directory, {"ensemble": data.get("directory"), "weights": directory / BEST}),
+        *reading.made_by(directory, known, {"ensemble": data.get("directory"), "weights": directory / BEST}),
         *(Facts(name, [(key, str(value)) for key, value in part.items()])
           for name, part in configuration.items() if isinstance(part, dict)),
         Text("Every number is explained beside its value in LHP_architecture.yaml.", paragraph=True),

@@ -56,9 +56,8 @@ def section(directory: Path, title: str | None = None) -> Section:
     known["versions"] = ", ".join(f"{name} {version}" for name, version in log.get("versions", {}).items())
     weather = settings.get("weather") or {}
     result.made = [
-        reading.made_by(directory, known),
+        *reading.made_by(directory, known, {"ranges": log.get("ranges_file"), "site": log.get("site_file")}),
         Facts("Weather (SHA-256 of its values)", [(key, str(value)) for key, value in weather.items()]),
-        reading.inputs_of(directory, {"ranges": log.get("ranges_file"), "site": log.get("site_file")}),
     ]
     return result
 

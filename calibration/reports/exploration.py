@@ -38,8 +38,7 @@ def section(directory: Path, title: str | None = None) -> Section:
         )
     known = {key: facts.get(key) for key in ("start", "days", "noise", "seed", "models", "weather", "seconds")}
     result.made = [
-        reading.made_by(directory, known),
-        reading.inputs_of(directory, {"emulator": facts.get("emulator")}),
+        *reading.made_by(directory, known, {"emulator": facts.get("emulator")}),
         Text(summary, SUMMARY),
     ]
     return result

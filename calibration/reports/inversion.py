@@ -84,8 +84,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
     known = {key: metadata.get(key) for key in ("command", "method", "seed", "seconds", "config", "windows", "targets")}
     result.made = [
-        reading.made_by(directory, known),
-        reading.inputs_of(directory, {
+        *reading.made_by(directory, known, {
             "emulator": metadata.get("artifacts"), "configuration": metadata.get("config"),
             "observations": str(metadata.get("data", "")).partition(",")[0] or None,
         }),

@@ -7,6 +7,7 @@ from calibration.common.command_line import UserError
 from calibration.emulator.trained import CONFIG
 from calibration.reports import emulator, ensemble, exploration, inversion, recovery
 from calibration.reports.content import Section
+from calibration.reports.page import write_report
 
 Reader = Callable[[Path, str | None], list[Section]]
 # The file that tells a kind, how it is read, and what else would be there if it were half a result.
@@ -66,3 +67,11 @@ def _near(path: Path, directory: Path) -> bool:
     """Whether a folder is looked into: not too deep, not hidden, not the runs that a refinement keeps."""
     parts = path.relative_to(directory).parts
     return len(parts) <= DEPTH and not any(part.startswith(".") or part == "refinement" for part in parts)
+
+
+def report_on(directory: str | Path) -> Path:
+    """Write `directory`/report.html on what is in it, as make_report.py does; returns its path."""
+    directory = Path(directory)
+    path = directory / "report.html"
+    write_report(path, f"Report: {directory.resolve().name}", sections_of(directory))
+    return path

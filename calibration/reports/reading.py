@@ -1,6 +1,5 @@
 """Reading what scripts left, with one line of help where a file is missing, damaged or of another version."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 import pandas as pd
 
 from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_json
+from calibration.common.provenance import SUFFIX, sha256
 from calibration.reports.content import Facts, Picture
 
 PICTURES = (".svg", ".png")  # what a browser shows, the sharper one first
-RECORD = "run_record.json"  # of common/provenance.py, where the script left one
-HASHED = ("checkpoint_best.pt", "parameter_summary.csv")  # what stands for a folder: an emulator, an ensemble
 
 
 def table(path: Path, columns: Sequence[str], script: str, may_be_empty: bool = False) -> pd.DataFrame:
@@ -67,43 +65,30 @@ def where(path: str | Path) -> Path:
     return path if path.is_absolute() or path.exists() else REPOSITORY / path
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes; of what stands for a folder (HASHED); '' where there is nothing."""
-    if path.is_dir():
-        path = next((path / name for name in HASHED if (path / name).is_file()), path)
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def records(directory: Path) -> list[Facts]:
+    """What scripts recorded of themselves in `directory`: command, times, seeds, versions, hashes of the inputs."""
+    found = []
+    for path in sorted(directory.glob(f"*{SUFFIX}")):
+        record = content(path, ("command", "versions", "inputs"), path.name.removesuffix(SUFFIX) + ".py")
+        items = [(key, str(value)) for key, value in record.items() if key not in ("versions", "inputs")]
+        items.append(("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())))
+        items += [(f"SHA-256 of {name}: {item['path']}", item["sha256"]) for name, item in record["inputs"].items()]
+        found.append(Facts(f"Recorded by {path.name.removesuffix(SUFFIX)}.py when it ran", items))
+    return found
 
 
-def inputs_of(directory: Path, named: dict[str, str | Path | None]) -> Facts:
-    """The inputs with their SHA-256: as the script recorded them, else as they are at the report."""
-    record = directory / RECORD
-    if record.is_file():
-        recorded = content(record, ["inputs"], "the script")["inputs"]
-        items = [(f"{name}: {item['path']}", item["sha256"]) for name, item in recorded.items()]
-        return Facts("Inputs (SHA-256 when it ran)", items)
-    items = []
-    for name, path in named.items():
-        if path is not None:
-            digest = sha256(where(path))
-            items.append((f"{name}: {path}", digest or "no longer there"))
-    return Facts("Inputs (SHA-256 at the time of this report)", items)
+def made_by(directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None]) -> list[Facts]:
+    """How a result was made: records of the scripts, then what its own files say (`known`).
 
-
-def made_by(directory: Path, known: dict[str, Any]) -> Facts:
-    """Command, versions, seeds and times: what the script recorded, and `known` from the result's own files."""
-    items = {key: str(value) for key, value in known.items() if value not in (None, "", [], {})}
-    record = directory / RECORD
-    if record.is_file():
-        recorded = content(record, ["command", "versions"], "the script")
-        items = {"command": recorded["command"]} | items
-        for key in ("started", "seconds"):
-            if key in recorded:
-                items[key] = str(recorded[key])
-        items["versions"] = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
-    return Facts("How it was made", list(items.items()))
+    inputs: name -> file or folder, hashed now where no record holds their hashes from when the script ran.
+    """
+    found = records(directory)
+    items = [(key, str(value)) for key, value in known.items() if value not in (None, "", [], {})]
+    if items:
+        found.append(Facts("As its files say", items))
+    if not records(directory):
+        hashed = [
+            (f"{name}: {path}", sha256(where(path)) or "no longer there") for name, path in inputs.items() if path
+        ]
+        found.append(Facts("Inputs (SHA-256 at the time of this report)", hashed))
+    return found

@@ -59,7 +59,7 @@ def study_section(directory: Path, title: str | None = None) -> Section:
     known = {key: settings.get(key) for key in ("cases", "span_days", "noise", "gaps", "targets", "seed", "method")}
     known["seconds a case"] = study.get("seconds_per_case")
     facts = Facts("Settings", [(key, str(value)) for key, value in settings.items()])
-    result.made = [reading.made_by(directory, known), facts]
+    result.made = [*reading.made_by(directory, known, {}), facts]
     return result
 
 
@@ -95,7 +95,6 @@ def case_section(path: Path, title: str | None = None) -> Section:
     known = {key: summary.get(key) for key in ("sample_id", "window_index", "window_start", "prior_mode", "method",
                                                "seconds", "config", "unconstrained")}  # fmt: skip
     result.made = [
-        reading.made_by(path.parent, known),
-        reading.inputs_of(path.parent, {"configuration": summary.get("config")}),
+        *reading.made_by(path.parent, known, {"configuration": summary.get("config")}),
     ]
     return result
