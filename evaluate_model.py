@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
     parser.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
-    parser.add_argument("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
+    parser.add_argument("--report", action="store_true", help="also write report.html: all on a page (make_report.py)")
     return parser.parse_args()
 
 
