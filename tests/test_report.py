@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+from emulator_examples import script
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.figure_style import use_format
@@ -35,13 +35,11 @@ def in_process(monkeypatch, name, *arguments):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tiny_training, tmp_path_factory):
     """data/, artifacts/, results/: what a user has after the whole path, with a tiny emulator."""
-    folder = tmp_path_factory.mktemp("report")
-    data, artifacts = write_ensemble(folder / "data", tiny_ensemble()), folder / "artifacts"
-    here = ["--data-dir", data, "--artifacts-dir", artifacts]
+    folder = shutil.copytree(tiny_training, tmp_path_factory.mktemp("report") / "project")
+    here = ["--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts"]
     with pytest.MonkeyPatch.context() as patch:
-        assert in_process(patch, "train.py", *here, *TINY) == 0
         assert in_process(patch, "evaluate_model.py", *here) == 0
         assert in_process(patch, "test_inversion.py", *here, "--mode", "simulation", "--starts", 2,
                           "--result-dir", folder / "results" / "fit") == 0  # fmt: skip
@@ -139,6 +137,31 @@ def test_numbers_on_the_page_are_those_of_the_files(results):
     series = pd.read_csv(folder / "nep_comparison.csv")
     mean = (series["optimized"] - series["observed"])[series["valid"] == 1].mean()
     assert parts[0][1] == pytest.approx(abs(mean)) and sum(int(row[2][:-2]) for row in parts) in (99, 100, 101)
+
+
+def test_a_misfit_is_split_into_mean_season_and_days():
+    dates = np.arange(np.datetime64("2011-01-01"), np.datetime64("2015-01-01"))
+    phase = 2 * np.pi * (dates - dates[0]).astype(int) / 365.25
+    noise = np.random.default_rng(0).standard_normal(len(dates))
+    for mean, season, day, most in ((-3.0, 1.0, 1.0, "mean"), (0.2, 3.0, 1.0, "season"), (0.2, 1.0, 3.0, "day to day")):
+        residual = mean + season * np.sqrt(2) * np.sin(phase) + day * noise
+        parts = inversion.misfit_parts(dates, residual)
+        assert max(parts, key=lambda name: parts[name][1]) == most
+        assert parts["mean"][0] == pytest.approx(abs(mean), abs=0.1) and parts["season"][0] == pytest.approx(
+            season, rel=0.25
+        )
+        assert sum(share for _, share in parts.values()) == pytest.approx(1)
+        series = pd.DataFrame({"date": dates.astype(str), "valid": 1, "observed": 0.0, "optimized": residual})
+        sentence = inversion.conflict_sentence(series, "NEP")
+        assert f"Mostly {'' if most == 'day to day' else 'the '}{most}" in sentence
+        assert ("below the tower" in sentence) == (mean < 0)
+
+
+def test_in_conflict_the_page_does_not_praise_parameters(copy):
+    summary = (copy / "inversion_summary.txt").read_text()
+    (copy / "inversion_summary.txt").write_text("CONFLICTS WITH THE MODEL: so it is\n" + summary)
+    meaning = " ".join(inversion.section(copy).meaning)
+    assert "Informed" not in meaning and "What conflicts, as shares of the misfit: mean" in meaning
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Sensitivity analysis: designs and indices against known answers, information of a tower, and sensitivity.py."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+from emulator_examples import script
 
 import sensitivity
 from calibration.common.command_line import UserError
@@ -136,13 +137,9 @@ def test_agreement_names_what_lies_apart():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A tiny emulator of an analytic forest; one of its parameters the process model does not know."""
-    folder = tmp_path_factory.mktemp("sensitivity")
-    data = write_ensemble(folder / "data", tiny_ensemble())
-    done = script("train.py", "--data-dir", data, "--artifacts-dir", folder / "artifacts", *TINY)
-    assert done.returncode == 0, done.stderr
-    return folder
+def trained(tiny_training, tmp_path_factory):
+    """A folder with a tiny emulator of an analytic forest; one of its parameters the process model does not know."""
+    return shutil.copytree(tiny_training, tmp_path_factory.mktemp("sensitivity") / "project")
 
 
 def test_the_script_answers_in_its_first_line(trained):

@@ -99,7 +99,7 @@ def bars_figure(table: dict[str, dict[str, float]], ylabel: str) -> Figure:
         axes.bar(position, [row[name] for row in table.values()], 0.8 / len(series), label=name)
     axes.set_xticks(np.arange(len(table)), list(table))
     axes.set(ylabel=ylabel, yscale="log")
-    axes.legend(ncols=2)
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure
 
 

@@ -316,7 +316,7 @@ def conflict_figure(table: pd.DataFrame, sentence: str, label: str) -> Figure:
     top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     bottom.bar(x, 100 * table["share_outside"], color=np.where(table["conflict"], ALERT, QUIET))
     bottom.axhline(5, color=BLACK, lw=0.7, ls="--")
-    bottom.set_ylabel("days outside the\n95 % band (percent)")
+    bottom.set_ylabel("days outside\n(percent)")
     step = max(1, len(table) // 24)
     bottom.set_xticks(x[::step], table["month"][::step], rotation=90, fontsize=6)
     return figure

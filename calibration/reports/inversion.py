@@ -22,8 +22,7 @@ POSTERIOR = ("param_name", "prior", "optimized", "low_90", "high_90", "sd_ratio"
 # By the verdict's first words: tone, and what to do about it.
 VERDICTS = {
     "CONFLICTS WITH THE MODEL": (content.BAD, "Do not read the parameters: they bend to make up for what the model "
-        "lacks. See below what conflicts; then try --nuisance offset, the tower's own weather, an ensemble with "
-        "relaxed ranges (configs/range_of_paras_relaxed.csv), or another variant of the model."),
+        "lacks. docs/cookbook.md, task 9, goes through what to try."),
     "FITS AND IS INFORMATIVE": (content.GOOD, "Read the informed parameters with their intervals; the others are where "
         "the prior put them, whatever their estimates say."),
     "FITS BUT IS UNINFORMATIVE": (content.CAREFUL, "The flux is described, but by many parameter sets alike: use the "
@@ -48,6 +47,14 @@ FIGURES = {
 }
 
 
+CURES = {
+    "mean": "Mostly the mean: an offset of the tower (--nuisance offset), or a forest that is not at rest (an ensemble "
+    "with configs/range_of_paras_relaxed.csv).",
+    "season": "Mostly the season: the tower's own weather, or parameters that are not varied yet.",
+    "day to day": "Mostly day to day: days of better quality, or the tower's own weather; no parameter mends noise.",
+}
+
+
 def section(directory: Path, title: str | None = None) -> Section:
     """Everything that `directory` says. UserError where an essential file is missing or of another version."""
     summary = reading.text(directory / SUMMARY, SCRIPT)
@@ -63,12 +70,16 @@ def section(directory: Path, title: str | None = None) -> Section:
     posterior = None
     if (directory / "posterior_summary.csv").is_file():
         posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
-        result.meaning.append(informed_sentence(posterior))
+        if tone != content.BAD:  # in conflict the parameters are not to be read
+            result.meaning.append(informed_sentence(posterior))
     comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
     if not comparisons:
         raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
     for path in comparisons:
-        result.blocks += series_blocks(reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0]))
+        series, label = reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])
+        if tone == content.BAD and path is comparisons[0]:
+            result.meaning.insert(1, conflict_sentence(series, label))
+        result.blocks += series_blocks(series, label)
     result.blocks.append(skill_table(skill))
     if posterior is not None:
         result.blocks += parameter_blocks(posterior, metadata)
@@ -120,8 +131,9 @@ def informed_sentence(posterior: pd.DataFrame) -> str:
     if found.empty:
         return f"No parameter's posterior sd fell below {INFORMED:g} of the prior's: the data inform none by itself."
     named = "; ".join(
-        f"{row.param_name} {row.optimized:.3g} {row.unit} (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, "
-        f"{100 * row.sd_ratio:.0f} percent of the prior's width)"
+        f"{row.param_name} {row.optimized:.3g} {row.unit.strip('-')}".rstrip()
+        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, {100 * row.sd_ratio:.0f} percent of the "
+        "prior's width)"
         for row in found.itertuples()
     )
     return f"Informed, of {len(posterior)} parameters: {named}."
@@ -154,7 +166,7 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
     blocks: list[content.Block] = [Interactive(series_figure(series, label), caption, f"Daily {label}")]
     residual = (series["optimized"] - series["observed"]).where(valid)
     if valid.any():
-        blocks.append(misfit_table(dates[valid], residual[valid].to_numpy(), label))
+        blocks.append(misfit_table(misfit_parts(*observed_residual(series)), label))
     frame = pd.DataFrame({"month": dates.astype("datetime64[M]").astype(str), "residual": residual,
                           "observed": series["observed"].where(valid), "held": valid & ~fitted})  # fmt: skip
     rows, marked = [], set()
@@ -175,19 +187,40 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
     return blocks
 
 
-def misfit_table(dates: np.ndarray, residual: np.ndarray, label: str) -> Table:
-    """What the misfit is made of: mean, season (smoothed day-of-year mean of the rest) and day to day.
+def misfit_parts(dates: np.ndarray, residual: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Mean, season (smoothed day-of-year mean of the rest) and day to day: (root mean square, share of the sum).
 
-    dates (day,), residual (day,) estimate - observed, Mg C ha-1 day-1. Shares of the mean square.
+    dates (day,), residual (day,) estimate - observed, Mg C ha-1 day-1; shares of the mean squares, 0 to 1.
     """
     mean = residual.mean()
     season = climatology_baseline(dates, residual - mean, dates)
-    parts = {"mean": np.full(len(residual), mean), "season": season, "day to day": residual - mean - season}
-    total = sum(np.mean(part**2) for part in parts.values())
-    rows = [
-        [name, np.sqrt(np.mean(part**2)), f"{100 * np.mean(part**2) / max(total, 1e-30):.0f} %"]
-        for name, part in parts.items()
-    ]
+    squares = {"mean": mean**2, "season": np.mean(season**2), "day to day": np.mean((residual - mean - season) ** 2)}
+    total = max(sum(squares.values()), 1e-30)
+    return {name: (float(np.sqrt(square)), float(square / total)) for name, square in squares.items()}
+
+
+def observed_residual(series: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Dates (day,) and residual (day,) of the observed days, fitted or held out."""
+    valid = (series["valid"] == 1).to_numpy()
+    residual = (series["optimized"] - series["observed"]).to_numpy()
+    return series["date"].to_numpy().astype("datetime64[D]")[valid], residual[valid]
+
+
+def conflict_sentence(series: pd.DataFrame, label: str) -> str:
+    """What conflicts, with shares, and what would change it."""
+    dates, residual = observed_residual(series)
+    if not len(dates):
+        return f"No day of {label} is observed."
+    parts = misfit_parts(dates, residual)
+    shares = ", ".join(f"{name} {100 * share:.0f} percent" for name, (_, share) in parts.items())
+    most = max(parts, key=lambda name: parts[name][1])
+    side = "below" if residual.mean() < 0 else "above"
+    return f"What conflicts, as shares of the misfit: {shares}. The estimate lies {side} the tower. {CURES[most]}"
+
+
+def misfit_table(parts: dict[str, tuple[float, float]], label: str) -> Table:
+    """What the misfit is made of, of misfit_parts()."""
+    rows = [[name, size, f"{100 * share:.0f} %"] for name, (size, share) in parts.items()]
     caption = (
         f"What the misfit of {label} is made of ({FLUX_UNIT}). Mostly day to day: noise, or weather that the tower saw "
         "and the model did not. Mostly mean: an offset or pools not at rest. Mostly season: a response that is missing."
