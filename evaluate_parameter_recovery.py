@@ -19,14 +19,13 @@ import numpy as np
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, run
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
-from calibration.common.sites import DEFAULT_SITE, load_site
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
 from calibration.judgement.recovery_case import RecoveryCase, recovery_table, write_case
 from calibration.judgement.recovery_study import Study, run_study, write_study
 from calibration.judgement.refine import check_runs
-from calibration.judgement.simulator_check import driving_weather, simulate_vectors
+from calibration.judgement.simulator_check import driving_weather, simulate_vectors, site_of
 from inverse_estimator import StaticParameterInverter
 
 
@@ -43,9 +42,9 @@ def main() -> int:
     )  # fmt: skip
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     if arguments.cases:
-        run_cases(arguments, emulator, inverter)
+        run_the_study(arguments, emulator, inverter)
     else:
-        run_case(arguments, emulator, inverter)
+        run_one_case(arguments, emulator, inverter)
     write_record(arguments.result_dir, begin, {
         "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir, "configuration": arguments.config,
         "weather": arguments.weather,
@@ -57,7 +56,7 @@ def main() -> int:
     return 0
 
 
-def run_case(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
+def run_one_case(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
     """One window of an ensemble run, inverted and compared with the run's parameters."""
     traced = [emulator.parameter_names[i] for i in emulator.parameter_index(arguments.trace_params or [])]
     ensemble = load_matching_ensemble(emulator, arguments.data_dir)
@@ -80,12 +79,12 @@ def run_case(arguments: argparse.Namespace, emulator: Emulator, inverter: Static
     print(f"results in {arguments.result_dir}/{prefix}*")
 
 
-def run_cases(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
+def run_the_study(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
     """A study of --cases truths that the simulator makes."""
     study = Study(
         arguments.cases, arguments.span, arguments.noise, arguments.gaps, not arguments.noise_unknown, arguments.refine
     )
-    site = load_site(arguments.site or DEFAULT_SITE)
+    site = site_of(arguments.site, arguments.data_dir)
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
     simulate = partial(simulate_vectors, names=emulator.parameter_names, weather=weather, site=site)
     directory = Path(arguments.result_dir)

@@ -68,6 +68,24 @@ class StaticParameterInverter:
     scikit-learn StandardScaler; config: InversionConfig or a mapping of its keys; param_names: in the model's order.
     space: ranges the emulator was trained on (for bounds_file: emulator); errors: the emulator's errors on unseen runs;
     bias: what it errs by on average on each day (see judgement/refine.py).
+
+    With a stand-in for the emulator, whose NEP is 0.02 times the sum of its scaled parameters:
+
+    >>> class Emulator(torch.nn.Module):
+    ...     def simulate(self, static_x, dynamic_x, warmup):
+    ...         nep = 0.02 * static_x.sum(dim=1)[:, None].expand(-1, dynamic_x.shape[-2] - warmup)
+    ...         return torch.stack([2 * nep, 1.5 * nep, nep, 0.5 * nep], dim=-1)
+    >>> from calibration.common.scalers import Scaler
+    >>> static = Scaler(("a", "b"), np.array([10.0, 5.0]), np.array([1.0, 0.5]))
+    >>> dynamic = Scaler(("warmth",), np.zeros(1), np.ones(1))
+    >>> config = {"error_model": {"observation_sd": 0.001, "emulator": False, "discrepancy": False}}
+    >>> inverter = StaticParameterInverter(Emulator(), static, dynamic, config)
+    >>> context, future, observed = np.zeros((180, 1)), np.zeros((30, 1)), np.full((30, 4), 0.04)
+    >>> optimized, info = inverter.invert([10.0, 5.0], context, future, observed, np.ones(30))
+    >>> round(float(((optimized - static.mean) / static.scale).sum()), 2)  # 0.04 / 0.02
+    2.0
+    >>> bool(info["posterior"].correlation[0, 1] < -0.9)  # only their sum is known
+    True
     """
 
     def __init__(
@@ -169,7 +187,7 @@ class StaticParameterInverter:
         fix: Sequence[str] = (),
         start_from: np.ndarray | None = None,
     ) -> InversionResult:
-        """Estimate the parameters from the observed days of `stretches` (inversion_data).
+        """Estimate the parameters from the observed days of `stretches` (inversion/data.py).
 
         start_from: (start, size) latent starting points instead of the prior and random draws.
         """

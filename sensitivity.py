@@ -30,14 +30,14 @@ from calibration.common.command_line import (
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.parameters import catalogue
 from calibration.common.provenance import write_record
-from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.exploration.analysis import Analysis, Findings, FluxModel, compare_with_visit
 from calibration.exploration.design import METHODS
 from calibration.exploration.fluxes import Period, choose_period
 from calibration.exploration.reference import moves, read_reference
-from calibration.judgement.simulator_check import driving_weather, simulate_vectors
+from calibration.judgement.simulator_check import driving_weather, simulate_vectors, site_of
 from calibration.weather.daily import Weather, read_weather
 
 WARMUP = 180  # days of weather before the first day looked at, as everywhere
@@ -51,8 +51,9 @@ def main() -> int:
     begin = time.perf_counter()
     directory = output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
-    site = load_site(arguments.site or DEFAULT_SITE)
-    weather = driving_weather(arguments.weather, arguments.data_dir or emulator.data_directory, site, emulator)
+    data = arguments.data_dir or emulator.data_directory
+    site = site_of(arguments.site, data)
+    weather = driving_weather(arguments.weather, data, site, emulator)
     start = None if arguments.start is None else np.datetime64(arguments.start)
     lengths = arguments.days or [days for days in LENGTHS if days <= len(weather) - WARMUP] or [LENGTHS[0]]
     period = choose_period(weather.dates, start, max(lengths), WARMUP)
@@ -87,7 +88,7 @@ def main() -> int:
     found.write(directory)
     print(found.facts.get("answer", "done") if arguments.quiet else "\n".join(found.lines))
     write_record(directory, begin, {
-        "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir or emulator.data_directory,
+        "emulator": arguments.artifacts_dir, "ensemble": data,
         "weather": arguments.weather, "real VISIT's runs": arguments.reference,
     }, seed=arguments.seed)  # fmt: skip
     print(f"done in {time.perf_counter() - begin:.0f} s; results in {directory}, start with sensitivity_summary.txt")

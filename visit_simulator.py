@@ -16,7 +16,7 @@ from calibration.common.command_line import (
     not_an_input,
     output_folder,
     run,
-    writing,
+    write_csv,
 )
 from calibration.common.sites import DEFAULT_SITE, load_site
 from calibration.visit.simulator import SPINUPS, read_runs, simulate, write_daily_files
@@ -63,8 +63,7 @@ def main() -> int:
     if arguments.daily_dir:
         stamp = time.strftime("%Y%m%d%H%M%S")
         write_daily_files(Path(arguments.daily_dir), result, weather, values, table["sample_id"].tolist(), site, stamp)
-    with writing(arguments.summary) as temporary:
-        summary.to_csv(temporary, index=False, float_format="%.8g")
+    write_csv(arguments.summary, summary, float_format="%.8g")
     print(
         f"{len(table)} runs, {weather.dates[0]} to {weather.dates[-1]}, {arguments.spinup} spin-up: {seconds:.1f} s; "
         f"mean over runs GPP {summary['mean_GPP'].mean():.2f}, NPP {summary['mean_NPP'].mean():.2f}, "

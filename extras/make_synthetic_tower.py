@@ -17,7 +17,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, not_an_input, run, write_json, writing
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, not_an_input, run, write_csv, write_json
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, read_ranges
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import DAYS_PER_YEAR, nep_mg_ha_to_nee_g_m2
@@ -120,10 +120,9 @@ def main() -> None:
     parameters, nep = known_parameters(space, weather, site, arguments.seed)
     record = tower_record(nep, weather.dates, arguments.noise, arguments.gaps, arguments.seed)
     truth = Path(arguments.parameters_out)
-    with writing(arguments.output) as temporary:
-        record.to_csv(temporary, index=False)
-    with writing(truth.with_name(f"{truth.stem}_nep.csv")) as temporary:
-        pd.DataFrame({"date": weather.dates.astype(str), "nep_mg_ha": nep}).to_csv(temporary, index=False)
+    write_csv(arguments.output, record)
+    true_nep = pd.DataFrame({"date": weather.dates.astype(str), "nep_mg_ha": nep})
+    write_csv(truth.with_name(f"{truth.stem}_nep.csv"), true_nep)
     write_json(truth, {
         "parameters": dict(zip(space.names, map(float, parameters), strict=True)), "seed": arguments.seed,
         "noise_g_m2_day": arguments.noise, "gaps": arguments.gaps, "weather": weather.source,

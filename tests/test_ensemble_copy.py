@@ -80,7 +80,10 @@ def test_copy_alone_without_text_files(ensemble):
 
 
 def test_two_processes_may_start_at_once(ensemble):
-    code = f"import visit_files; print(visit_files.load_ensemble({str(ensemble)!r}).fluxes.sum(dtype='f8'))"
+    code = (
+        "from calibration.ensembles.files import load_ensemble; "
+        f"print(load_ensemble({str(ensemble)!r}).fluxes.sum(dtype='f8'))"
+    )
     processes = [
         subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -14,6 +14,7 @@ from calibration.common import figure_style
 from calibration.common.provenance import sha256, write_record
 from calibration.emulator.figures import runs_figure
 from calibration.ensembles.rest import at_rest
+from calibration.inversion.data import stretch_from_arrays
 from calibration.judgement.figures import (
     identifiability_figure,
     nep_comparison,
@@ -21,6 +22,7 @@ from calibration.judgement.figures import (
     residual_months,
     residuals_by_month,
 )
+from calibration.judgement.judge import judge_flux
 
 
 @pytest.fixture(autouse=True)
@@ -95,12 +97,19 @@ def test_residuals_by_month_are_those_of_the_days():
     assert len(labels) == 2
 
 
+def stretch(dates, nep, mask):
+    """Observed days of NEP as the inversion sees them."""
+    observed = np.column_stack([nep * 0, nep * 0, nep, nep * 0])  # order of units.TARGETS
+    return stretch_from_arrays(np.zeros((5, 2)), np.zeros((len(nep), 2)), observed, mask, start=str(dates[0]))
+
+
 def test_held_out_days_and_baselines_are_drawn():
     dates = np.arange(np.datetime64("2012-01-01"), np.datetime64("2012-12-31"))
     values = np.sin(np.arange(len(dates)) / 9)
     fitted = np.arange(len(dates)) < 200
-    figure = nep_comparison(dates, values, np.ones(len(dates), bool), fitted, values, values, None, "verdict",
-                            baselines={"constant": np.zeros(len(dates))})  # fmt: skip
+    item = judge_flux("nep", [stretch(dates, values, fitted)], [stretch(dates, values, ~fitted)], values, values)
+    assert (item.valid & ~item.fitted).sum() == len(dates) - 200
+    figure = nep_comparison(item, "verdict", baselines={"constant": np.zeros(len(dates))})
     labels = {t.get_text() for axes in figure.axes if axes.get_legend() for t in axes.get_legend().get_texts()}
     assert {"observed, held out", "held out", "baseline: constant"} <= labels
     units = [axes.get_ylabel() for axes in figure.axes[:2]]

@@ -73,7 +73,8 @@ def test_json_round_trip_refuses_nan_and_broken_files(tmp_path: Path):
 
 def test_user_errors_end_in_one_line_and_exit_code_2(tmp_path: Path):
     script = tmp_path / "script.py"
-    lines = ["from command_line import UserError, run", "def main():", "    raise UserError('a\\n b')", "run(main)"]
+    head = "from calibration.common.command_line import UserError, run"
+    lines = [head, "def main():", "    raise UserError('a\\n b')", "run(main)"]
     script.write_text("\n".join(lines) + "\n")
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}
@@ -103,6 +104,7 @@ def test_a_wrong_flag_is_one_line_too(capsys):
         ("name: LHP", "name: 12", "name is 12, expected text"),
         ("weather: lhp_weather.json", "weather:", "weather is None, expected text"),
         ("name: LHP", "name: [", "not readable as YAML"),
+        ("forest: evergreen", "forest: deciduous", "no leaf fall by season"),
     ],
 )
 def test_bad_site_files_are_refused_with_the_reason(tmp_path: Path, old, new, message):

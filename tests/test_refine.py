@@ -17,11 +17,12 @@ from tower_examples import call
 import test_inversion
 from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
+from calibration.common.sites import DEFAULT_SITE
 from calibration.emulator.error import EmulatorErrors
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.data import stretch_from_arrays
 from calibration.judgement.refine import FEWEST, Refinement, RunStore, check_runs, local_correction, posterior_draws
-from calibration.judgement.simulator_check import ProcessModel, verify_estimate
+from calibration.judgement.simulator_check import ProcessModel, site_of, verify_estimate
 from inverse_estimator import StaticParameterInverter
 
 DAYS = 420
@@ -422,3 +423,13 @@ def test_bad_requests_are_refused_before_the_inversion(own_visit, tmp_path, caps
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forgotten_site_is_refused_and_another_one_said(tmp_path, capsys):
+    """The process model of --verify must stand where the ensemble's runs were made."""
+    (tmp_path / "parameter_log.json").write_text('{"settings": {"site": {"latitude": 61.8}}}')
+    with pytest.raises(UserError, match="made with latitude 61.8, lhp.yaml says 4.2; give the ensemble's site"):
+        site_of(None, tmp_path)
+    assert site_of(str(DEFAULT_SITE), tmp_path).latitude == 4.2
+    assert "made with latitude 61.8" in capsys.readouterr().err
+    assert site_of(None, tmp_path / "without_a_log").name == "LHP"

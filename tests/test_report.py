@@ -43,8 +43,8 @@ def results(tiny_training, tmp_path_factory):
         assert in_process(patch, "evaluate_model.py", *here, "--window-stride", 90) == 0
         assert in_process(patch, "test_inversion.py", *here, "--mode", "simulation", "--starts", 2,
                           "--result-dir", folder / "results" / "fit") == 0  # fmt: skip
-        assert in_process(patch, "evaluate_parameter_recovery.py", *here, "--sample-id", 0, "--window-index", 0, "--starts", 2,
-                          "--result-dir", folder / "results" / "recovery") == 0  # fmt: skip
+        assert in_process(patch, "evaluate_parameter_recovery.py", *here, "--sample-id", 0, "--window-index", 0,
+                          "--starts", 2, "--result-dir", folder / "results" / "recovery") == 0  # fmt: skip
     space, found = make_space([("a", 0.0, 1.0), ("b", 0.0, 1.0)], "test"), Findings()
     rng = np.random.default_rng(0)
     season = rng.random((1, 400, 4))

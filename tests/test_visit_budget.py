@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from carbon_budget import carbon_residuals, unphysical, water_residuals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from visit_runs import NAMES, grow, legal_values, plausible_values, short_loop, site
 
 from calibration.common.parameters import catalogue
-from calibration.visit.budget import carbon_residuals, unphysical, water_residuals
 from calibration.visit.kernel import LANES, lanes, run_days
 from calibration.visit.layout import FLOWS, STATE, ground_row, parameter_rows
 from calibration.visit.spinup import NO_TABLE

@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from carbon_budget import water_residuals
 from visit_runs import plausible_values, site, weather
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import catalogue
 from calibration.ensembles.files import read_daily_file
-from calibration.visit.budget import water_residuals
 from calibration.visit.layout import RAW_LAYER, STATE, Soil, parameter_rows
 from calibration.visit.simulator import parameter_values, read_runs, simulate
 from calibration.weather.daily import Weather, write_weather_csv

@@ -7,7 +7,7 @@ import pytest
 from visit_runs import NAMES, legal_values, plausible_values, short_loop, site
 
 from calibration.visit import spinup as visit_spinup
-from calibration.visit.forcing import Forcing
+from calibration.visit.forcing import DailyForcing
 from calibration.visit.kernel import LANES, NEVER, lanes, run_days, samples
 from calibration.visit.layout import DOC, LITTER, SOIL_ROW, STATE, ground_row, parameter_rows
 
@@ -102,7 +102,7 @@ def test_soil_map_is_the_kernels_own_soil():
 
 
 def test_exports_start_in_spinup_year_101_within_a_loop():
-    loop = visit_spinup.Loop(Forcing(np.zeros((7 * 365, 1)), 7), 288)
+    loop = visit_spinup.Loop(DailyForcing(np.zeros((7 * 365, 1)), 7), 288)
     assert loop.exports_from(0) == 100 * 365
     assert loop.exports_from(14) == 2 * 365  # loop 14 (from 0) begins with year 99
     assert loop.exports_from(15) == 0

@@ -1,6 +1,7 @@
 """The site: latitude, altitude, soil constants, periods and tower heights, from configs/sites/<name>.yaml."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ from calibration.common.command_line import REPOSITORY, UserError, existing_file
 
 DEFAULT_SITE = REPOSITORY / "configs" / "sites" / "lhp.yaml"
 TEXTURES = ("coarse", "medium", "fine")
+FORESTS = ("evergreen",)  # what the process model holds for: it has no leaf fall by season, no snow and no frost damage
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no 'key: value' lines; copy configs/sites/lhp.yaml and edit it")
     wanted = [field.name for field in fields(Site) if field.name != "path"]
+    forest = content.pop("forest", FORESTS[0])  # decides nothing but whether the process model holds
     for key in content:
         if key not in wanted:
-            raise UserError(f"{path}: unknown key '{key}'; known are {', '.join(wanted)}")
+            raise UserError(f"{path}: unknown key '{key}'; known are {', '.join(wanted)}, forest")
     for key in wanted:
         if key not in content:
             raise UserError(f"{path}: key '{key}' is missing; see configs/sites/lhp.yaml")
@@ -85,6 +88,11 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
             raise UserError(f"{path}: {key} is {content[key]!r}, expected text; put it in quotes if it is a number")
     if content["texture"] not in TEXTURES:
         raise UserError(f"{path}: texture is {content['texture']!r}, allowed is one of {', '.join(TEXTURES)}")
+    if forest not in FORESTS:
+        raise UserError(
+            f"{path}: forest is {forest!r}, allowed is {', '.join(FORESTS)}: the process model has no leaf fall by "
+            "season and would be wrong for other forests; use a process model of your own (--engine command)"
+        )
     period = content["period"]
     if (
         not isinstance(period, dict)
@@ -94,3 +102,12 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
     ):
         raise UserError(f"{path}: period must be {{start: YYYY-MM-DD, end: YYYY-MM-DD}} in order, got {period!r}")
     return Site(path=path, **content)
+
+
+def other_constants(site: Site, noted: Mapping[str, Any]) -> list[str]:
+    """Constants that a record (settings: site of parameter_log.json) and `site` disagree on.
+
+    >>> other_constants(load_site(), {"latitude": 61.8, "sand": 0.166})
+    ['latitude']
+    """
+    return [name for name, value in noted.items() if getattr(site, name, value) != value]

@@ -99,7 +99,14 @@ def load_inversion_config(path: str | Path = DEFAULT_CONFIG) -> InversionConfig:
 
 
 def make_inversion_config(content: Any, source: str | Path = "inversion configuration") -> InversionConfig:
-    """Build a checked configuration from a mapping of (some of) its keys; the others keep their defaults."""
+    """Build a checked configuration from a mapping of (some of) its keys; the others keep their defaults.
+
+    >>> make_inversion_config({"target_variable": "nep, gpp", "gauss_newton": {"max_iterations": "5"}}).targets
+    ('nep', 'gpp')
+    >>> make_inversion_config({"lambda": 0.1})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    calibration.common.command_line.UserError: inversion configuration: unknown key 'lambda'; known are method, ...
+    """
     if isinstance(content, InversionConfig):
         return content
     config = _build(InversionConfig, content, str(source), "")

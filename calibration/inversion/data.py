@@ -89,6 +89,15 @@ class Observations:
         return np.flatnonzero(np.isin(block, chosen))
 
 
+def day_index(dates: np.ndarray, first: np.datetime64) -> np.ndarray:
+    """Days (day,) int from `first` to `dates` (day,).
+
+    >>> day_index(np.array(["2012-03-01"], dtype="datetime64[D]"), np.datetime64("2012-02-28")).tolist()
+    [2]
+    """
+    return ((dates - first) / DAY).astype(int)
+
+
 def combine_fluxes(fluxes, target: str):
     """The flux `target` from the emulator's four outputs: (..., 4) -> (...); array or tensor, unit unchanged."""
     weights = TARGET_COMBINATIONS[target]

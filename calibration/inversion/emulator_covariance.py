@@ -5,7 +5,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import TARGET_COMBINATIONS
-from calibration.inversion.data import DAY, Observations
+from calibration.inversion.data import Observations, day_index
 
 ENTRIES_FOR_WEIGHT = 300  # entries on which left-out runs are predicted
 WEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95])
@@ -60,8 +60,7 @@ def empirical_weight(sample: EmulatorErrors, observations: Observations) -> floa
 def _positions(sample: EmulatorErrors, observations: Observations) -> np.ndarray:
     """(entry,) index into the sample's days, -1 where the date is unknown or outside."""
     dated = ~np.isnat(observations.date)
-    offset = np.where(dated, observations.date, sample.dates[0]) - sample.dates[0]
-    position = (offset / DAY).astype(int)
+    position = day_index(np.where(dated, observations.date, sample.dates[0]), sample.dates[0])
     return np.where(dated & (position >= 0) & (position < len(sample.dates)), position, -1)
 
 

@@ -8,11 +8,9 @@ import numpy as np
 from calibration.common.command_line import UserError, warn
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.files import Ensemble, load_ensemble, read_parameter_summary
-from calibration.inversion.data import Stretch, keep_days, stretch_from_arrays, stretches_from_windows
+from calibration.inversion.data import DAY, Stretch, keep_days, stretch_from_arrays, stretches_from_windows
 from calibration.tower.windows import Windows, load_windows
 from dataset import day_slice, window_starts
-
-DAY = np.timedelta64(1, "D")
 
 
 def prior_parameters(emulator: Emulator, data_dir: str | Path, sample_id: int | None = None) -> tuple[np.ndarray, str]:

@@ -1,4 +1,4 @@
-"""Three ways to minimise the cost of inversion_problem: Levenberg-Marquardt, Adam, and an ensemble smoother."""
+"""Three ways to minimise the cost of inversion/problem.py: Levenberg-Marquardt, Adam, and an ensemble smoother."""
 
 from dataclasses import dataclass, field
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from calibration.common.command_line import UserError
-from calibration.inversion.data import DAY, Observations, Stretch, combine_fluxes
+from calibration.inversion.data import Observations, Stretch, combine_fluxes, day_index
 from calibration.inversion.error_model import ErrorModel
 from calibration.inversion.latent_map import LatentMap
 
@@ -31,7 +31,7 @@ class DailyBias:
 
     def on(self, dates: np.ndarray) -> torch.Tensor:
         """The bias of the days `dates` (day,): (day, 4)."""
-        return self.flux[torch.as_tensor(((dates - self.first) / DAY).astype(int))]
+        return self.flux[torch.as_tensor(day_index(dates, self.first))]
 
 
 class Forward:

@@ -25,7 +25,9 @@ from calibration.common.figure_style import (
 )
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
+from calibration.inversion.data import DAY
 from calibration.inversion.posterior import INFORMED
+from calibration.judgement.judge import Judged
 
 BASELINES = {"constant": (ALERT, ":"), "climatology": (PURPLE, "-.")}  # color and dash of each
 PAIRS_SHOWN = 12  # parameters in the correlation matrix: the most informed ones
@@ -33,9 +35,18 @@ MONTHS = "JFMAMJJASOND"
 QUANTILES = ("q05", "q25", "q50", "q75", "q95")
 
 
+def name_rows(ax: Axes, names: Sequence[str], order: Sequence[int] | None = None, fontsize: float = 6) -> np.ndarray:
+    """Give `ax` a row for each name, the first (of `order`, indices into names) on top; returns heights (name,)."""
+    y = np.empty(len(names))
+    y[np.arange(len(names)) if order is None else np.asarray(order)] = np.arange(len(names))[::-1]
+    ax.set_yticks(y, names, fontsize=fontsize)
+    ax.set_ylim(-1, len(names))
+    return y
+
+
 def _with_gaps(dates: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Insert NaN where days are missing, so that lines break there."""
-    breaks = np.flatnonzero(np.diff(dates) > np.timedelta64(1, "D")) + 1
+    breaks = np.flatnonzero(np.diff(dates) > DAY) + 1
     return np.insert(dates, breaks, dates[breaks - 1]), np.insert(values.astype(float), breaks, np.nan)
 
 
@@ -55,43 +66,35 @@ def _shade_held_out(axes: Axes, dates: np.ndarray, held: np.ndarray) -> None:
     days = dates[held]
     if not len(days):
         return
-    breaks = np.flatnonzero(np.diff(days) > np.timedelta64(31, "D")) + 1
+    breaks = np.flatnonzero(np.diff(days) > 31 * DAY) + 1
     for k, block in enumerate(np.split(days, breaks)):
         axes.axvspan(block[0], block[-1], color="0.93", lw=0, zorder=-5, label="held out" if k == 0 else None)
 
 
 @styled
 def nep_comparison(
-    dates: np.ndarray,
-    observed: np.ndarray,
-    valid: np.ndarray,
-    fitted: np.ndarray,
-    prior: np.ndarray,
-    optimized: np.ndarray,
-    band: tuple[np.ndarray, np.ndarray] | None,
+    item: Judged,
     verdict: str,
-    target: str = "nep",
     simulator: np.ndarray | None = None,
-    observed_band: tuple[np.ndarray, np.ndarray] | None = None,
     baselines: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
-    """Daily series, running mean, scatter and residuals of one flux.
+    """Daily series, running mean, scatter and residuals of one flux; simulator: (day,) the process model's run of it;
+    baselines: name -> (day,).
 
-    dates, observed, prior, optimized, simulator: (day,); valid: (day,) bool, observed; fitted: (day,) bool, used in
-    the fit (the rest is held out); band: 5 and 95 percent of the true flux given the data, (day,) each; observed_band:
-    the same with observation error, where 90 percent of the observations are expected; baselines: name -> (day,).
+    The bands are 90 percent of the true flux given the data, and the same with observation error, where 90 percent of
+    the observations are expected. Held-out days are shaded.
     """
-    order = np.argsort(dates, kind="stable")
+    order = np.argsort(item.dates, kind="stable")
     dates, observed, valid, fitted, prior, optimized = (
-        x[order] for x in (dates, observed, valid, fitted, prior, optimized)
+        x[order] for x in (item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized)
     )
-    label = target_label(target)
+    label = target_label(item.target)
     figure = Figure(figsize=(PAGE, 6.4), layout="constrained")
     axes = figure.subplot_mosaic([["daily", "daily"], ["mean", "mean"], ["scatter", "residual"]])
     _title(figure, verdict)
 
     ax = axes["daily"]
-    bands = (observed_band, 0.15, "90 % of observations"), (band, 0.4, f"90 % of the true {label}")
+    bands = (item.observed_band, 0.15, "90 % of observations"), (item.band, 0.4, f"90 % of the true {label}")
     for limits, alpha, name in bands:
         if limits is not None:
             x, low = _with_gaps(dates, limits[0][order])
@@ -240,8 +243,7 @@ def parameter_changes(
     order = np.argsort(given, kind="stable")
     figure = Figure(figsize=(COLUMN + 0.6, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
-    y = np.empty(len(names))
-    y[order] = np.arange(len(names))[::-1]
+    y = name_rows(ax, names, order)
     color = np.where([name in informed for name in names], ESTIMATE, "0.5")
     if in_range:
         ax.hlines(y, 0.05, 0.95, color=PRIOR, lw=0.6, alpha=0.6, label="prior, 90 %")
@@ -251,7 +253,6 @@ def parameter_changes(
     ax.scatter(optimized, y, s=9, color=color, zorder=3, label="estimate")
     if truth is not None:
         ax.plot(truth, y, "x", color=TRUTH, ms=4, mew=0.9, label="true")
-    ax.set_yticks(y, names, fontsize=6)
     for tick, name in zip(ax.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name in informed else "normal")
     if sd_ratio is not None:
@@ -260,7 +261,6 @@ def parameter_changes(
         right.spines["right"].set_visible(False)
         right.tick_params(length=0)
         right.set_ylabel("posterior sd / prior sd", fontsize=6.5)
-    ax.set_ylim(-1, len(names))
     ax.grid(axis="x")
     ax.set_xlabel(xlabel)
     ax.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.3, 1.0), fontsize=6.5)
@@ -282,11 +282,9 @@ def identifiability_figure(
         [["bars", "matrix"], ["bars", "spectrum"]], width_ratios=[1, 1.3], height_ratios=[2, 1]
     )
     bars, matrix, spectrum = axes["bars"], axes["matrix"], axes["spectrum"]
-    y = np.arange(len(names))[::-1]
+    y = name_rows(bars, sorted_names)
     bars.barh(y, sd_ratio[order], color=np.where(sd_ratio[order] < INFORMED, ESTIMATE, QUIET))
     bars.axvline(INFORMED, color=BLACK, lw=0.7, ls="--")
-    bars.set_yticks(y, sorted_names, fontsize=6)
-    bars.set_ylim(-1, len(names))
     bars.set_xlabel(f"posterior sd / prior sd\n(1: the data say nothing; below {INFORMED:g}: informed)")
     few = order[:PAIRS_SHOWN]
     image = matrix.imshow(correlation[np.ix_(few, few)], vmin=-1, vmax=1, cmap="PuOr_r")

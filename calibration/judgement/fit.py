@@ -21,6 +21,10 @@ def scores(observed: np.ndarray, predicted: np.ndarray, reference: float | None 
 
     observed, predicted: (day,). R2 is the Nash-Sutcliffe efficiency 1 - MSE / variance around `reference` (default:
     the mean of these days). NaN where it is undefined (fewer than two days, no variance).
+
+    >>> found = scores(np.array([1.0, 2.0, 3.0]), np.array([1.5, 2.5, 3.5]))
+    >>> found["rmse"], found["bias"], round(found["correlation"], 6)
+    (0.5, 0.5, 1.0)
     """
     error = predicted - observed
     centre = observed.mean() if reference is None else reference

@@ -46,7 +46,7 @@ class Judged:
     coverage: dict[str, float]  # share of observed days inside observed_band
 
 
-def judge(
+def judge_flux(
     target: str,
     fitted: Sequence[Stretch],
     holdout: Sequence[Stretch],
@@ -130,7 +130,8 @@ def judge_inversion(
             latent = posterior.latent[:BAND_DRAWS]
             draws[target] = predictive_samples(problem, inverter.errors, latent, target, result.config.seed)
             noise = shares[target]["observation_sd"] if target in shares else None
-        fluxes.append(judge(target, case.fitted, case.holdout, prior_flux, optimized_flux, draws.get(target), noise))
+        both_fluxes = prior_flux, optimized_flux
+        fluxes.append(judge_flux(target, case.fitted, case.holdout, *both_fluxes, draws.get(target), noise))
     main = fluxes[0]
     informed = identifiability(posterior)["informed"] if posterior is not None else None
     share = shares.get(main.target, {})
@@ -154,7 +155,7 @@ def judge_parameters(
     for target in observed_targets(case, inverter.config.targets):
         values = torch.cat([combine_fluxes(part, target) for part in parts], dim=1).numpy()
         with_offset = values[1] + float(offsets.get(target, 0.0))
-        fluxes.append(judge(target, case.fitted, case.holdout, values[0], with_offset))
+        fluxes.append(judge_flux(target, case.fitted, case.holdout, values[0], with_offset))
     main = fluxes[0]
     row = main.table.loc[("fitted", "optimized")]
     others = main.table.loc["fitted"].drop(index=["prior", "optimized"])

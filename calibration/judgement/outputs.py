@@ -102,10 +102,7 @@ def save_figures(
     """The figures of a judgement; see write_outputs."""
     result, conflict, sentence = judgement.result, judgement.conflict, judgement.verdict
     for item in judgement.fluxes:
-        figure = nep_comparison(
-            item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized, item.band, sentence,
-            item.target, simulator if item is judgement.main else None, item.observed_band, baselines_of(item),
-        )  # fmt: skip
+        figure = nep_comparison(item, sentence, simulator if item is judgement.main else None, baselines_of(item))
         save_figure(figure, directory / f"{item.target}_comparison")
         figure = residuals_by_month(monthly_residuals(item), target_label(item.target))
         save_figure(figure, directory / f"{item.target}_residuals_by_month")

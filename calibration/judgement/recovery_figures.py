@@ -21,6 +21,7 @@ from calibration.common.figure_style import (
 )  # fmt: skip
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.posterior import INFORMED
+from calibration.judgement.figures import name_rows
 from calibration.judgement.recovery_statistics import RANK_BINS
 
 
@@ -159,14 +160,12 @@ def coverage_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Coverage of the 90 percent intervals by parameter, with the 99 percent range of sampling noise."""
     figure = Figure(figsize=(COLUMN + 1.2, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
-    y = np.arange(len(names))[::-1]
+    y = name_rows(ax, names)
     values = np.array([summary["parameters"][name]["coverage_90"] for name in names])
     noise = 2.58 * np.sqrt(0.9 * 0.1 / summary["cases"])
     ax.axvspan(0.9 - noise, min(0.9 + noise, 1.0), color="0.9", label="99 % of sampling noise around 0.90")
     ax.axvline(0.9, color=BLACK, lw=0.8)
     ax.plot(values, y, "o", color=ESTIMATE, ms=4)
-    ax.set_yticks(y, names, fontsize=6)
-    ax.set_ylim(-1, len(names))
     ax.set_xlim(min(0.6, values.min() - 0.02), 1.01)
     ax.set_xlabel("share of truths inside the 90 % interval")
     ax.set_title(f"{_headline(summary)}\nmean coverage {summary['coverage_90']:.3f}", loc="left")
@@ -179,7 +178,7 @@ def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Skill and posterior/prior sd by parameter."""
     figure = Figure(figsize=(PAGE, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    y = np.arange(len(names))[::-1]
+    y = name_rows(left, names)
     skill = np.array([summary["parameters"][name]["skill"] for name in names])
     ratio = np.array([summary["parameters"][name]["sd_ratio"] for name in names])
     left.barh(y, skill, color=np.where(skill >= 0.35, ESTIMATE, QUIET))
@@ -188,8 +187,6 @@ def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
     right.barh(y, ratio, color=np.where(ratio < INFORMED, ESTIMATE, QUIET))
     right.axvline(INFORMED, color=BLACK, lw=0.8, ls="--")
     right.set_xlabel(f"median posterior sd / prior sd (< {INFORMED}: informed)")
-    left.set_yticks(y, names, fontsize=6)
-    left.set_ylim(-1, len(names))
     figure.suptitle(_headline(summary), x=0.01, ha="left")
     return figure
 
@@ -224,15 +221,13 @@ def z_figure(z: np.ndarray, names: Sequence[str]) -> Figure:
     """z-scores (truth - posterior mean) / posterior sd in latent space, z (case, parameter)."""
     figure = Figure(figsize=(COLUMN + 1.2, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
-    y = np.arange(len(names))[::-1]
+    y = name_rows(ax, names)
     low, q1, middle, q3, high = np.quantile(z, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     ax.axvspan(-1.645, 1.645, color="0.93", label="5 to 95 % if calibrated")
     ax.hlines(y, low, high, color=ESTIMATE, lw=1, label="5 to 95 % of cases")
     ax.hlines(y, q1, q3, color=ESTIMATE, lw=4, alpha=0.5, label="25 to 75 %")
     ax.plot(middle, y, "o", color=ESTIMATE, ms=3)
     ax.axvline(0, color=BLACK, lw=0.8)
-    ax.set_yticks(y, names, fontsize=6)
-    ax.set_ylim(-1, len(names))
     ax.set_xlabel("(truth - posterior mean) / posterior sd")
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure

@@ -250,10 +250,12 @@ def one_case(
             inverter, lambda values: simulate(values, jobs=1), weather, case.observed.context, case.feature_order
         )
         result, inverter, _ = refinement.run(result, [case.observed], refine)
-    return {"case": case.number, "start": case.start, **compare(inverter, result, case, truth)}
+    return {"case": case.number, "start": case.start, **against_truth(inverter, result, case, truth)}
 
 
-def compare(inverter: StaticParameterInverter, result: InversionResult, case: StudyCase, truth: np.ndarray) -> dict:
+def against_truth(
+    inverter: StaticParameterInverter, result: InversionResult, case: StudyCase, truth: np.ndarray
+) -> dict:
     """Errors, coverage, z-scores, ranks of every parameter, and the annual NEP."""
     posterior, space = result.posterior, inverter.space
     latent_truth = result.problem.latent.latent(truth)

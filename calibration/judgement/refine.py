@@ -19,7 +19,7 @@ from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 from calibration.emulator.error import EmulatorErrors
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.files import read_daily_file, write_daily_file
-from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes, stretch_from_arrays
+from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes, day_index, stretch_from_arrays
 from calibration.inversion.problem import DailyBias
 from calibration.judgement.simulator_check import OUTLIER, ProcessModel, on_stretches
 from calibration.weather.daily import Weather
@@ -202,8 +202,7 @@ class Refinement:
         first = self.weather.dates[self.context]
         target = result.config.targets[0]
         dates = np.concatenate([s.dates[s.mask[:, OBSERVABLE.index(target)]] for s in stretches])
-        index = ((dates - first) / np.timedelta64(1, "D")).astype(int)
-        return float(np.sqrt(np.mean(combine_fluxes(error[:, index], target) ** 2)))
+        return float(np.sqrt(np.mean(combine_fluxes(error[:, day_index(dates, first)], target) ** 2)))
 
 
 def posterior_draws(result: InversionResult, count: int, seed: int) -> np.ndarray:

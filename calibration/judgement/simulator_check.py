@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, existing_file, warn
+from calibration.common.command_line import UserError, existing_file, read_json, warn
 from calibration.common.parameters import catalogue
-from calibration.common.sites import DEFAULT_SITE, Site, load_site
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.engines import command_engine, weather_hash
 from calibration.ensembles.files import load_ensemble
 from calibration.inversion.config import target_label
-from calibration.inversion.data import Stretch, combine_fluxes
+from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
 from calibration.judgement.judge import Judged
 from calibration.visit.parameter_file import fill_template, read_slots, write_parameter_file
@@ -26,6 +26,25 @@ from inverse_estimator import InversionResult
 # Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
 SAME_WEATHER = 1e-3
 OUTLIER = 3.0  # emulator's error at the estimate over its usual size from which a fit exploits it
+
+
+def site_of(path: str | None, data_dir: str | Path) -> Site:
+    """The site of --site (default: LHP), which must be that of the ensemble in `data_dir` where its log names one.
+
+    UserError where the default is another site than the ensemble's; a warning where the user chose another one.
+    """
+    site, log = load_site(path or DEFAULT_SITE), Path(data_dir) / "parameter_log.json"
+    noted = read_json(log).get("settings", {}).get("site", {}) if log.is_file() else {}
+    other = other_constants(site, noted)
+    if other:
+        message = (
+            f"{log}: the runs were made with {other[0]} {noted[other[0]]}, {site.path.name} says "
+            f"{getattr(site, other[0])}; give the ensemble's site with --site"
+        )
+        if path is None:
+            raise UserError(message)
+        warn(message)
+    return site
 
 
 def driving_weather(
@@ -52,7 +71,7 @@ def driving_weather(
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
     for stretch in stretches:
         dates = stretch.all_dates
-        at = ((dates - weather.dates[0]) / np.timedelta64(1, "D")).astype(int)
+        at = day_index(dates, weather.dates[0])
         if at[0] < 0 or at[-1] >= len(weather):
             raise UserError(
                 f"the windows span {dates[0]} to {dates[-1]} with their context, the simulator's weather only "
@@ -102,7 +121,7 @@ class ProcessModel:
 
 def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: Sequence[Stretch]) -> ProcessModel:
     """The process model of the command line (--command-template: the user's VISIT), checked before anything runs."""
-    site, names = load_site(arguments.site or DEFAULT_SITE), emulator.parameter_names
+    site, names = site_of(arguments.site, arguments.data_dir), emulator.parameter_names
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, stretches)
     slots = read_slots(arguments.slots)
     if arguments.parameter_template:
@@ -176,8 +195,7 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
 
 def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:
     """Cut (run, day, 4) over consecutive `dates` to the days of the stretches: (run, day of all stretches, 4)."""
-    day = np.timedelta64(1, "D")
-    index = np.concatenate([((stretch.dates - dates[0]) / day).astype(int) for stretch in stretches])
+    index = np.concatenate([day_index(stretch.dates, dates[0]) for stretch in stretches])
     return fluxes[:, index]
 
 

@@ -25,7 +25,7 @@ EXPORTS_FROM_YEAR = 101  # DOC and erosion leave the active humus from this spin
 
 
 class Day(NamedTuple):
-    """One day of forcing as the kernel reads it; also the column order of Forcing.days."""
+    """One day of forcing as the kernel reads it; also the column order of DailyForcing.days."""
 
     surface_temperature: float  # deg C
     air_temperature: float  # deg C
@@ -58,7 +58,7 @@ class Day(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Forcing:
+class DailyForcing:
     """Daily forcing of the kernel. `days` is (day, len(Day._fields)) float64, contiguous."""
 
     days: np.ndarray
@@ -105,7 +105,7 @@ def drought_water(site: Site) -> float:
     return water if water > 0.2 else -1.0  # the potential is evaluated at 0.2 mm or more
 
 
-def experiment_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> Forcing:
+def experiment_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> DailyForcing:
     """Forcing of the experiment: every day of the weather with its own CO2.
 
     dates: (day,) datetime64[D]; values: (day, 10) in the order and units of units.DYNAMIC_FEATURES.
@@ -114,7 +114,7 @@ def experiment_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> For
     return _forcing(values, doy0, year, values[:, 9], site)
 
 
-def spinup_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> tuple[Forcing, int]:
+def spinup_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> tuple[DailyForcing, int]:
     """Forcing of one spin-up loop, and the number of loops.
 
     The loop is the whole calendar years of the weather, 365 days each (day 366 skipped), under the CO2 of the site's
@@ -133,7 +133,7 @@ def spinup_forcing(dates: np.ndarray, values: np.ndarray, site: Site) -> tuple[F
     return forcing, -(-SPINUP_YEARS // len(years))
 
 
-def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site) -> Forcing:
+def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site) -> DailyForcing:
     t_surface, t_air, t_soil, t_deep, _, cloud_percent, precipitation, q, wind = values[:, :9].T.astype(np.float64)
     t_surface, t_air, t_soil, t_deep = (t - ZERO_CELSIUS for t in (t_surface, t_air, t_soil, t_deep))
     if t_air.min() < -2.0:
@@ -155,7 +155,7 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
     # Air and net long wave (2.1, 5.1, 5.2)
     pressure = atmosphere.air_pressure(site.altitude, t_air)
     e = atmosphere.vapour_pressure_from_q(q, pressure)
-    vpd = np.maximum(atmosphere.saturation_vapour_pressure(t_air) - e, 0.0)
+    vpd = atmosphere.vapour_pressure_deficit(t_air, q, site.altitude)
     black_body = STEFAN_BOLTZMANN * kelvin**4
     longwave = (
         (1.0 - cloud) * (0.53 + 0.06 * np.sqrt(e)) * black_body
@@ -203,7 +203,7 @@ def _forcing(values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.nda
         erosion=_erosion(rain, year, site),
     )
     days = np.ascontiguousarray(np.stack([np.broadcast_to(c, rain.shape) for c in columns], axis=1), dtype=np.float64)
-    return Forcing(days, len(np.unique(year)))
+    return DailyForcing(days, len(np.unique(year)))
 
 
 @cache

@@ -113,7 +113,7 @@ def run_days(
 ):
     """Run up to LANES samples over `days`, updating `state` in place.
 
-    parameters, state: from lanes(); ground_values: visit_layout.ground_row; days: (day, forcing) of Forcing.days;
+    parameters, state: from lanes(); ground_values: layout.ground_row; days: (day, forcing) of DailyForcing.days;
     exports_from: (sample,) int64, index of the first day on which DOC and erosion leave the active humus; its length is
     the number of samples, LANES or 1 (others are slow); water_only: hold all carbon and DOC.
     Filled unless empty: fluxes (sample, day, 5) in the order of FLUXES, pools (sample, day, len(STATE)) at the end of

@@ -19,7 +19,7 @@ from calibration.common.command_line import progress as progress_bar
 from calibration.common.parameters import canonical_name, catalogue
 from calibration.common.sites import Site
 from calibration.visit import spinup as visit_spinup
-from calibration.visit.forcing import Forcing, calendar, experiment_forcing, spinup_forcing, whole_years
+from calibration.visit.forcing import DailyForcing, calendar, experiment_forcing, spinup_forcing, whole_years
 from calibration.visit.kernel import LANES, lanes, run_days
 from calibration.visit.layout import C3_ROW, FLOWS, FLUXES, HUMUS, STATE, Layer, ground_row, parameter_rows
 from calibration.weather.daily import Weather
@@ -40,14 +40,14 @@ class SimulationResult:
     """Runs of the process model under one weather. Fluxes in Mg C ha-1 day-1; NEP = NPP - Rh exactly."""
 
     dates: np.ndarray  # (day,) datetime64[D]
-    fluxes: np.ndarray  # (run, day, 5) in the order of visit_layout.FLUXES: GPP NPP ER NEP Rh
+    fluxes: np.ndarray  # (run, day, 5) in the order of layout.FLUXES: GPP NPP ER NEP Rh
     years: np.ndarray  # (year,) whole calendar years among the dates
-    annual_pools: np.ndarray  # (run, year, state) annual means, units in visit_layout.STATE
+    annual_pools: np.ndarray  # (run, year, state) annual means, units in layout.STATE
     annual_lai: np.ndarray  # (run, year, 2) annual mean leaf area of trees and C3 floor, m2 m-2
     spinup_state: np.ndarray  # (run, state) at the end of the spin-up, initial factors applied
     spinup_loops: np.ndarray  # (run,) loops of the spin-up that were integrated day by day
     pools: np.ndarray | None = None  # (run, day, state) at the end of each day, if asked for
-    flows: np.ndarray | None = None  # (run, day, flow) in the order of visit_layout.FLOWS, if asked for
+    flows: np.ndarray | None = None  # (run, day, flow) in the order of layout.FLOWS, if asked for
 
     def flux(self, name: str) -> np.ndarray:
         """(run, day) Mg C ha-1 day-1 of "gpp", "npp", "er", "nep" or "rh"."""
@@ -115,6 +115,16 @@ def simulate(
     (default: all cores); the result does not depend on it. keep_pools: also return daily pools and flows.
     old_runoff: VISIT's runoff from before 2014.
     Raises UserError on an unknown name, a value outside the catalogue's legal range, or weather without a whole year.
+
+    >>> from calibration.common.sites import load_site
+    >>> from calibration.weather.daily import generate_weather
+    >>> weather = generate_weather(load_site(), "2010-01-01", "2010-12-31", seed=1)
+    >>> result = simulate({"tree_pmax": np.array([12.0, 18.0])}, weather, load_site())
+    >>> result.fluxes.shape  # run, day, flux of layout.FLUXES
+    (2, 365, 5)
+    >>> low, high = result.flux("gpp").mean(axis=1)
+    >>> bool(0 < low < high < 0.2)
+    True
     """
     if spinup not in SPINUPS:
         raise UserError(f"spinup is {spinup!r}, allowed is {' or '.join(SPINUPS)}")
@@ -145,8 +155,8 @@ def simulate(
 
 
 def _experiment(
-    rows: np.ndarray, ground: np.ndarray, forcing: Forcing, state: np.ndarray, years: Mapping[int, slice], jobs: int,
-    keep: bool,
+    rows: np.ndarray, ground: np.ndarray, forcing: DailyForcing, state: np.ndarray, years: Mapping[int, slice],
+    jobs: int, keep: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:  # fmt: skip
     """Run every day of `forcing` from `state` (run, state): fluxes, annual mean pools, and daily pools and flows."""
     runs, days = len(rows), forcing.length

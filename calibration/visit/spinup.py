@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from calibration.visit.forcing import DAYS_PER_SPINUP_YEAR, EXPORTS_FROM_YEAR, Forcing
+from calibration.visit.forcing import DAYS_PER_SPINUP_YEAR, EXPORTS_FROM_YEAR, DailyForcing
 from calibration.visit.kernel import LANES, NEVER, lanes, run_days, samples
 from calibration.visit.layout import DOC, LITTER, SOIL_ROW, STATE, start_state
 
@@ -38,7 +38,7 @@ _compile = njit(cache=True, nogil=True, error_model="numpy")
 class Loop:
     """One spin-up loop's forcing and how often it is run."""
 
-    forcing: Forcing
+    forcing: DailyForcing
     loops: int
 
     def exports_from(self, loop: int) -> int:

@@ -10,7 +10,7 @@ import pandas as pd
 from calibration.common.command_line import (
     UserError,
     existing_file,
-    writing,
+    write_csv,
 )
 from calibration.common.sites import Site, load_site
 from calibration.common.units import CO2, DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE, SECONDS_PER_DAY, UNITS, ZERO_CELSIUS
@@ -99,7 +99,13 @@ def site_co2(site: Site, dates: np.ndarray) -> np.ndarray:
 
 
 def generate_weather(site: Site, start, end, seed: int) -> Weather:
-    """Made-up weather with the site's statistics (weather/generator.py), start to end included, repeatable by seed."""
+    """Made-up weather with the site's statistics (weather/generator.py), start to end included, repeatable by seed.
+
+    >>> from calibration.common.sites import load_site
+    >>> made = generate_weather(load_site(), "2012-02-28", "2012-03-01", seed=1)
+    >>> str(made.dates[1]), made.values.shape
+    ('2012-02-29', (3, 10))
+    """
     first, last = np.datetime64(start, "D"), np.datetime64(end, "D")
     if first > last:
         raise UserError(f"start {first} is after end {last}; give them in order")
@@ -114,8 +120,7 @@ def generate_weather(site: Site, start, end, seed: int) -> Weather:
 
 def write_weather_csv(path: str | Path, weather: Weather) -> None:
     """Write `date` and the ten variables as CSV; numbers are printed so that reading gives them back exactly."""
-    with writing(path) as temporary:
-        weather.frame().to_csv(temporary, index=False)
+    write_csv(path, weather.frame())
 
 
 def read_weather(path: str | Path, site: Site | None = None, first_day: int | None = None) -> Weather:

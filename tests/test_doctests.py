@@ -1,0 +1,31 @@
+"""The examples in docstrings run and are true; the entry points of the packages have one."""
+
+import doctest
+import importlib
+
+import pytest
+
+from extras.draw_architecture import SHARED, modules
+
+ENTRY_POINTS = {
+    "calibration.common.sites": "other_constants",
+    "calibration.weather.daily": "generate_weather",
+    "calibration.visit.simulator": "simulate",
+    "calibration.inversion.config": "make_inversion_config",
+    "calibration.inversion.solvers": "solver_of",
+    "inverse_estimator": "StaticParameterInverter",
+    "calibration.judgement.fit": "scores",
+}
+NAMES = [".".join(path.with_suffix("").parts) for path in modules() if len(path.parts) == 3 or path.stem in SHARED]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "extras.draw_architecture"])
+def test_examples_are_true(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.failed == 0, f"python -m doctest shows them: {name}"
+
+
+@pytest.mark.parametrize(("module", "name"), ENTRY_POINTS.items())
+def test_entry_points_have_an_example(module, name):
+    tests = doctest.DocTestFinder(recurse=False).find(getattr(importlib.import_module(module), name), name)
+    assert any(test.examples for test in tests)
