@@ -1,5 +1,6 @@
 """make_report.py: real results of a tiny emulator on one page, in a parser and, where there is one, in Chromium."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from emulator_examples import script
+from PIL import Image
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.figure_style import use_format
@@ -203,6 +205,20 @@ def test_pictures_beyond_the_limit_are_named_instead(results):
     html, left_out = page.render("t", [section], limit=1_400_000 + 50_000)
     assert left_out and len(html) < 1_500_000
     assert f"Left out to keep this file small: {left_out[0]}" in Outline(html).text
+
+
+def test_a_picture_is_packed_without_changing_what_is_seen(results):
+    path = results / "results" / "fit" / "nep_comparison.png"
+    packed = page._small(path)
+    before, after = (np.asarray(Image.open(p).convert("RGB"), float) for p in (path, io.BytesIO(packed)))
+    assert len(packed) < 0.6 * path.stat().st_size
+    assert before.shape == after.shape and np.sqrt(np.mean((before - after) ** 2)) < 4
+
+
+def test_a_damaged_picture_is_named(copy):
+    (copy / "identifiability.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="identifiability.png: not readable as a PNG"):
+        page.render("t", [inversion.section(copy)])
 
 
 def test_a_table_of_another_version_is_refused(copy):

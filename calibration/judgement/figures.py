@@ -199,7 +199,7 @@ def residual_months(dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray)
 @styled
 def loss_history(history: Sequence[dict], ylabel: str, note: str = "") -> Figure:
     """Cost of every start by iteration and the best so far; history: entries with iteration, cost, costs (start,)."""
-    figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+    figure = Figure(figsize=(COLUMN, 3.1), layout="constrained")
     ax = figure.subplots()
     iterations = [entry["iteration"] for entry in history]
     width = max(len(entry["costs"]) for entry in history)

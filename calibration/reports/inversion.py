@@ -66,7 +66,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     )
     result = Section(title or f"Inversion: {directory.name}", verdict, tone, [meaning] if meaning else [])
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
-    result.meaning += skill_sentences(skill)
+    result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
     posterior = None
     if (directory / "posterior_summary.csv").is_file():
         posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
@@ -107,10 +107,15 @@ def section(directory: Path, title: str | None = None) -> Section:
     return result
 
 
-def skill_sentences(skill: pd.DataFrame) -> list[str]:
-    """How the estimate stands beside the baselines, on fitted and on held-out days."""
+def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
+    """How the estimate stands beside the baselines, on fitted (or, where parameters were given, observed) and on held-out
+    days.
+    """
     lines = []
-    for days, name in (("fitted", "the days it was fitted to"), ("holdout", "days kept out of the fit")):
+    for days, name in (
+        ("fitted", "the days it was fitted to" if fitted else "the observed days"),
+        ("holdout", "days kept out of the fit"),
+    ):
         part = skill[skill["days"] == days].set_index("model")
         if "optimized" not in part.index:
             continue

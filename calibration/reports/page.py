@@ -2,6 +2,7 @@
 
 import base64
 import importlib.metadata
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image, UnidentifiedImageError
 
-from calibration.common.command_line import writing
+from calibration.common.command_line import UserError, writing
 from calibration.reports.content import Interactive, Picture, Section
 from calibration.reports.glossary import glossary
 
 LIMIT = 5_000_000  # bytes of a report
+COLOURS = 256  # of a PNG inside it
 TEMPLATE = "report.html.jinja"
 MIME = {".png": "image/png", ".svg": "image/svg+xml"}
 VERSIONS = ("numpy", "pandas", "torch", "bokeh")
@@ -57,12 +60,27 @@ def render(
     return page.render(**facts, images=images), left_out
 
 
+def _small(path: Path) -> bytes:
+    """A picture's bytes; a PNG with the 256 colours that suit it best, a third of the size and alike to the eye."""
+    content = path.read_bytes()
+    if path.suffix != ".png":
+        return content
+    try:
+        with Image.open(path) as picture:
+            few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    except (UnidentifiedImageError, OSError):
+        raise UserError(f"{path}: not readable as a PNG picture; make it again") from None
+    packed = io.BytesIO()
+    few.save(packed, "png", optimize=True)
+    return min(content, packed.getvalue(), key=len)
+
+
 def _images(pictures: Sequence[Picture], room: int) -> tuple[dict[Path, str], list[Path]]:
     """Data URIs of the pictures that fit into `room` bytes, in their order, and those that do not."""
     images: dict[Path, str] = {}
     left_out = []
     for picture in pictures:
-        encoded = base64.b64encode(picture.path.read_bytes()).decode()
+        encoded = base64.b64encode(_small(picture.path)).decode()
         if len(encoded) > room:
             left_out.append(picture.path)
             continue
