@@ -108,9 +108,7 @@ def section(directory: Path, title: str | None = None) -> Section:
 
 
 def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
-    """How the estimate stands beside the baselines, on fitted (or, where parameters were given, observed) and on held-out
-    days.
-    """
+    """How the estimate stands beside the baselines, on the days it was fitted to (or judged on) and held out."""
     lines = []
     for days, name in (
         ("fitted", "the days it was fitted to" if fitted else "the observed days"),
