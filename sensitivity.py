@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from calibration.common.command_line import (
     REPOSITORY,
@@ -50,6 +51,7 @@ def main() -> int:
     arguments = parse_arguments()
     begin = time.perf_counter()
     directory = output_folder(arguments.result_dir, "--result-dir")
+    torch.set_num_threads(1)  # small matrices: a second thread gains little, and beside other work the two wait
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     data = arguments.data_dir or emulator.data_directory
     site = site_of(arguments.site, data)
