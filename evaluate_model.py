@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn
+from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.provenance import write_record
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.baselines import NAMES
 from calibration.emulator.evaluation import SPLITS, evaluate, load_matching, write_evaluation
@@ -26,7 +28,8 @@ from calibration.emulator.trained import load_emulator
 
 def main() -> int:
     arguments = parse_arguments()
-    began = time.monotonic()
+    use_format(arguments.figure_format)
+    began = time.perf_counter()
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     data = load_matching(emulator, Path(arguments.data_dir or emulator.data_directory))
     stride = arguments.window_stride or emulator.configuration.evaluation.window_stride
@@ -42,8 +45,13 @@ def main() -> int:
     print_summary(found.metrics)
     print(
         f"test period {data.splits.test[0]} to {data.splits.test[1]}; written to {output} in "
-        f"{time.monotonic() - began:.0f} s"
+        f"{time.perf_counter() - began:.0f} s"
     )
+    write_record(output, began, {"emulator": arguments.artifacts_dir, "ensemble": data.ensemble.directory})
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(output)}")
     return 0
 
 
@@ -73,6 +81,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-seen-runs", type=int, default=200, help="seen runs that are evaluated, evenly picked")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
+    parser.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    parser.add_argument("--report", action="store_true", help="also write report.html: all on a page (make_report.py)")
     return parser.parse_args()
 
 

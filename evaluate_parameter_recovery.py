@@ -10,12 +10,15 @@ Examples
 """
 
 import argparse
+import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, run
+from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.provenance import write_record
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
@@ -28,6 +31,8 @@ from inverse_estimator import StaticParameterInverter
 
 def main() -> int:
     arguments = parse_arguments()
+    begin = time.perf_counter()
+    use_format(arguments.figure_format)
     output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
@@ -40,6 +45,14 @@ def main() -> int:
         run_the_study(arguments, emulator, inverter)
     else:
         run_one_case(arguments, emulator, inverter)
+    write_record(arguments.result_dir, begin, {
+        "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir, "configuration": arguments.config,
+        "weather": arguments.weather,
+    }, seed=config.seed)  # fmt: skip
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(arguments.result_dir)}")
     return 0
 
 
@@ -122,6 +135,8 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--trace-stride", type=int, default=1, help="draw every n-th iteration")
     group.add_argument("--unconstrained", action="store_true", help="no bounds, no prior term")
     group.add_argument("--no-plots", action="store_true", help="tables only")
+    group.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    group.add_argument("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     group = parser.add_argument_group("a study")
     group.add_argument("--cases", type=int, default=0, help="number of unseen truths; 0 = one case")
     group.add_argument("--span", type=int, default=365, help="observed days")

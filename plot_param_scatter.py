@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, make_parser, run, save_figure
+from calibration.common.command_line import REPOSITORY, make_parser, run
+from calibration.common.figure_style import FORMATS, save_figure, use_format
 from calibration.judgement.recovery_case import choose_ranges, normalised, read_recovery
 from calibration.judgement.recovery_figures import normalised_scatter
 
@@ -25,9 +26,11 @@ def main() -> int:
         "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="emulator, for a CSV that holds no ranges"
     )
     parser.add_argument("--include-prior", action="store_true", help="draw the prior too")
-    parser.add_argument("--output", help="PNG to write (default: beside the CSV, name + _norm_scatter.png)")
+    parser.add_argument("--output", help="figure to write (default: beside the CSV, name + _norm_scatter.png)")
+    parser.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
     arguments = parser.parse_args()
 
+    use_format(arguments.figure_format)
     path = Path(arguments.csv)
     table = read_recovery(path, arguments.include_prior)
     space, source = choose_ranges(table, path, arguments.range_csv, Path(arguments.artifacts_dir))
@@ -37,8 +40,8 @@ def main() -> int:
     title = f"mean absolute error / range: estimated {np.abs(estimated - true).mean():.3f}"
     if prior is not None:
         title += f", prior {np.abs(prior - true).mean():.3f}"
-    output = Path(arguments.output) if arguments.output else path.with_name(f"{path.stem}_norm_scatter.png")
-    save_figure(output, normalised_scatter(names, true, estimated, prior, title))
+    output = Path(arguments.output) if arguments.output else path.with_name(f"{path.stem}_norm_scatter")
+    output = save_figure(normalised_scatter(names, true, estimated, prior, title), output)
     print(f"{title}\nwrote {output}")
     return 0
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
+from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.provenance import write_record
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
@@ -40,6 +42,7 @@ from inverse_estimator import StaticParameterInverter
 
 def main() -> int:
     arguments = parse_arguments()
+    use_format(arguments.figure_format)
     begin = time.perf_counter()
     results = output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
@@ -70,7 +73,16 @@ def main() -> int:
         judgement, results, facts, metadata, distance, inverter.space, simulator, arguments.param_save,
         not arguments.no_plots,
     )  # fmt: skip
+    write_record(results, begin, {
+        "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir, "configuration": arguments.config,
+        "observations": arguments.obs_npz if arguments.mode == "observation" else None,
+        "parameters": arguments.param_load, "weather": arguments.weather,
+    }, seed=config.seed)  # fmt: skip
     print(f"{judgement.verdict}\nresults in {results}\ndone in {time.perf_counter() - begin:.1f} s")
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(results)}")
     return 0
 
 
@@ -169,6 +181,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--result-dir", default=str(REPOSITORY / "results" / "inversion"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
     add("--no-plots", action="store_true", help="tables only")
+    add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     group = parser.add_argument_group("simulation mode")
     group.add_argument("--sample-id", type=int, default=0, help="run of the ensemble")
     group.add_argument("--window-index", type=int, default=0, help="window of the test period, 0 = its first day")

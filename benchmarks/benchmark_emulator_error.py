@@ -21,8 +21,8 @@ from conclusions import read_conclusions
 from matplotlib.figure import Figure
 
 from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.figure_style import save_figure
 from calibration.common.units import FLUX_LABELS, TARGETS
-from calibration.emulator.figures import save_figure
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.ensembles.files import Ensemble, load_ensemble
 

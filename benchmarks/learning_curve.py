@@ -32,11 +32,11 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from calibration.common import skill
 from calibration.common.command_line import REPOSITORY, make_parser, run, writing
 from calibration.common.configuration import load_configuration
+from calibration.common.figure_style import save_figure
 from calibration.common.sites import load_site
 from calibration.common.units import TARGETS
 from calibration.emulator.baselines import NAMES, Baselines
 from calibration.emulator.cross_fit import fit_in_memory
-from calibration.emulator.figures import save_figure
 from calibration.ensembles.files import load_ensemble
 from dataset import TrainingData, prepare, window_starts
 

@@ -19,7 +19,8 @@ DOCUMENT, PICTURE = REPOSITORY / "docs" / "architecture.md", REPOSITORY / "docs"
 SHARED = ("dataset", "model", "inverse_estimator")  # real code in the root; the other root modules are scripts
 # Rooms from the top of the house to the ground: each imports only from those below it.
 ROOMS = (
-    ("scripts",), ("judgement",), ("inverse_estimator",), ("inversion",), ("emulator",), ("model", "dataset"),
+    ("scripts",), ("reports",), ("judgement",), ("exploration",), ("inverse_estimator",),
+    ("inversion",), ("emulator",), ("model", "dataset"),
     ("tower",), ("engines",), ("ensembles",), ("network",), ("visit",), ("weather",), ("common",),
 )  # fmt: skip
 # What happens to one day of weather, and to one parameter, from a file to a posterior: file and what is done in it.

@@ -199,7 +199,12 @@ def main() -> int:
     report = summary(folder, steps, seconds, time.perf_counter() - began)
     with writing(folder / "summary.txt") as path:
         path.write_text(report + "\n", encoding="utf-8")
+    made = subprocess.run([sys.executable, "make_report.py", str(folder), "--title", "The demo"], capture_output=True,
+                          text=True)  # fmt: skip
+    if made.returncode:
+        raise UserError(f"make_report.py failed on {folder}: {made.stderr.strip()}")
     print("\n" + report)
+    print(f"Open {folder / 'report.html'} in a browser: everything above, with figures, on one page.")
     return 0
 
 

@@ -39,6 +39,9 @@ def test_the_closing_screen_says_what_the_files_say(demo):
     folder, output = demo
     summary = (folder / "summary.txt").read_text()
     assert summary.strip() in output
+    assert output.splitlines()[-1].startswith(f"Open {folder / 'report.html'} in a browser")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("The emulator", "Inversion: year", "Recovery of a known run"))
     runs = pd.read_csv(folder / "data" / "experiment_results.csv")
     assert f"{(runs['status'] == 'ok').sum()} of 8 runs, mean GPP {runs['mean_gpp'].mean():.1f}" in summary
     unseen = json.loads((folder / "artifacts" / "evaluation.json").read_text())["unseen"]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
@@ -141,12 +140,6 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically. Non-finite numbers are refused (they are not JSON)."""
     with writing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def save_figure(path: str | Path, figure: "Figure", dpi: int = 120) -> None:
-    """Save a matplotlib figure, atomically; the suffix says in which format."""
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi)
 
 
 def write_csv(path: str | Path, table: "DataFrame", index: bool = False, **options: Any) -> None:

@@ -11,11 +11,13 @@ import pandas as pd
 
 from calibration.common import skill
 from calibration.common.command_line import UserError, progress, write_csv, write_json
+from calibration.common.figure_style import save_figure
 from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
 from calibration.emulator import figures
 from calibration.emulator.baselines import NAMES, Baselines
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.files import load_ensemble
+from calibration.ensembles.rest import at_rest
 from dataset import TrainingData, prepare, window_starts
 
 SPLITS = ("seen", "unseen")
@@ -32,6 +34,7 @@ class Evaluation:
     windows: pd.DataFrame  # errors of 30-day windows
     worst: pd.DataFrame  # unseen runs from worst to best
     leads: pd.DataFrame  # error by lead time
+    season: pd.DataFrame  # error by month of the test period, unseen runs
     predicted: dict[str, tuple[np.ndarray, np.ndarray]]  # split -> runs (run,), fluxes (run, day, 4) of the test period
 
 
@@ -44,14 +47,17 @@ def evaluate(emulator: Emulator, data: TrainingData, runs: dict[str, np.ndarray]
         predicted[split] = (runs[split], values)
         windows.append(pd.DataFrame({"split": split, **table}))
     leads = lead_time_errors(emulator, data, data.unseen[:LEAD_RUNS])
-    return Evaluation(metrics, pd.concat(windows), worst_runs(data, predicted["unseen"][1]), leads, predicted)
+    unseen = predicted["unseen"][1]
+    return Evaluation(
+        metrics, pd.concat(windows), worst_runs(data, unseen), leads, seasonal_errors(data, unseen), predicted
+    )
 
 
 def write_evaluation(found: Evaluation, data: TrainingData, directory: Path, plots: bool = True) -> None:
     """evaluation.json, its tables, and figures."""
     write_json(directory / "evaluation.json", found.metrics)
     tables = {"": as_table(found.metrics), "_windows": found.windows, "_worst_runs": found.worst,
-              "_lead_time": found.leads}  # fmt: skip
+              "_lead_time": found.leads, "_season": found.season}  # fmt: skip
     for name, table in tables.items():
         write_csv(directory / f"evaluation{name}.csv", table, float_format=DIGITS)
     if plots:
@@ -188,9 +194,26 @@ def worst_runs(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
         table[f"rmse_{variable}"] = np.sqrt(np.square(error, dtype=np.float64).mean(axis=1))
         table[f"bias_{variable}"] = error.mean(axis=1)
         table[f"mean_{variable}"] = truth[..., i].mean(axis=1)
+    whole = data.ensemble.fluxes.mean(axis=1, dtype=np.float64)  # (run, 4) over the record
+    rest = at_rest(whole[:, TARGETS.index("nep")], whole[:, TARGETS.index("gpp")])
+    table["at_rest"] = rest[data.unseen]
     table["nse_nep"] = skill.nse_by_run(predicted[..., TARGETS.index("nep")], truth[..., TARGETS.index("nep")])
     parameters = pd.DataFrame(data.ensemble.parameters[data.unseen], columns=data.ensemble.parameter_names)
     return pd.concat([table, parameters], axis=1).sort_values("rmse_nep", ascending=False)
+
+
+def seasonal_errors(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
+    """RMSE and bias (emulator - VISIT) by month of the test period over the unseen runs, Mg C ha-1 day-1."""
+    days = data.periods["test"]
+    error = (predicted - data.truth(data.unseen, days)).astype(np.float64)
+    month = data.ensemble.dates[days].astype("datetime64[M]").astype(int) % 12 + 1
+    rows = []
+    for m in np.unique(month):
+        part = error[:, month == m]
+        rmse, bias = np.sqrt(np.square(part).mean(axis=(0, 1))), part.mean(axis=(0, 1))
+        rows.append({"month": int(m), **{f"rmse_{v}": rmse[i] for i, v in enumerate(TARGETS)},
+                     **{f"bias_{v}": bias[i] for i, v in enumerate(TARGETS)}})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def as_table(evaluation: dict) -> pd.DataFrame:
@@ -207,12 +230,12 @@ def as_table(evaluation: dict) -> pd.DataFrame:
 
 
 def save_figures(directory: Path, data: TrainingData, found: Evaluation) -> None:
-    """Scatter of each split, NEP series of typical and worst unseen runs, RMSE bars, error against lead time."""
+    """Scatter of each split, NEP of typical and worst unseen runs, RMSE bars, error by lead time, season and run."""
     days, nep = data.periods["test"], TARGETS.index("nep")
     period = f"{data.ensemble.dates[days][0]} to {data.ensemble.dates[days][-1]}"
     for split, (runs, values) in found.predicted.items():
         figure = figures.scatter_figure(values, data.truth(runs, days), f"{split} runs, {period}, free running")
-        figures.save_figure(figure, directory / f"evaluation_scatter_{split}.png")
+        save_figure(figure, directory / f"evaluation_scatter_{split}")
     runs, values = found.predicted["unseen"]
     truth = data.truth(runs, days)[..., nep]
     order = np.argsort(skill.nse_by_run(values[..., nep], truth))
@@ -223,17 +246,29 @@ def save_figures(directory: Path, data: TrainingData, found: Evaluation) -> None
         for i in chosen
     ]
     dates = data.ensemble.dates[days].astype("datetime64[ms]").astype(object)
-    figures.save_figure(
+    shown = {"date": data.ensemble.dates[days].astype(str)}
+    for i in chosen:
+        sample = data.ensemble.sample_ids[runs[i]]
+        shown |= {f"visit_{sample}": truth[i], f"emulator_{sample}": values[i, :, nep]}
+    write_csv(directory / "evaluation_nep_series.csv", pd.DataFrame(shown), float_format=DIGITS)
+    save_figure(
         figures.series_figure(dates, values[chosen][..., nep], truth[chosen], labels),
-        directory / "evaluation_nep_series.png",
+        directory / "evaluation_nep_series",
     )
     bars = {
         FLUX_LABELS[v]: {"emulator": found.metrics["unseen"][v]["rmse"]}
         | {name: found.metrics["unseen"][v]["baselines"][name]["rmse"] for name in NAMES}
         for v in TARGETS
     }
-    figures.save_figure(
-        figures.bars_figure(bars, f"RMSE on unseen runs ({FLUX_UNIT})"), directory / "evaluation_rmse.png"
+    save_figure(
+        figures.bars_figure(bars, f"RMSE on unseen runs ({FLUX_UNIT})"), directory / "evaluation_rmse"
     )
     leads = found.leads["lead_days"].to_numpy(), found.leads[[f"rmse_{v}" for v in TARGETS]].to_numpy()
-    figures.save_figure(figures.lead_time_figure(*leads), directory / "evaluation_lead_time.png")
+    save_figure(figures.lead_time_figure(*leads), directory / "evaluation_lead_time")
+    save_figure(figures.season_figure(found.season), directory / "evaluation_season")
+    worst = found.worst
+    figure = figures.runs_figure(
+        worst["mean_gpp"].to_numpy(), worst["rmse_nep"].to_numpy(), worst["at_rest"].to_numpy(bool),
+        [f"run {sample}" for sample in worst["sample_id"]],
+    )  # fmt: skip
+    save_figure(figure, directory / "evaluation_runs")

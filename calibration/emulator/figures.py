@@ -1,44 +1,44 @@
 """Figures of the emulator: functions that take arrays and return a matplotlib Figure; scripts save them."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from calibration.common.command_line import writing
+from calibration.common.figure_style import ALERT, BLUE, COLUMN, CYCLE, ESTIMATE, PAGE, QUIET, TRUTH, styled
 from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
 
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Save as PNG through a temporary name."""
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+MARKERS = ("o", "s", "^", "D")  # of the fluxes, in the order of units.TARGETS
+MONTHS = "JFMAMJJASOND"
 
 
+@styled
 def loss_figure(history: dict[str, list], validation_key: str) -> Figure:
     """Training loss (scaled fluxes) and validation Rollout_RMSE@30 of NEP (Mg C ha-1 day-1) by epoch."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(COLUMN + 0.6, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.semilogy(history["epoch"], history["train_loss"], color="C0", label="training loss")
+    axes.semilogy(history["epoch"], history["train_loss"], color=BLUE, label="training loss")
     if any(value is not None for value in history["train_one_step_loss"]):
         axes.semilogy(
-            history["epoch"], history["train_one_step_loss"], color="C0", ls="--", lw=1, label="one-step term"
+            history["epoch"], history["train_one_step_loss"], color=BLUE, ls="--", lw=1, label="one-step term"
         )
         axes.semilogy(
-            history["epoch"], history["train_rollout_loss"], color="C0", ls=":", lw=1, label="free-running term"
+            history["epoch"], history["train_rollout_loss"], color=BLUE, ls=":", lw=1, label="free-running term"
         )
     axes.set(xlabel="epoch", ylabel="loss (mean squared error of scaled fluxes)")
     right = axes.twinx()
-    right.semilogy(history["epoch"], history[validation_key], color="C1", label="validation, 30 days")
+    right.semilogy(history["epoch"], history[validation_key], color=ALERT, ls="-.", label="validation, 30 days")
     right.set_ylabel(f"Rollout_RMSE@30 of NEP ({FLUX_UNIT})")
     lines = axes.get_lines() + right.get_lines()
     axes.legend(lines, [line.get_label() for line in lines], loc="upper right")
     return figure
 
 
+@styled
 def scatter_figure(predicted: np.ndarray, truth: np.ndarray, title: str) -> Figure:
     """Emulator against VISIT, one panel a flux: density of all run-days; predicted, truth (run, day, 4)."""
-    figure = Figure(figsize=(8, 7.4), layout="constrained")
+    figure = Figure(figsize=(PAGE, 6.4), layout="constrained")
     figure.suptitle(title)
     for axes, name, x, y in zip(
         figure.subplots(2, 2).flat, TARGETS, np.moveaxis(truth, -1, 0), np.moveaxis(predicted, -1, 0), strict=True
@@ -56,26 +56,28 @@ def scatter_figure(predicted: np.ndarray, truth: np.ndarray, title: str) -> Figu
     return figure
 
 
+@styled
 def series_figure(dates: np.ndarray, predicted: np.ndarray, truth: np.ndarray, labels: list[str]) -> Figure:
     """Daily NEP over the test period for a few runs, one panel each: predicted, truth (run, day), Mg C ha-1 day-1."""
-    figure = Figure(figsize=(9, 2.3 * len(labels)), layout="constrained")
+    figure = Figure(figsize=(PAGE, 1.4 * len(labels) + 0.3), layout="constrained")
     for axes, x, y, label in zip(
         figure.subplots(len(labels), sharex=True, squeeze=False).flat, truth, predicted, labels, strict=True
     ):
-        axes.plot(dates, x, color="0.2", lw=1.0, label="VISIT")
-        axes.plot(dates, y, color="C1", lw=0.8, label="emulator")
+        axes.plot(dates, x, color=TRUTH, lw=1.0, label="VISIT")
+        axes.plot(dates, y, color=ESTIMATE, lw=0.8, ls="--", label="emulator")
         axes.set_ylabel(f"NEP\n({FLUX_UNIT})")
-        axes.set_title(label, fontsize=9, loc="left")
+        axes.set_title(label)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
+@styled
 def lead_time_figure(lead: np.ndarray, error: np.ndarray) -> Figure:
     """RMSE against days since the free run began, on log axes: lead (n,), error (n, 4) Mg C ha-1 day-1."""
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(COLUMN, 2.7), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(TARGETS):
-        axes.plot(lead, error[:, i], marker="o", ms=3, label=FLUX_LABELS[name])
+        axes.plot(lead, error[:, i], marker=MARKERS[i], ms=3, label=FLUX_LABELS[name])
     axes.set(
         xscale="log",
         yscale="log",
@@ -86,9 +88,10 @@ def lead_time_figure(lead: np.ndarray, error: np.ndarray) -> Figure:
     return figure
 
 
+@styled
 def bars_figure(table: dict[str, dict[str, float]], ylabel: str) -> Figure:
     """Grouped bars: {group (flux): {series (model): value}}."""
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    figure = Figure(figsize=(COLUMN + 0.6, 2.6), layout="constrained")
     axes = figure.subplots()
     series = list(next(iter(table.values())))
     for k, name in enumerate(series):
@@ -96,5 +99,42 @@ def bars_figure(table: dict[str, dict[str, float]], ylabel: str) -> Figure:
         axes.bar(position, [row[name] for row in table.values()], 0.8 / len(series), label=name)
     axes.set_xticks(np.arange(len(table)), list(table))
     axes.set(ylabel=ylabel, yscale="log")
-    axes.legend(fontsize=8)
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return figure
+
+
+@styled
+def season_figure(table: pd.DataFrame) -> Figure:
+    """RMSE and bias by month on unseen runs: month (1-12), rmse_* and bias_* of every flux, Mg C ha-1 day-1."""
+    figure = Figure(figsize=(PAGE, 2.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, name in enumerate(TARGETS):
+        style = {"marker": MARKERS[i], "ms": 3, "color": CYCLE[i], "label": FLUX_LABELS[name]}
+        left.plot(table["month"], table[f"rmse_{name}"], **style)
+        right.plot(table["month"], table[f"bias_{name}"], **style)
+    right.axhline(0, color="0.6", lw=0.6, zorder=0)
+    left.set(ylabel=f"RMSE on unseen runs\n({FLUX_UNIT})", ylim=(0, None))
+    right.set(ylabel=f"emulator - VISIT\n({FLUX_UNIT})")
+    for axes in (left, right):
+        axes.set_xticks(range(1, 13), MONTHS)
+        axes.set_xlabel("month of the test period")
+    left.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0))
+    return figure
+
+
+@styled
+def runs_figure(gpp: np.ndarray, rmse: np.ndarray, rest: np.ndarray, labels: Sequence[str]) -> Figure:
+    """NEP error of every unseen run against its GPP: gpp, rmse (run,) Mg C ha-1 day-1; rest (run,) bool, at rest;
+    labels (run,): names of the runs, shown for those that are not at rest.
+    """
+    figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(gpp[rest], rmse[rest], "o", ms=3, color=BLUE, label="at rest")
+    if (~rest).any():
+        axes.plot(gpp[~rest], rmse[~rest], "X", ms=6, color=ALERT, label="not at rest: growing or dying")
+        for x, y, label in zip(gpp[~rest], rmse[~rest], np.asarray(labels)[~rest], strict=True):
+            axes.annotate(str(label), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    axes.axhline(np.median(rmse), color=QUIET, lw=0.8, ls="--", label="median")
+    axes.set(xlabel=f"mean GPP ({FLUX_UNIT})", ylabel=f"RMSE of NEP ({FLUX_UNIT})", yscale="log")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     return figure

@@ -13,14 +13,15 @@ import torch
 
 from calibration.common.command_line import UserError, warn, write_json, writing
 from calibration.common.configuration import Configuration
+from calibration.common.figure_style import save_figure
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
-from calibration.emulator.figures import loss_figure, save_figure
+from calibration.emulator.figures import loss_figure
 from calibration.emulator.trained import BEST, CONFIG, FORMAT, LATEST, load_checkpoint, space_entries
 from calibration.emulator.training import VALIDATION_KEY, TrainingState
 from calibration.ensembles.files import read_log
 from dataset import TrainingData
 
-LOSS_FIGURE = "training_loss.png"
+LOSS_FIGURE = "training_loss"
 STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of TrainingState, kept in checkpoint_latest.pt
 
 

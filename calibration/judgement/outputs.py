@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import save_figure, write_csv, writing
+from calibration.common.command_line import write_csv, writing
+from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import target_label
 from calibration.inversion.posterior import save_arviz, save_posterior
@@ -16,8 +17,11 @@ from calibration.judgement.figures import (
     loss_history,
     nep_comparison,
     parameter_changes,
+    residual_months,
+    residuals_by_month,
 )
-from calibration.judgement.judge import Judgement, with_observation_error
+from calibration.judgement.fit import climatology_baseline, constant_baseline
+from calibration.judgement.judge import Judged, Judgement, with_observation_error
 from calibration.judgement.report import endings, summary_text
 from calibration.judgement.tables import change_table, posterior_table, save_snapshot, series_table
 from inverse_estimator import InversionResult
@@ -50,6 +54,7 @@ def write_outputs(
     for item in judgement.fluxes:
         table = series_table(item, simulator if item is judgement.main else None)
         write_csv(directory / f"{item.target}_comparison.csv", table)
+        write_csv(directory / f"{item.target}_residuals_by_month.csv", monthly_residuals(item))
     if judgement.conflict is not None:
         write_csv(directory / "prior_conflict.csv", judgement.conflict.table)
     if result is not None:
@@ -77,6 +82,11 @@ def write_posterior(directory: Path, judgement: Judgement) -> None:
     target, draws = main.target, judgement.draws[main.target]
     noise_sd = judgement.shares.get(target, {}).get("observation_sd")
     write_csv(directory / "posterior_summary.csv", posterior_table(judgement.result))
+    names = [judgement.result.names[i] for i in posterior.free]
+    correlation = pd.DataFrame(posterior.correlation, columns=names, index=pd.Index(names, name="param_name"))
+    write_csv(directory / "posterior_correlation.csv", correlation, index=True)
+    directions = {"direction": 1 + np.arange(len(posterior.eigenvalues)), "information": posterior.eigenvalues}
+    write_csv(directory / "posterior_directions.csv", pd.DataFrame(directions))
     extra = {"dates": main.dates.astype(str), f"{target}_samples": draws.astype(np.float32)}
     save_posterior(directory / "posterior.npz", posterior, **extra)
     predictive = {f"true_{target}": draws}
@@ -92,31 +102,51 @@ def save_figures(
     """The figures of a judgement; see write_outputs."""
     result, conflict, sentence = judgement.result, judgement.conflict, judgement.verdict
     for item in judgement.fluxes:
-        figure = nep_comparison(item, sentence, simulator if item is judgement.main else None)
-        save_figure(directory / f"{item.target}_comparison.png", figure)
+        figure = nep_comparison(item, sentence, simulator if item is judgement.main else None, baselines_of(item))
+        save_figure(figure, directory / f"{item.target}_comparison")
+        figure = residuals_by_month(monthly_residuals(item), target_label(item.target))
+        save_figure(figure, directory / f"{item.target}_residuals_by_month")
     if result is None:
         unit = space.physical_to_unit(np.stack([judgement.prior, judgement.optimized]))
         xlabel = "position in the trained range (0-1)"
         figure = parameter_changes(judgement.names, unit[0], unit[1], None, None, [], xlabel, sentence)
-        save_figure(directory / "parameter_changes.png", figure)
+        save_figure(figure, directory / "parameter_changes")
         return
     ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
     figure = loss_history(result.fit.history, ylabel, f"{result.config.method}: {endings(result)}")
-    save_figure(directory / "loss_history.png", figure)
+    save_figure(figure, directory / "loss_history")
     truth = judgement.case.truth
-    save_parameter_figure(result, judgement.informed or [], sentence, directory / "parameter_changes.png", truth)
+    save_parameter_figure(result, judgement.informed or [], sentence, directory / "parameter_changes", truth)
     if conflict is not None:
         label = target_label(result.config.targets[0])
-        save_figure(directory / "prior_conflict.png", conflict_figure(conflict.table, conflict.sentence(), label))
+        save_figure(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict")
     if result.posterior is not None:
         posterior = result.posterior
         names = [result.names[i] for i in posterior.free]
         figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
-        save_figure(directory / "identifiability.png", figure)
+        save_figure(figure, directory / "identifiability")
+
+
+def monthly_residuals(item: Judged) -> pd.DataFrame:
+    """The numbers behind <flux>_residuals_by_month; see figures.residual_months()."""
+    valid = item.valid
+    return residual_months(item.dates[valid], (item.optimized - item.observed)[valid], item.fitted[valid])
+
+
+def baselines_of(item: Judged) -> dict[str, np.ndarray]:
+    """The null baselines on every day (day,), Mg C ha-1 day-1, from the fitted days; none where nothing was fitted."""
+    fitted = item.valid & item.fitted
+    if not fitted.any():
+        return {}
+    values = item.observed[fitted]
+    return {
+        "constant": constant_baseline(values, item.dates),
+        "climatology": climatology_baseline(item.dates[fitted], values, item.dates),
+    }
 
 
 def save_parameter_figure(result: InversionResult, informed: list[str], sentence: str, path: Path, truth) -> None:
-    """parameter_changes.png: positions inside the bounds, or in scaled units without bounds."""
+    """parameter_changes: positions inside the bounds, or in scaled units without bounds."""
     latent = result.problem.latent
     names = latent.free_names
 
@@ -133,10 +163,12 @@ def save_parameter_figure(result: InversionResult, informed: list[str], sentence
         "position in its range (0-1)" if latent.space is not None else "distance from the prior (sd of the ensemble)"
     )
     known = None if truth is None else position(truth)
+    ratio = None if result.posterior is None else result.posterior.sd_ratio
     figure = parameter_changes(
-        names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known
-    )
-    save_figure(path, figure)
+        names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known, ratio,
+        latent.space is not None,
+    )  # fmt: skip
+    save_figure(figure, path)
 
 
 def write_history(result: InversionResult, path: Path) -> None:

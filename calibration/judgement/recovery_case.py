@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import (
-    UserError,
-    existing_file,
-    read_json,
-    save_figure,
-    warn,
-    write_csv,
-    write_json,
-)
+from calibration.common.command_line import UserError, existing_file, read_json, warn, write_csv, write_json
+from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace, catalogue, make_space, read_ranges
 from calibration.common.units import TARGETS
 from calibration.inversion.data import Stretch
@@ -109,17 +102,20 @@ def write_case(
     summary = case_summary(case) | settings
     write_csv(directory / f"{prefix}params.csv", case.table)
     write_json(directory / f"{prefix}summary.json", summary)
+    true, prior, estimated = case_nep(case)
+    nep = {"date": case.stretch.dates.astype(str), "true": true, "prior": prior, "estimated": estimated}
+    write_csv(directory / f"{prefix}nep.csv", pd.DataFrame(nep))
     if plots:
         errors = (case.table[f"range_error_{name}"].to_numpy() for name in ("prior", "estimated"))
-        figure = overview(case.stretch.dates, *case_nep(case), case.result.names, *errors, case.title)
-        save_figure(directory / f"{prefix}overview.png", figure)
-        write_bars(case, directory / f"{prefix}param_bars.png")
-        write_traces(case, traced, stride, directory / f"{prefix}param_traces.png")
+        figure = overview(case.stretch.dates, true, prior, estimated, case.result.names, *errors, case.title)
+        save_figure(figure, directory / f"{prefix}overview")
+        write_bars(case, directory / f"{prefix}param_bars")
+        write_traces(case, traced, stride, directory / f"{prefix}param_traces")
     return summary, prefix
 
 
 def write_bars(case: RecoveryCase, path: Path) -> None:
-    """param_bars.png: positions inside the bounds of the free parameters."""
+    """param_bars: positions inside the bounds of the free parameters."""
     result, latent = case.result, case.result.problem.latent
     if latent.space is None:
         low, width = result.prior[latent.free] - 2 * latent.scale[latent.free], 4 * latent.scale[latent.free]
@@ -133,11 +129,11 @@ def write_bars(case: RecoveryCase, path: Path) -> None:
     if result.posterior is not None:
         interval = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0)
     values = (position(vector) for vector in (case.truth, result.prior, result.optimized))
-    save_figure(path, parameter_bars(latent.free_names, *values, *interval, case.title))
+    save_figure(parameter_bars(latent.free_names, *values, *interval, case.title), path)
 
 
 def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path) -> None:
-    """param_traces.png and .csv: the best point so far along the iterations."""
+    """param_traces, figure and CSV: the best point so far along the iterations."""
     result = case.result
     names = traced or [n for n in DEFAULT_TRACES if n in result.names] or list(result.names[:6])
     index = [result.names.index(name) for name in names]
@@ -146,8 +142,10 @@ def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path)
     steps = np.arange(len(traces))
     keep = (steps % stride == 0) | (steps == steps[-1])
     units = [catalogue()[name].unit if name in catalogue() else "" for name in names]
-    save_figure(path, parameter_traces(names, steps[keep], traces[keep], case.truth[index], units))
-    write_csv(path.with_suffix(".csv"), pd.DataFrame(traces[keep], columns=names).assign(iteration=steps[keep]))
+    save_figure(parameter_traces(names, steps[keep], traces[keep], case.truth[index], units), path)
+    write_csv(
+        path.with_name(f"{path.name}.csv"), pd.DataFrame(traces[keep], columns=names).assign(iteration=steps[keep])
+    )
 
 
 # --- the table read back ---------------------------------------------------------------------------------------------

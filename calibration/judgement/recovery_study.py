@@ -164,9 +164,7 @@ def simulated_truth(
     return fluxes
 
 
-def make_case(
-    case: int, truth: np.ndarray, emulator: Emulator, weather: Weather, study: Study, seed: int
-) -> StudyCase:
+def make_case(case: int, truth: np.ndarray, emulator: Emulator, weather: Weather, study: Study, seed: int) -> StudyCase:
     """Observed stretch, the same stretch without noise over the annual horizon, and the true annual NEP of one case."""
     context = emulator.configuration.evaluation.context_days
     horizon = max(study.span, YEAR)

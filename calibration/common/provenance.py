@@ -1,0 +1,48 @@
+"""How a result was made: command, time, versions and hashes of the inputs, left beside it as <script>_record.json."""
+
+import hashlib
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from calibration.common.command_line import write_json
+
+PACKAGES = ("numpy", "scipy", "pandas", "torch", "numba", "SALib")
+STANDS_FOR_A_FOLDER = ("checkpoint_best.pt", "parameter_summary.csv")  # of an emulator, of an ensemble
+SUFFIX = "_record.json"
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, of what stands for a folder (its weights or its parameters), '' where nothing is."""
+    path = Path(path)
+    if path.is_dir():
+        path = next((path / name for name in STANDS_FOR_A_FOLDER if (path / name).is_file()), path)
+    if not path.is_file():
+        return ""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_record(directory: str | Path, began: float, inputs: Mapping[str, str | Path | None], **known: Any) -> None:
+    """Write <script>_record.json into `directory`.
+
+    began: time.perf_counter() at the start; inputs: name -> file or folder (None: not given); known: seeds and whatever
+    else decides the result, as plain values.
+    """
+    script = Path(sys.argv[0])
+    write_json(Path(directory) / f"{script.stem}{SUFFIX}", {
+        "command": " ".join(["python", script.name, *sys.argv[1:]]),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - began, 1), **known, "versions": versions(),
+        "inputs": {name: {"path": str(path), "sha256": sha256(path)} for name, path in inputs.items() if path},
+    })  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -1,0 +1,130 @@
+"""The section of a trained emulator (train.py, evaluate_model.py)."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from calibration.common.command_line import UserError
+from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
+from calibration.emulator.trained import BEST, CONFIG, FORMAT, HISTORY
+from calibration.reports import content, reading
+from calibration.reports.content import Facts, Section, Table, Text
+
+SCRIPT, EVALUATION = "train.py", "evaluation.json"
+TOWER_NOISE = 0.005  # Mg C ha-1 day-1: a day's observation error at a good tower
+SPLITS = {"unseen": "runs it has never seen", "seen": "runs it was trained on"}
+FLUXES = ("nep", *(flux for flux in TARGETS if flux != "nep"))  # what a tower measures first
+FIGURES = {
+    "evaluation_nep_series": "NEP of the test year for some runs. Look for days on which the emulator leaves VISIT.",
+    "evaluation_scatter_unseen": "All run-days of unseen runs, emulator against VISIT. Look for clouds off the line: "
+    "forests that the emulator does not understand.",
+    "evaluation_rmse": "RMSE beside baselines (log scale). The emulator's bar should be the shortest by far.",
+    "evaluation_season": "Error by month. Look for a season that is predicted worse.",
+    "evaluation_lead_time": "Error against days since the free run began. A flat line: errors do not accumulate.",
+    "evaluation_runs": "Error of every unseen run against its mean GPP. Runs not at rest are marked: their carbon "
+    "pools still move when the run begins, which the closed forms do not know.",
+    "training_loss": "Loss and validation error by epoch. A validation error that rises again would mean overfitting.",
+}
+
+
+def section(directory: Path, title: str | None = None) -> Section:
+    """Everything that `directory` says. UserError where an essential file is missing or of another version."""
+    config = reading.content(directory / CONFIG, ("configuration", "parameter_names", "data", "versions"), SCRIPT)
+    if config.get("format") != FORMAT:
+        raise UserError(
+            f"{directory / CONFIG}: format {config.get('format')}, this one reads {FORMAT}: run {SCRIPT} again"
+        )
+    if not (directory / BEST).is_file():
+        raise UserError(f"{directory / BEST}: no such file; half a result: run {SCRIPT} again, or with --resume")
+    data = config["data"]
+    result = Section(title or f"Emulator: {directory.name}", "", content.NEUTRAL)
+    if (directory / EVALUATION).is_file():
+        evaluation = reading.content(directory / EVALUATION, tuple(SPLITS), "evaluate_model.py")
+        result.verdict, result.tone, result.meaning = judged(evaluation)
+        result.blocks.append(skill_table(evaluation))
+    else:
+        result.verdict = "NOT JUDGED YET: run evaluate_model.py, then make the report again."
+    ranges = [[name, low, high] for name, low, high in config.get("parameter_space", [])]
+    result.meaning.append(
+        f"It stands for the process model inside the ranges below and under weather like that of {data['first_day']} "
+        f"to {data['last_day']}; outside it extrapolates, and the scripts warn."
+    )
+    if (directory / "evaluation_worst_runs.csv").is_file():
+        result.blocks.append(worst_runs(directory / "evaluation_worst_runs.csv"))
+    result.blocks += reading.pictures(directory, FIGURES)
+    if ranges:
+        result.blocks.append(
+            Table(["parameter", "from", "to"], ranges, "Ranges it was trained in; a name: the value of that parameter.")
+        )
+    configuration = config["configuration"]
+    training, splits = configuration.get("training", {}), configuration.get("splits", {})
+    history = reading.content(directory / HISTORY, ("epoch",), SCRIPT) if (directory / HISTORY).is_file() else {}
+    known = {
+        "preset": configuration.get("preset"), "runs": data["runs"], "best epoch": config.get("best_epoch"),
+        "epochs": len(history.get("epoch", [])), "seconds of training": config.get("training_seconds"),
+        "seed of training": training.get("seed"), "seed of the unseen runs": splits.get("seed"),
+        "trained on": " to ".join(splits.get("train", [])), "tested on": " to ".join(splits.get("test", [])),
+        "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
+    }  # fmt: skip
+    result.made = [
+        *reading.made_by(directory, known, {"ensemble": data.get("directory"), "weights": directory / BEST}),
+        *(Facts(name, [(key, str(value)) for key, value in part.items()])
+          for name, part in configuration.items() if isinstance(part, dict)),
+        Text("Every number is explained beside its value in LHP_architecture.yaml.", paragraph=True),
+    ]  # fmt: skip
+    return result
+
+
+def judged(evaluation: dict) -> tuple[str, str, list[str]]:
+    """Verdict, tone and what it means: the error on unseen runs beside a tower's noise and the best baseline."""
+    nep = evaluation["unseen"]["nep"]
+    rmse, baselines = nep["rmse"], nep.get("baselines", {})
+    best = min(baselines, key=lambda name: baselines[name]["rmse"], default=None)
+    beaten = best is None or rmse < baselines[best]["rmse"]
+    numbers = f"NEP RMSE {rmse:.5f} {FLUX_UNIT}, R2 {nep['r2']:.3f} on unseen parameters in an unseen year"
+    share = 100 * rmse**2 / (rmse**2 + TOWER_NOISE**2)
+    if beaten and rmse < 0.5 * TOWER_NOISE:
+        verdict, tone = f"GOOD ENOUGH TO INVERT WITH: {numbers}.", content.GOOD
+    elif beaten and rmse < TOWER_NOISE:
+        verdict, tone = f"USABLE WITH CARE: {numbers}; its error widens every interval.", content.CAREFUL
+    else:
+        verdict, tone = f"NOT GOOD ENOUGH: {numbers}; more runs or narrower ranges are needed.", content.BAD
+    meaning = [
+        f"At a tower with an error of {TOWER_NOISE:g} {FLUX_UNIT} a day, the emulator's own error is {share:.0f} "
+        "percent of the error variance; inversions know it and widen their intervals by it."
+    ]
+    if best is not None:
+        ratio = baselines[best]["rmse"] / max(rmse, 1e-12)
+        meaning.append(f"The best baseline ({best}) errs {ratio:.1f} times as much.")
+    return verdict, tone, meaning
+
+
+def skill_table(evaluation: dict) -> Table:
+    """Emulator and baselines by split and flux."""
+    rows, marked = [], set()
+    for split in SPLITS:
+        for flux in FLUXES:
+            values = evaluation[split].get(flux)
+            if values is None:
+                continue
+            for model, row in {"emulator": values, **values.get("baselines", {})}.items():
+                if model == "emulator":
+                    marked.add(len(rows))
+                cells = [row.get(key) for key in ("rmse", "r2", "nse_median", "rollout_rmse_30")]
+                rows.append([split, FLUX_LABELS[flux], model, *cells])
+    headers = ["runs", "flux", "model", "RMSE", "R2", "median within-run NSE", "RMSE of 30-day runs"]
+    caption = (
+        f"Skill in the test year ({FLUX_UNIT}). Seen: {SPLITS['seen']}; unseen: {SPLITS['unseen']}, which is where an "
+        "inversion lives."
+    )
+    return Table(headers, rows, caption, frozenset(marked))
+
+
+def worst_runs(path: Path) -> Table:
+    """The unseen runs that are predicted worst."""
+    columns = ("sample_id", "rmse_nep", "bias_nep", "mean_gpp", "nse_nep")
+    table: pd.DataFrame = reading.table(path, columns, "evaluate_model.py", may_be_empty=True)
+    names = {"sample_id": "run", "rmse_nep": "RMSE of NEP", "bias_nep": "bias of NEP", "mean_gpp": "mean GPP",
+             "nse_nep": "NSE of NEP"}  # fmt: skip
+    names |= {"at_rest": "at rest"} if "at_rest" in table else {}
+    return content.table_of(table, f"The worst predicted unseen runs ({FLUX_UNIT}).", names)

@@ -1,0 +1,295 @@
+"""The section of an inversion, or of given parameters that were judged (test_inversion.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from calibration.common.command_line import UserError, read_json
+from calibration.common.parameters import catalogue, make_space, read_ranges
+from calibration.common.units import FLUX_UNIT
+from calibration.inversion.config import target_label
+from calibration.inversion.posterior import INFORMED
+from calibration.judgement.fit import climatology_baseline, constant_baseline
+from calibration.reports import content, reading
+from calibration.reports.content import Interactive, Section, Table, Text, table_of
+from calibration.reports.interactive import parameter_figure, series_figure
+
+SCRIPT = "test_inversion.py"
+SUMMARY, SNAPSHOT = "inversion_summary.txt", "params_snapshot.json"
+SERIES = ("date", "observed", "valid", "fitted", "prior", "optimized")
+POSTERIOR = ("param_name", "prior", "optimized", "low_90", "high_90", "sd_ratio")
+# By the verdict's first words: tone, and what to do about it.
+VERDICTS = {
+    "CONFLICTS WITH THE MODEL": (content.BAD, "Do not read the parameters: they bend to make up for what the model "
+        "lacks. docs/cookbook.md, task 9, goes through what to try."),
+    "FITS AND IS INFORMATIVE": (content.GOOD, "Read the informed parameters with their intervals; the others are where "
+        "the prior put them, whatever their estimates say."),
+    "FITS BUT IS UNINFORMATIVE": (content.CAREFUL, "The flux is described, but by many parameter sets alike: use the "
+        "predicted flux and its band, not the parameters. A longer record, more fluxes or fewer free parameters tell "
+        "more; sensitivity.py says which."),
+    "FITS:": (content.CAREFUL, "The flux is described; without a posterior nothing is known of the parameters."),
+    "JUDGED, NOT FITTED": (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
+        "Compare with the baselines, which were."),
+}  # fmt: skip
+FIGURES = {
+    "nep_comparison": "NEP of every day, its running mean, modelled against observed, and residuals. Look for days "
+    "outside the wide band (more than one in ten is too many), and for a season in which the running means part.",
+    "parameter_changes": "Prior and estimate of every parameter inside its range, with 90 percent intervals. Look for "
+    "intervals much shorter than the range; an estimate that moved under a long interval means nothing.",
+    "identifiability": "What the data say: posterior over prior sd, correlations, directions. Look for bars left of "
+    f"the dashed line ({INFORMED:g}) and for strongly coloured pairs, which are known only together.",
+    "nep_residuals_by_month": "Residuals by month. Look for months on one side of zero: a season that the model "
+    "cannot follow.",
+    "prior_conflict": "Observed monthly means against what the model can do before any fit. Points outside the band "
+    "are a conflict that no parameter inside the ranges can mend.",
+    "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
+}
+
+
+CURES = {
+    "mean": "Mostly the mean: an offset of the tower (--nuisance offset), or a forest that is not at rest (an ensemble "
+    "with configs/range_of_paras_relaxed.csv).",
+    "season": "Mostly the season: the tower's own weather, or parameters that are not varied yet.",
+    "day to day": "Mostly day to day: days of better quality, or the tower's own weather; no parameter mends noise.",
+}
+
+
+def section(directory: Path, title: str | None = None) -> Section:
+    """Everything that `directory` says. UserError where an essential file is missing or of another version."""
+    summary = reading.text(directory / SUMMARY, SCRIPT)
+    verdict = summary.splitlines()[0]
+    snapshot = reading.content(directory / SNAPSHOT, ("names", "optimized", "metadata"), SCRIPT)
+    metadata = snapshot["metadata"] or {}
+    tone, meaning = next(
+        (found for words, found in VERDICTS.items() if verdict.startswith(words)), (content.NEUTRAL, "")
+    )
+    result = Section(title or f"Inversion: {directory.name}", verdict, tone, [meaning] if meaning else [])
+    skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
+    result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
+    posterior = None
+    if (directory / "posterior_summary.csv").is_file():
+        posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
+        if tone != content.BAD:  # in conflict the parameters are not to be read
+            result.meaning.append(informed_sentence(posterior))
+    comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
+    if not comparisons:
+        raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
+    for path in comparisons:
+        series, label = reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])
+        if tone == content.BAD and path is comparisons[0]:
+            result.meaning.insert(1, conflict_sentence(series, label))
+        result.blocks += series_blocks(series, label)
+    result.blocks.append(skill_table(skill))
+    if posterior is not None:
+        result.blocks += parameter_blocks(posterior, metadata)
+    else:
+        values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
+        result.blocks.append(table_of(
+            with_meaning(values), "Parameters, without intervals.",
+            {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "value"},
+        ))  # fmt: skip
+    if (directory / "prior_conflict.csv").is_file():
+        result.blocks += conflict_blocks(directory / "prior_conflict.csv")
+    drawn = [name for name in FIGURES if posterior is None or name != "parameter_changes"]  # shown above, to be hovered
+    result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
+    known = {key: metadata.get(key) for key in ("command", "method", "seed", "seconds", "config", "windows", "targets")}
+    result.made = [
+        *reading.made_by(directory, known, {
+            "emulator": metadata.get("artifacts"), "configuration": metadata.get("config"),
+            "observations": str(metadata.get("data", "")).partition(",")[0] or None,
+        }),
+        Text(summary, SUMMARY),
+    ]  # fmt: skip
+    config = reading.where(metadata.get("config") or "none")
+    if config.is_file():
+        result.made.append(Text(config.read_text(encoding="utf-8", errors="replace"), config.name))
+    return result
+
+
+def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
+    """How the estimate stands beside the baselines, on the days it was fitted to (or judged on) and held out."""
+    lines = []
+    for days, name in (
+        ("fitted", "the days it was fitted to" if fitted else "the observed days"),
+        ("holdout", "days kept out of the fit"),
+    ):
+        part = skill[skill["days"] == days].set_index("model")
+        if "optimized" not in part.index:
+            continue
+        own = part.loc["optimized"]
+        rest = part.drop(index=["optimized", "prior"], errors="ignore").sort_values("rmse")
+        beside = ", ".join(f"{model} {row.rmse:.4f}" for model, row in rest.iterrows())
+        better = rest.empty or own.rmse < rest["rmse"].min()
+        lines.append(
+            f"On {name} ({int(own.n)}) its RMSE is {own.rmse:.4f} {FLUX_UNIT} (R2 {own.r2:.2f})"
+            + (f", {'better' if better else 'no better'} than the baselines ({beside})." if beside else ".")
+        )
+    return lines
+
+
+def informed_sentence(posterior: pd.DataFrame) -> str:
+    """Which parameters the data informed, and how sure that is."""
+    found = posterior[posterior["sd_ratio"] < INFORMED].sort_values("sd_ratio")
+    if found.empty:
+        return f"No parameter's posterior sd fell below {INFORMED:g} of the prior's: the data inform none by itself."
+    named = "; ".join(
+        f"{row.param_name} {row.optimized:.3g} {row.unit.strip('-')}".rstrip()
+        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, {100 * row.sd_ratio:.0f} percent of the "
+        "prior's width)"
+        for row in found.itertuples()
+    )
+    return f"Informed, of {len(posterior)} parameters: {named}."
+
+
+def with_meaning(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the catalogue's meaning and unit of every parameter (empty where it is not known there)."""
+    known = catalogue()
+    names = table["param_name"].astype(str)
+    return table.assign(
+        meaning=[known[name].meaning if name in known else "" for name in names],
+        unit=[known[name].unit if name in known else "" for name in names],
+    )
+
+
+def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
+    """The series to be zoomed, and the residuals by month."""
+    valid, fitted = series["valid"] == 1, series["fitted"] == 1
+    dates = series["date"].to_numpy().astype("datetime64[D]")
+    here = (valid & fitted).to_numpy()
+    if here.any():
+        observed = series["observed"].to_numpy()[here]
+        series = series.assign(
+            constant=constant_baseline(observed, dates), climatology=climatology_baseline(dates[here], observed, dates)
+        )
+    caption = (
+        f"{label} of every day. Drag to zoom, reset with the tool on the right, click a name to hide or show it. Look "
+        "for observed days outside the wide band, and whether held-out days (crosses) are met as well as fitted ones."
+    )
+    blocks: list[content.Block] = [Interactive(series_figure(series, label), caption, f"Daily {label}")]
+    residual = (series["optimized"] - series["observed"]).where(valid)
+    if valid.any():
+        blocks.append(misfit_table(misfit_parts(*observed_residual(series)), label))
+    frame = pd.DataFrame({"month": dates.astype("datetime64[M]").astype(str), "residual": residual,
+                          "observed": series["observed"].where(valid), "held": valid & ~fitted})  # fmt: skip
+    rows, marked = [], set()
+    for month, part in frame[valid].groupby("month"):
+        bias, rmse, count = part["residual"].mean(), np.sqrt((part["residual"] ** 2).mean()), len(part)
+        error = part["residual"].std() / np.sqrt(count) if count > 2 else np.nan
+        one_sided = bool(abs(bias) > 3 * error)
+        if one_sided:
+            marked.add(len(rows))
+        rows.append([month, count, int(part["held"].sum()), part["observed"].mean(), bias, rmse, one_sided])
+    if rows:
+        headers = ["month", "days", "held out", "observed mean", "residual mean", "RMSE", "one-sided"]
+        caption = (
+            f"Residuals (estimate - observed) of {label} by month, {FLUX_UNIT}. One-sided: the mean lies more than "
+            "three standard errors from zero."
+        )
+        blocks.append(Table(headers, rows, caption, frozenset(marked)))
+    return blocks
+
+
+def misfit_parts(dates: np.ndarray, residual: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Mean, season (smoothed day-of-year mean of the rest) and day to day: (root mean square, share of the sum).
+
+    dates (day,), residual (day,) estimate - observed, Mg C ha-1 day-1; shares of the mean squares, 0 to 1.
+    """
+    mean = residual.mean()
+    season = climatology_baseline(dates, residual - mean, dates)
+    squares = {"mean": mean**2, "season": np.mean(season**2), "day to day": np.mean((residual - mean - season) ** 2)}
+    total = max(sum(squares.values()), 1e-30)
+    return {name: (float(np.sqrt(square)), float(square / total)) for name, square in squares.items()}
+
+
+def observed_residual(series: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Dates (day,) and residual (day,) of the observed days, fitted or held out."""
+    valid = (series["valid"] == 1).to_numpy()
+    residual = (series["optimized"] - series["observed"]).to_numpy()
+    return series["date"].to_numpy().astype("datetime64[D]")[valid], residual[valid]
+
+
+def conflict_sentence(series: pd.DataFrame, label: str) -> str:
+    """What conflicts, with shares, and what would change it."""
+    dates, residual = observed_residual(series)
+    if not len(dates):
+        return f"No day of {label} is observed."
+    parts = misfit_parts(dates, residual)
+    shares = ", ".join(f"{name} {100 * share:.0f} percent" for name, (_, share) in parts.items())
+    most = max(parts, key=lambda name: parts[name][1])
+    side = "below" if residual.mean() < 0 else "above"
+    return f"What conflicts, as shares of the misfit: {shares}. The estimate lies {side} the tower. {CURES[most]}"
+
+
+def misfit_table(parts: dict[str, tuple[float, float]], label: str) -> Table:
+    """What the misfit is made of, of misfit_parts()."""
+    rows = [[name, size, f"{100 * share:.0f} %"] for name, (size, share) in parts.items()]
+    caption = (
+        f"What the misfit of {label} is made of ({FLUX_UNIT}). Mostly day to day: noise, or weather that the tower saw "
+        "and the model did not. Mostly mean: an offset or pools not at rest. Mostly season: a response that is missing."
+    )
+    return Table(["part", "root mean square", "share of the misfit"], rows, caption)
+
+
+def skill_table(skill: pd.DataFrame) -> Table:
+    """Prior, estimate and baselines on the same days."""
+    marked = frozenset(i for i, model in enumerate(skill["model"]) if model == "optimized")
+    names = {"days": "days", "model": "model", "n": "number", "rmse": "RMSE", "bias": "bias", "r2": "R2"}
+    if "correlation" in skill:
+        names["correlation"] = "correlation"
+    return table_of(
+        skill.assign(n=skill["n"].astype(int)),
+        f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). R2 below 0: worse than the mean.",
+        names, marked,
+    )  # fmt: skip
+
+
+def parameter_blocks(posterior: pd.DataFrame, metadata: dict) -> list[content.Block]:
+    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table."""
+    posterior = posterior.sort_values("sd_ratio", na_position="last").reset_index(drop=True)
+    blocks: list[content.Block] = []
+    placed = in_ranges(posterior, metadata)
+    if placed is not None:
+        caption = (
+            "Every parameter inside its range, most informed on top (coloured: informed). Hover for values and "
+            "meaning. A grey bar that fills the range says that the data left the prior as it was."
+        )
+        blocks.append(Interactive(parameter_figure(placed), caption, "Parameters with 90 percent intervals"))
+    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist())
+    names = {
+        "param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "estimate",
+        "low_90": "90 % from", "high_90": "to", "sd_ratio": "posterior / prior sd",
+    }  # fmt: skip
+    caption = f"Parameters, most informed first (highlighted: posterior sd below {INFORMED:g} of the prior's)."
+    blocks.append(table_of(posterior, caption, names, marked))
+    return blocks
+
+
+def in_ranges(posterior: pd.DataFrame, metadata: dict) -> pd.DataFrame | None:
+    """The table with places in the range (0-1) of prior, estimate and interval; None where a range is unknown.
+
+    Ranges: of the emulator's folder while it is there, else the default ones. Ties are left out: a tied parameter's
+    place is that inside its widest range.
+    """
+    space = read_ranges()
+    config = reading.where(metadata.get("artifacts") or "none") / "config.json"
+    if config.is_file():
+        entries = read_json(config).get("parameter_space")
+        space = make_space([tuple(entry) for entry in entries], config) if entries else space
+    if any(name not in space.names for name in posterior["param_name"]):
+        return None
+    index = [space.names.index(name) for name in posterior["param_name"]]
+    low, width = space.lower[index], np.where(space.width[index] > 0, space.width[index], 1.0)
+    columns = {"prior_unit": "prior", "optimized_unit": "optimized", "low_unit": "low_90", "high_unit": "high_90"}
+    return posterior.assign(**{unit: (posterior[name] - low) / width for unit, name in columns.items()})
+
+
+def conflict_blocks(path: Path) -> list[content.Block]:
+    """Months in which the observations lie outside what the prior can do."""
+    columns = ("month", "days", "observed_mean", "prior_low", "prior_high", "share_outside", "conflict")
+    table = reading.table(path, columns, SCRIPT, may_be_empty=True)
+    marked = frozenset(i for i, value in enumerate(table["conflict"]) if value)
+    names = {"month": "month", "days": "days", "observed_mean": "observed mean", "prior_low": "model from",
+             "prior_high": "to", "share_outside": "share of days outside", "conflict": "conflict"}  # fmt: skip
+    caption = f"Before the fit: observed monthly means beside what the model can do inside its ranges ({FLUX_UNIT})."
+    return [table_of(table, caption, names, marked)] if len(table) else []

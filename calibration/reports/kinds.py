@@ -1,0 +1,77 @@
+"""Which result a folder holds, and the sections of a folder of several results (a demo, a project)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from calibration.common.command_line import UserError
+from calibration.emulator.trained import CONFIG
+from calibration.reports import emulator, ensemble, exploration, inversion, recovery
+from calibration.reports.content import Section
+from calibration.reports.page import write_report
+
+Reader = Callable[[Path, str | None], list[Section]]
+# The file that tells a kind, how it is read, and what else would be there if it were half a result.
+KINDS: dict[str, tuple[str, Reader]] = {
+    "ensemble": (ensemble.SUMMARY, lambda path, title: [ensemble.section(path, title)]),
+    "trained emulator": (CONFIG, lambda path, title: [emulator.section(path, title)]),
+    "sensitivity analysis": (exploration.FACTS, lambda path, title: [exploration.section(path, title)]),
+    "inversion": (inversion.SNAPSHOT, lambda path, title: [inversion.section(path, title)]),
+    "recovery study": (recovery.STUDY, lambda path, title: [recovery.study_section(path, title)]),
+    "recovery of a known run": (f"*{recovery.CASE}", recovery.case_sections),
+}
+HALVES = {
+    "inversion_summary.txt": inversion.SNAPSHOT, "nep_comparison.csv": inversion.SNAPSHOT,
+    "checkpoint_best.pt": CONFIG, "experiment_results.csv": ensemble.SUMMARY, "study_settings.json": recovery.STUDY,
+    "sensitivity_summary.txt": exploration.FACTS,
+}  # fmt: skip
+DEPTH = 3  # folders below the given one that are looked into
+NAMES = {"data": "The ensemble", "artifacts": "The emulator"}
+
+
+def kinds_of(directory: Path) -> list[str]:
+    """The kinds of result in this very folder."""
+    return [kind for kind, (mark, _) in KINDS.items() if any(directory.glob(mark))]
+
+
+def sections_of(directory: Path) -> list[Section]:
+    """The sections of what `directory` holds, or of the results in folders below it, in the order of the path.
+
+    UserError when it is no folder, holds no result or half of one.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; give the folder in which a script left its results")
+    found = [(directory, kind) for kind in kinds_of(directory)]
+    if not found:
+        half = next((name for name in HALVES if (directory / name).is_file()), None)
+        if half is not None:
+            raise UserError(
+                f"{directory}: half a result: {half} is there, {HALVES[half]} is not; run the script again to its end"
+            )
+        below = sorted(path for path in directory.rglob("*") if path.is_dir() and _near(path, directory))
+        found = [(path, kind) for path in below for kind in kinds_of(path)]
+    if not found:
+        raise UserError(
+            f"{directory}: holds no result that a report could show; expected one of: "
+            + "; ".join(f"{kind} ({mark})" for kind, (mark, _) in KINDS.items())
+        )
+    order = list(KINDS)
+    several = len(found) > 1
+    sections: list[Section] = []
+    for path, kind in sorted(found, key=lambda item: (order.index(item[1]), str(item[0]))):
+        name = NAMES.get(path.name, f"{kind.capitalize()}: {path.name}") if several else None
+        sections += KINDS[kind][1](path, name)
+    return sections
+
+
+def _near(path: Path, directory: Path) -> bool:
+    """Whether a folder is looked into: not too deep, not hidden, not the runs that a refinement keeps."""
+    parts = path.relative_to(directory).parts
+    return len(parts) <= DEPTH and not any(part.startswith(".") or part == "refinement" for part in parts)
+
+
+def report_on(directory: str | Path) -> Path:
+    """Write `directory`/report.html on what is in it, as make_report.py does; returns its path."""
+    directory = Path(directory)
+    path = directory / "report.html"
+    write_report(path, f"Report: {directory.resolve().name}", sections_of(directory))
+    return path

@@ -1,0 +1,100 @@
+"""The sections of parameter recovery (evaluate_parameter_recovery.py): one known run, or a study of many."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from calibration.common.units import FLUX_UNIT
+from calibration.inversion.posterior import INFORMED
+from calibration.reports import content, reading
+from calibration.reports.content import Facts, Section, table_of
+
+SCRIPT, STUDY, CASE = "evaluate_parameter_recovery.py", "recovery_study.json", "_summary.json"
+NOMINAL, TOLERATED = 0.9, 0.05  # coverage asked for, and how far from it intervals may be called calibrated
+STUDY_FIGURES = {
+    "recovery_coverage": "Share of truths inside their 90 percent intervals. Look for points left of the grey strip: "
+    "intervals that are too narrow.",
+    "recovery_skill": "Skill and posterior over prior sd. Coloured: parameters that are learned.",
+    "recovery_ranks": "Ranks of the truth among posterior samples. A flat histogram is calibrated; a bowl is too sure.",
+    "recovery_z": "Distance of truth and estimate in posterior sd; the box should lie inside the strip.",
+    "recovery_annual_nep": "True and estimated annual NEP with 90 percent bands.",
+}
+CASE_FIGURES = {
+    "overview": "Truth, noisy observation, prior and estimate of NEP, and the parameters' errors. NEP can be met "
+    "while parameters are not: look at both.",
+    "param_bars": "Truth, prior and estimate in every range, with 90 percent intervals.",
+    "param_traces": "Some parameters along the iterations. Look for curves that still move at the end.",
+    "params_norm_scatter": "Estimated against true place in the range. Points on the line are recovered.",
+}
+
+
+def study_section(directory: Path, title: str | None = None) -> Section:
+    """A study of many cases. UserError where it is damaged or of another version."""
+    keys = ("cases", "span_days", "noise", "coverage_90", "informed_parameters", "range_error_estimated",
+            "range_error_prior", "parameters", "settings")  # fmt: skip
+    study = reading.content(directory / STUDY, keys, SCRIPT)
+    coverage = float(study["coverage_90"])
+    calibrated = abs(coverage - NOMINAL) <= TOLERATED
+    words = "CALIBRATED" if calibrated else "TOO SURE" if coverage < NOMINAL else "TOO CAUTIOUS"
+    informed = ", ".join(map(str, study.get("informed_names", []))) or "none"
+    result = Section(
+        title or f"Recovery study: {directory.name}",
+        f"{words}: {100 * coverage:.0f} percent of the true values lie in their 90 percent intervals "
+        f"({study['cases']} cases of {study['span_days']} days, noise {study['noise']} {FLUX_UNIT}).",
+        content.GOOD if calibrated else content.CAREFUL,
+        [
+            f"Informed in the median case: {informed}.",
+            f"Error over range: {study['range_error_estimated']:.3f}, prior {study['range_error_prior']:.3f}.",
+        ],
+    )  # fmt: skip
+    result.blocks += reading.pictures(directory, STUDY_FIGURES)
+    frame = pd.DataFrame(study["parameters"]).T.rename_axis("param_name").reset_index()
+    names = {"param_name": "parameter", "coverage_90": "coverage of 90 %", "skill": "skill",
+             "sd_ratio": "posterior / prior sd", "worse_than_prior": "worse than prior"}  # fmt: skip
+    names = {column: name for column, name in names.items() if column in frame}
+    frame = frame.infer_objects().sort_values("sd_ratio") if "sd_ratio" in frame else frame
+    marked = frozenset(i for i, v in enumerate(frame.get("sd_ratio", [])) if v < INFORMED)
+    result.blocks.append(table_of(frame, "By parameter, most informed first (highlighted: informed).", names, marked))
+    settings = study["settings"]
+    known = {key: settings.get(key) for key in ("cases", "span_days", "noise", "gaps", "targets", "seed", "method")}
+    known["seconds a case"] = study.get("seconds_per_case")
+    facts = Facts("Settings", [(key, str(value)) for key, value in settings.items()])
+    result.made = [*reading.made_by(directory, known, {}), facts]
+    return result
+
+
+def case_sections(directory: Path, title: str | None = None) -> list[Section]:
+    """One section for every known run that was recovered in `directory`, the newest first."""
+    paths = sorted(directory.glob(f"*{CASE}"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
+    return [case_section(path, title) for path in paths]
+
+
+def case_section(path: Path, title: str | None = None) -> Section:
+    """One known run. UserError where it is damaged or of another version."""
+    keys = ("sample_id", "range_error_prior", "range_error_estimated", "better_than_prior", "free_parameters", "days")
+    summary, prefix = reading.content(path, keys, SCRIPT), path.name.removesuffix("summary.json")
+    closer, free, coverage = summary["better_than_prior"], summary["free_parameters"], summary.get("coverage_90")
+    result = Section(
+        title or f"Recovery of run {summary['sample_id']}",
+        f"{closer} OF {free} PARAMETERS CAME NEARER TO THE TRUTH than the prior, from {summary['days']} days: error "
+        f"over range {summary['range_error_estimated']:.3f}, prior {summary['range_error_prior']:.3f}.",
+        content.GOOD if closer > free / 2 else content.CAREFUL,
+    )  # fmt: skip
+    if coverage is not None:
+        result.meaning.append(f"{100 * coverage:.0f} percent of the true values lie in their 90 percent intervals.")
+    if summary.get("sample_was_trained_on"):
+        result.meaning.append("The emulator was trained on this run: an easier case than a real tower.")
+    result.meaning += [str(note) for note in summary.get("notes", [])]
+    result.blocks += reading.pictures(path.parent, CASE_FIGURES, prefix)
+    names = {"param_name": "parameter", "true": "true", "prior": "prior", "estimated": "estimated",
+             "range_error_prior": "prior error / range", "range_error_estimated": "error / range"}  # fmt: skip
+    frame = reading.table(path.with_name(f"{prefix}params.csv"), tuple(names), SCRIPT)
+    extra = {"low_90": "90 % from", "high_90": "to", "inside_90": "truth inside", "sd_ratio": "posterior / prior sd"}
+    names |= {column: name for column, name in extra.items() if column in frame}
+    result.blocks.append(table_of(frame, "By parameter; errors as shares of the range.", names))
+    known = {key: summary.get(key) for key in ("sample_id", "window_index", "window_start", "prior_mode", "method",
+                                               "seconds", "config", "unconstrained")}  # fmt: skip
+    result.made = [
+        *reading.made_by(path.parent, known, {"configuration": summary.get("config")}),
+    ]
+    return result

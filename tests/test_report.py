@@ -1,0 +1,311 @@
+"""make_report.py: real results of a tiny emulator on one page, in a parser and, where there is one, in Chromium."""
+
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import urlparse
+
+import numpy as np
+import pandas as pd
+import pytest
+from emulator_examples import script
+from PIL import Image
+
+from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.figure_style import use_format
+from calibration.common.parameters import make_space
+from calibration.exploration.analysis import Analysis, Findings
+from calibration.reports import emulator, inversion, kinds, page
+from calibration.reports.content import GOOD, Section, Table
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EVIL = "</script><script>document.title='stolen'</script>"
+
+
+def in_process(monkeypatch, name, *arguments):
+    """Run a script of the root in this process (torch is loaded once); its exit code."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / name), run_name="__main__")
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def results(tiny_training, tmp_path_factory):
+    """data/, artifacts/, results/: what a user has after the whole path, with a tiny emulator."""
+    folder = shutil.copytree(tiny_training, tmp_path_factory.mktemp("report") / "project")
+    here = ["--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts"]
+    with pytest.MonkeyPatch.context() as patch:
+        assert in_process(patch, "evaluate_model.py", *here, "--window-stride", 90) == 0
+        assert in_process(patch, "test_inversion.py", *here, "--mode", "simulation", "--starts", 2,
+                          "--result-dir", folder / "results" / "fit") == 0  # fmt: skip
+        assert in_process(patch, "evaluate_parameter_recovery.py", *here, "--sample-id", 0, "--window-index", 0,
+                          "--starts", 2, "--result-dir", folder / "results" / "recovery") == 0  # fmt: skip
+    space, found = make_space([("a", 0.0, 1.0), ("b", 0.0, 1.0)], "test"), Findings()
+    rng = np.random.default_rng(0)
+    season = rng.random((1, 400, 4))
+    model = {"emulator": lambda values, days: 0.1 + values[:, :1, None] * season[:, :days]}
+    Analysis(space, model, 365, 1, bar).morris(3, [30, 365], 0.01, found)
+    found.facts |= {"models": ["emulator"], "parameters": ["a", "b"], "seed": 1, "days": [30, 365]}
+    (folder / "results" / "sensitivity").mkdir()
+    use_format("svg")
+    found.write(folder / "results" / "sensitivity")
+    use_format("png")
+    return folder
+
+
+class bar:  # noqa: N801
+    """A progress bar that shows nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, count):
+        pass
+
+
+@pytest.fixture
+def copy(results, tmp_path):
+    """A copy of the inversion's folder, to be damaged."""
+    return shutil.copytree(results / "results" / "fit", tmp_path / "fit")
+
+
+class Outline(HTMLParser):
+    """Texts of a page, what it would request, and its script elements."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.texts, self.requests, self.scripts, self.inside = [], [], 0, []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        if tag in ("script", "style"):
+            self.inside.append(tag)
+        self.scripts += tag == "script"
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "data", "poster", "action") and not value.startswith(("data:", "#")):
+                self.requests.append((tag, value[:80]))
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self.inside.pop()
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def test_the_whole_path_on_one_page(results):
+    done = script("make_report.py", results, "--output", results / "report.html", "--title", "My tower & I")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5 results -> ")
+    path = results / "report.html"
+    assert path.stat().st_size < 5_000_000
+    outline = Outline(path.read_text(encoding="utf-8"))
+    assert outline.requests == []
+    for words in ("My tower & I", "The ensemble", "The emulator", "Inversion: fit", "Recovery of a known run",
+                  "Sensitivity", "posterior / prior sd", "RMSE of 30-day runs", "SHA-256",
+                  "Of 2 parameters"):  # fmt: skip
+        assert words in outline.text, words
+    verdict = (results / "results" / "fit" / "inversion_summary.txt").read_text().splitlines()[0]
+    assert verdict in outline.text
+
+
+def test_numbers_on_the_page_are_those_of_the_files(results):
+    folder = results / "results" / "fit"
+    section = inversion.section(folder)
+    posterior = pd.read_csv(folder / "posterior_summary.csv").sort_values("sd_ratio")
+    table = next(b for b in section.blocks if isinstance(b, Table) and "posterior / prior sd" in b.headers)
+    assert [row[0] for row in table.rows] == list(posterior["param_name"])
+    assert [row[4] for row in table.rows] == pytest.approx(list(posterior["optimized"]))
+    assert table.marked == {i for i, ratio in enumerate(posterior["sd_ratio"]) if ratio < 0.7}
+    parts = next(b for b in section.blocks if isinstance(b, Table) and b.headers[0] == "part").rows
+    series = pd.read_csv(folder / "nep_comparison.csv")
+    mean = (series["optimized"] - series["observed"])[series["valid"] == 1].mean()
+    assert parts[0][1] == pytest.approx(abs(mean)) and sum(int(row[2][:-2]) for row in parts) in (99, 100, 101)
+
+
+def test_a_misfit_is_split_into_mean_season_and_days():
+    dates = np.arange(np.datetime64("2011-01-01"), np.datetime64("2015-01-01"))
+    phase = 2 * np.pi * (dates - dates[0]).astype(int) / 365.25
+    noise = np.random.default_rng(0).standard_normal(len(dates))
+    for mean, season, day, most in ((-3.0, 1.0, 1.0, "mean"), (0.2, 3.0, 1.0, "season"), (0.2, 1.0, 3.0, "day to day")):
+        residual = mean + season * np.sqrt(2) * np.sin(phase) + day * noise
+        parts = inversion.misfit_parts(dates, residual)
+        assert max(parts, key=lambda name: parts[name][1]) == most
+        assert parts["mean"][0] == pytest.approx(abs(mean), abs=0.1) and parts["season"][0] == pytest.approx(
+            season, rel=0.25
+        )
+        assert sum(share for _, share in parts.values()) == pytest.approx(1)
+        series = pd.DataFrame({"date": dates.astype(str), "valid": 1, "observed": 0.0, "optimized": residual})
+        sentence = inversion.conflict_sentence(series, "NEP")
+        assert f"Mostly {'' if most == 'day to day' else 'the '}{most}" in sentence
+        assert ("below the tower" in sentence) == (mean < 0)
+
+
+def test_in_conflict_the_page_does_not_praise_parameters(copy):
+    summary = (copy / "inversion_summary.txt").read_text()
+    (copy / "inversion_summary.txt").write_text("CONFLICTS WITH THE MODEL: so it is\n" + summary)
+    meaning = " ".join(inversion.section(copy).meaning)
+    assert "Informed" not in meaning and "What conflicts, as shares of the misfit: mean" in meaning
+
+
+@pytest.mark.parametrize(
+    ("rmse", "words"), [(0.001, "GOOD ENOUGH"), (0.004, "USABLE WITH CARE"), (0.006, "NOT GOOD ENOUGH")]
+)
+def test_the_emulators_verdict_follows_its_error_beside_a_towers(rmse, words):
+    evaluation = {"unseen": {"nep": {"rmse": rmse, "r2": 0.9, "baselines": {"arx": {"rmse": 0.02}}}}}
+    verdict, tone, meaning = emulator.judged(evaluation)
+    assert verdict.startswith(words) and (tone == GOOD) == (words == "GOOD ENOUGH")
+    evaluation["unseen"]["nep"]["baselines"]["arx"]["rmse"] = rmse / 2
+    assert emulator.judged(evaluation)[0].startswith("NOT GOOD ENOUGH")
+
+
+def test_markup_in_names_and_texts_is_escaped(copy):
+    for name in ("posterior_summary.csv", "parameter_values.csv"):
+        table = pd.read_csv(copy / name)
+        table.loc[0, "param_name"] = EVIL
+        table.to_csv(copy / name, index=False)
+    snapshot = json.loads((copy / "params_snapshot.json").read_text())
+    snapshot["metadata"]["command"] = EVIL
+    (copy / "params_snapshot.json").write_text(json.dumps(snapshot))
+    summary = (copy / "inversion_summary.txt").read_text()
+    (copy / "inversion_summary.txt").write_text(f"FITS: {EVIL}\n{summary}")
+    evil = copy.rename(copy.parent / "<img src=x onerror=alert(1)>")
+    clean = page.render("t", [inversion.section(evil, "x")])[0]
+    html = page.render(EVIL, [inversion.section(evil)])[0]
+    assert EVIL not in html and "<img src=x" not in html
+    assert Outline(html).scripts == Outline(clean).scripts and EVIL in Outline(html).text
+
+
+def test_tables_hold_the_unknown_and_sort_by_the_whole_number():
+    table = Table(["a", "b"], [[1.23456789, None], [np.nan, True], [3, "x"]], "c")
+    assert table.cells()[0] == [("1.235", "1.23456789"), ("\N{EN DASH}", "")]
+    assert table.cells()[1] == [("\N{EN DASH}", ""), ("yes", "True")] and table.numeric() == [True, False]
+
+
+def test_pictures_beyond_the_limit_are_named_instead(results):
+    section = inversion.section(results / "results" / "fit")
+    html, left_out = page.render("t", [section], limit=1_400_000 + 50_000)
+    assert left_out and len(html) < 1_500_000
+    assert f"Left out to keep this file small: {left_out[0]}" in Outline(html).text
+
+
+def test_a_picture_is_packed_without_changing_what_is_seen(results):
+    path = results / "results" / "fit" / "nep_comparison.png"
+    packed = page._small(path)
+    before, after = (np.asarray(Image.open(p).convert("RGB"), float) for p in (path, io.BytesIO(packed)))
+    assert len(packed) < 0.6 * path.stat().st_size
+    assert before.shape == after.shape and np.sqrt(np.mean((before - after) ** 2)) < 4
+
+
+def test_a_damaged_picture_is_named(copy):
+    (copy / "identifiability.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="identifiability.png: not readable as a PNG"):
+        page.render("t", [inversion.section(copy)])
+
+
+def test_a_table_of_another_version_is_refused(copy):
+    table = pd.read_csv(copy / "posterior_summary.csv").drop(columns="sd_ratio")
+    table.to_csv(copy / "posterior_summary.csv", index=False)
+    with pytest.raises(UserError, match=r"posterior_summary.csv: column 'sd_ratio' is missing.*run test_inversion.py"):
+        inversion.section(copy)
+
+
+def test_an_emulator_of_another_version_is_refused(results, tmp_path):
+    folder = shutil.copytree(results / "artifacts", tmp_path / "artifacts")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"format": 1}))
+    with pytest.raises(UserError, match="format 1, this one reads 2"):
+        emulator.section(folder)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("params_snapshot.json", "half a result: inversion_summary.txt is there, params_snapshot.json is not"),
+        ("nep_comparison.csv", "nep_comparison.csv: no such file; half a result"),
+        ("skill.csv", "skill.csv: no such file; half a result"),
+    ],
+)
+def test_half_a_result_is_refused(copy, missing, message):
+    (copy / missing).unlink()
+    with pytest.raises(UserError, match=re.escape(message)):
+        kinds.sections_of(copy)
+
+
+def test_bad_folders_are_one_line_and_write_nothing(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    done = script("make_report.py", tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "holds no result that a report could show" in done.stderr and not (tmp_path / "report.html").exists()
+    with pytest.raises(UserError, match="no such folder"):
+        kinds.sections_of(tmp_path / "absent")
+
+
+def test_damaged_json_is_named(copy):
+    (copy / "params_snapshot.json").write_text("{")
+    with pytest.raises(UserError, match="params_snapshot.json: not readable as JSON"):
+        kinds.sections_of(copy)
+
+
+def chromium(path, profile, *options):
+    """Open a file in headless Chromium: (DOM after scripts, console lines, addresses requested over a network)."""
+    log = profile.with_suffix(".json")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}",
+             "--enable-logging=stderr", "--virtual-time-budget=8000", f"--log-net-log={log}"]  # fmt: skip
+    done = subprocess.run([CHROMIUM, *flags, *options, "--dump-dom", path.as_uri()], capture_output=True, text=True,
+                          timeout=120, env={**os.environ, "LANG": "C"})  # fmt: skip
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line and "setting log level" not in line]
+    hosts = {urlparse(url).netloc for url in re.findall(r'"url":"(https?:[^"]+)"', log.read_text(errors="replace"))}
+    return done.stdout, console, {host for host in hosts if not host.endswith("google.com")}  # Chromium's own
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_in_a_browser_nothing_fails_and_nothing_is_requested(results, tmp_path, width):
+    path = tmp_path / "report.html"
+    page.write_report(path, "t", kinds.sections_of(results))
+    probe = """<script>addEventListener("load", () => setTimeout(() => {
+      const head = [...document.querySelectorAll("th.number button")].find((b) => b.textContent === "RMSE");
+      head.click();
+      const values = [...head.closest("table").tBodies[0].rows].map((r) => +r.cells[3].dataset.value);
+      document.body.dataset.sorted = values.every((v, i) => !i || values[i - 1] <= v);
+      document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
+      document.body.dataset.plots = document.querySelectorAll(".bk-Figure").length;
+    }, 1500));</script></body>"""
+    path.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    dom, console, hosts = chromium(path, tmp_path / "profile", f"--window-size={width},1200")
+    assert console == [] and hosts == set()
+    assert 'data-sorted="true"' in dom and 'data-wide="false"' in dom
+    assert int(re.search(r'data-plots="(\d+)"', dom).group(1)) == 2  # the series and the parameters
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_browser_check_itself_sees_errors_and_requests(tmp_path):
+    path = tmp_path / "bad.html"
+    path.write_text('<body><script>nope()</script><img src="http://127.0.0.1:9/x.png"></body>')
+    _, console, hosts = chromium(path, tmp_path / "profile")
+    assert "nope is not defined" in console[0] and hosts == {"127.0.0.1:9"}
+
+
+def test_a_section_without_figures_needs_no_script_library():
+    html, _ = page.render("t", [Section("s", "v", GOOD)])
+    assert len(html) < 30_000 and Outline(html).scripts == 2
