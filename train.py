@@ -273,7 +273,7 @@ def choose(
     if len(presets) == 1 or len(data.seen) < FEWEST_RUNS:
         if len(data.seen) < FEWEST_RUNS:
             warn(
-                f"{len(data.seen)} runs to train on: too few to choose a preset by evidence, which takes {FEWEST_RUNS}; "
+                f"{len(data.seen)} runs to train on: too few to choose a preset by evidence ({FEWEST_RUNS}); "
                 f"it is {presets[0].preset}, and its skill on unseen runs is hardly known"
             )
         return presets[0], []
