@@ -31,7 +31,6 @@ from joblib import cpu_count
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
-    existing_file,
     make_parser,
     read_json,
     run,
@@ -186,8 +185,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         raise UserError(f"--artifacts-dir {directory}: is a file; give a folder")
     choice = load_choice(arguments.architecture, arguments.preset)
     preset = arguments.preset
-    if arguments.resume and choice is not None:  # what was chosen then
-        preset, choice = read_json(existing_file(directory / CONFIG))["configuration"]["preset"], None
+    if arguments.resume and choice is not None and (directory / CONFIG).is_file():  # what was chosen then
+        preset, choice = read_json(directory / CONFIG)["configuration"]["preset"], None
     config, splits_given = resolve_configuration(arguments, preset)
     data_directory = (
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
