@@ -34,7 +34,7 @@ from calibration.common.command_line import (
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
 from calibration.common.units import DEAD
-from calibration.engines.builtin import BuiltinEngine, RunResult, weather_hash
+from calibration.engines.builtin import BuiltinEngine, RunResult
 from calibration.engines.cluster import connect
 from calibration.engines.command import (
     FolderEngine,
@@ -49,7 +49,7 @@ from calibration.engines.trial import expected_gpp, try_out
 from calibration.engines.writer import Design, EnsembleWriter
 from calibration.ensembles.files import load_ensemble
 from calibration.visit.forcing import check_pressure_known
-from calibration.weather.daily import Weather, generate_weather, read_weather
+from calibration.weather.daily import Weather, generate_weather, read_weather, weather_hash
 
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
 

@@ -56,7 +56,7 @@ def main() -> int:
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     case = load_case(arguments, emulator)
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
-    facts = facts_of(arguments, case, prior_source)
+    facts = facts_of(arguments, case, prior_source) | label_facts(emulator)
 
     simulator = None
     if arguments.param_load:
@@ -137,7 +137,8 @@ def load_case(arguments: argparse.Namespace, emulator: Emulator) -> Case:
         ensemble = load_matching_ensemble(emulator, arguments.data_dir)
         stretch, truth = simulation_window(emulator, ensemble, arguments.sample_id, arguments.window_index)
         text = f"run {arguments.sample_id} of {arguments.data_dir}, window {arguments.window_index}"
-        return Case([stretch], [], f"{text} ({stretch.dates[0]} to {stretch.dates[-1]})", 1, truth)
+        text = f"{text} ({stretch.dates[0]} to {stretch.dates[-1]})"
+        return Case([stretch], [], text, 1, truth, emulator.shown)
     holdout = (arguments.holdout_start, arguments.holdout_end) if arguments.holdout_start else None
     fitted, held, count = observation_stretches(
         emulator, arguments.obs_npz, arguments.obs_index, arguments.obs_range_start, arguments.obs_range_end,
@@ -146,7 +147,8 @@ def load_case(arguments: argparse.Namespace, emulator: Emulator) -> Case:
     valid = np.concatenate([s.dates[s.mask.any(axis=1)] for s in fitted])
     if not len(valid):
         raise UserError(f"{arguments.obs_npz}: no valid observation in the chosen windows; choose other dates")
-    return Case(fitted, held, f"{arguments.obs_npz}, observed days {valid.min()} to {valid.max()}", count)
+    text = f"{arguments.obs_npz}, observed days {valid.min()} to {valid.max()}"
+    return Case(fitted, held, text, count, shown=emulator.shown)
 
 
 def say_conflict(conflict: Conflict, target: str) -> None:
@@ -164,6 +166,18 @@ def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str) -> di
         "emulator": arguments.artifacts_dir,
         "bounds": "none (unconstrained)" if arguments.unconstrained else "as configured",
     }  # fmt: skip
+
+
+def label_facts(emulator: Emulator) -> dict[str, str]:
+    """Lines for the summary: columns that are used under another name, and columns that cannot be informed."""
+    labels = emulator.labels
+    if labels is None:
+        return {}
+    hidden = ", ".join(labels.without_effect) or "none"
+    return {
+        "labels put right": ", ".join(emulator.shown.values()) or "none",
+        "columns without effect on the fluxes, that no data can inform": hidden,
+    }
 
 
 def parse_arguments() -> argparse.Namespace:

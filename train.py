@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import torch.distributed as distributed
-from joblib import cpu_count
 
 from calibration.common.command_line import (
     REPOSITORY,
@@ -38,28 +37,24 @@ from calibration.common.command_line import (
     write_json,
 )
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
+from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import FLUX_LABELS, TARGETS
-from calibration.emulator.choice import (
-    FEWEST_RUNS,
-    Trial,
-    as_records,
-    candidates,
-    fitting_epochs,
-    table,
-    try_out,
-)
+from calibration.emulator.choice import as_records, choose
 from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
 from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
-from calibration.ensembles.files import LOG, read_log
+from calibration.ensembles.files import LOG, Ensemble, read_log
+from calibration.ensembles.label_check import checked_before
+from calibration.ensembles.labels import LabelMap, from_dict, read_labels, write_labels
 from calibration.network.shared_dropout import PROCESSES
-from dataset import TrainingData, describe, load_data
+from dataset import TrainingData, describe, open_ensemble, prepare
 from model import count_parameters
 
-TRIAL_TIME = 0.4  # share of the time that short trainings may take together
+CHECK, TRUST = "check", "trust"  # of --labels
+SEARCH_SECONDS = 180.0  # for looking where wrongly labelled columns went
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,6 +68,10 @@ def parse_arguments() -> argparse.Namespace:
         "--minutes", type=float, help="time for choosing, training and the error model (default: YAML, 5 at 180 runs)"
     )
     parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
+    parser.add_argument(
+        "--labels", metavar="check|trust|FILE", help="check (default): stop where the outputs contradict the labels of "
+        "parameter_summary.csv; trust: take them as they are, without closed forms; FILE: the map that the check wrote",
+    )  # fmt: skip
     parser.add_argument(
         "--drop-columns", nargs="+", metavar="NAME",
         help="columns of parameter_summary.csv that are no parameters (remembered; default: YAML)",
@@ -162,6 +161,43 @@ def warn_of_another_site(directory: Path, site: Site) -> None:
             break
 
 
+def settle_labels(
+    arguments: argparse.Namespace, ensemble: Ensemble, site: Site, say: Callable[[str], None]
+) -> LabelMap | None:
+    """The label map of --labels FILE, else None: the table's own labels. UserError where outputs contradict them."""
+    mode = arguments.labels or CHECK
+    if mode not in (CHECK, TRUST):
+        return read_labels(mode, ensemble.directory)
+    if mode == TRUST:
+        return None
+    if not any(name in catalogue() for name in ensemble.parameter_names):
+        say("labels: none of the columns is a parameter of VISIT; trained without closed forms")
+        return None
+    say("checking the labels: a few runs are simulated again (--labels trust leaves it out) ...")
+    try:
+        found = checked_before(ensemble, site, lambda line: say(f"  {line}"), SEARCH_SECONDS)
+    except UserError as error:  # weather of less than a year, say: no simulation, no check
+        warn(f"the labels are not checked: {error}")
+        return None
+    if not found.contradicts:
+        tell = say if found.verdict == "agrees" else warn
+        tell(f"labels: {found.verdict}: {' '.join(found.lines)}")
+        return None
+    say("\n".join(["the outputs contradict the labels:", *found.lines]))
+    path = write_labels(writable(ensemble.directory, arguments.artifacts_dir), found.label_map(ensemble.directory))
+    command = f"python train.py --data-dir {ensemble.directory}"
+    raise UserError(
+        f"{ensemble.directory}: {len(found.suspect_columns)} columns of parameter_summary.csv carry the wrong label; "
+        f"train with them put right: `{command} --labels {path}`, or as they are, without closed forms: "
+        f"`{command} --labels {TRUST}`"
+    )
+
+
+def writable(*folders: str | Path) -> Path:
+    """The first of the folders in which a file can be written; the last one otherwise."""
+    return next((Path(folder) for folder in folders if os.access(folder, os.W_OK)), Path(folders[-1]))
+
+
 def start_processes() -> tuple[int, int, int]:
     """(rank, world, local rank); joins the process group when torchrun started us."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -192,24 +228,36 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
     )
     began = time.monotonic()
-    data = load_data(config, data_directory, splits_given, device)
+    site = load_site(arguments.site)
+    ensemble = open_ensemble(config, data_directory)
+    warn_of_another_site(ensemble.directory, site)
+    if arguments.resume and arguments.labels is None and (directory / CONFIG).is_file():
+        kept = read_json(directory / CONFIG)
+        arguments.labels, label_map = kept.get("labels", CHECK), kept["configuration"]["data"].get("label_map")
+        labels = label_map and from_dict(label_map, directory / CONFIG)
+    else:
+        labels = settle_labels(arguments, ensemble, site, say)
+    if labels is not None:
+        ensemble = labels.applied(ensemble)
+        config = config.override("data", label_map=labels.as_dict())
+    data = prepare(ensemble, config.splits, splits_given, device)
     say(describe(data, config))
     say(f"loaded in {time.monotonic() - began:.1f} s")
     runs, splits = len(data.ensemble.sample_ids), asdict(data.splits)
     presets = [preset] if choice is None else choice.presets
     configs = [
-        resolve_configuration(arguments, name)[0].override("splits", **splits).for_runs(runs) for name in presets
+        replace(resolve_configuration(arguments, name)[0], data=config.data).override("splits", **splits).for_runs(runs)
+        for name in presets
     ]
-    site = load_site(arguments.site)
     minutes = arguments.minutes or (choice.minutes * max(1.0, math.sqrt(runs / 180)) if choice else math.inf)
-    config, trials = choose(configs, data, device, site, minutes * 60 - (time.monotonic() - began), say)
+    left = minutes * 60 - (time.monotonic() - began)
+    config, trials = choose(configs, data, device, site, left, arguments.labels != TRUST, say)
 
     torch.manual_seed(config.training.seed)
     generator = torch.Generator().manual_seed(config.training.seed)
     model = build_model(config, data, device, site)
-    warn_of_another_site(data.ensemble.directory, site)
     record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
-    record["choice"] = as_records(trials)
+    record["choice"], record["labels"] = as_records(trials), arguments.labels or CHECK
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
     if arguments.resume:
@@ -259,37 +307,6 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     if board is not None:
         board.close()
     return 0
-
-
-def choose(
-    configs: list[Configuration], data: TrainingData, device: torch.device, site: Site, seconds: float,
-    say: Callable[[str], None],
-) -> tuple[Configuration, list[Trial]]:  # fmt: skip
-    """The configuration that serves these runs within `seconds`, and the trials behind it (none without a choice)."""
-    if len(configs) == 1 or PROCESSES.world > 1:  # the processes of torchrun must agree without having measured
-        return configs[0], []
-    presets = candidates(configs, data.ensemble.parameter_names, closed_forms=True)
-    if len(presets) == 1 or len(data.seen) < FEWEST_RUNS:
-        if len(data.seen) < FEWEST_RUNS:
-            warn(
-                f"{len(data.seen)} runs to train on: too few to choose a preset by evidence ({FEWEST_RUNS}); "
-                f"it is {presets[0].preset}, and its skill on unseen runs is hardly known"
-            )
-        return presets[0], []
-    say(
-        f"choosing among {', '.join(preset.preset for preset in presets)}, training and the error model: at most "
-        f"{seconds / 60:.1f} minutes (--minutes)"
-    )
-    began = time.monotonic()
-    trials = try_out(presets, data, device, site, seconds * TRIAL_TIME / len(presets))
-    say(f"R2 of short trainings on runs held out, in {data.splits.validation[0][:4]}, held out as well:")
-    say(table(trials))
-    networks = 1 + folds_needed(data, trials[0].config.training.error_runs) / cpu_count()
-    epochs = fitting_epochs(trials[0], networks, seconds - (time.monotonic() - began))
-    config = trials[0].config
-    if epochs < config.training.epochs:
-        say(f"{epochs} of {config.training.epochs} epochs fit in the time; more with a larger --minutes")
-    return config.override("training", epochs=epochs), trials
 
 
 def make_board(directory: str):

@@ -86,6 +86,7 @@ class DataOptions:
     directory: str
     column_order: list | None
     drop_columns: list | None
+    label_map: dict | None = None  # set by train.py --labels: see ensembles/labels.py
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
 from calibration.emulator import figures
 from calibration.emulator.baselines import NAMES, Baselines
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.files import load_ensemble
+from calibration.ensembles.labels import load_labelled
 from calibration.ensembles.rest import at_rest
 from dataset import TrainingData, prepare, window_starts
 
@@ -72,7 +72,7 @@ def load_matching(emulator: Emulator, directory: Path) -> TrainingData:
             f"{directory}/parameter_summary.csv: no ensemble there; give --data-dir the folder it was trained on"
         )
     options = emulator.configuration.data
-    ensemble = load_ensemble(directory, columns=options.column_order, drop=options.drop_columns)
+    ensemble = load_labelled(directory, options)
     if ensemble.parameter_names != emulator.parameter_names:
         other = sorted(set(ensemble.parameter_names) ^ set(emulator.parameter_names))
         raise UserError(

@@ -19,6 +19,7 @@ from calibration.emulator.figures import loss_figure
 from calibration.emulator.trained import BEST, CONFIG, FORMAT, LATEST, load_checkpoint, space_entries
 from calibration.emulator.training import VALIDATION_KEY, TrainingState
 from calibration.ensembles.files import read_log
+from calibration.ensembles.labels import map_of
 from dataset import TrainingData
 
 LOSS_FIGURE = "training_loss"
@@ -37,7 +38,7 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
             for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)
         },
         "parameter_space": space_entries(
-            ensemble.parameter_names, ensemble.parameters, read_log(ensemble.directory)
+            ensemble.parameter_names, ensemble.parameters, log_under_labels(ensemble.directory, config)
         ),
         "data": {
             "directory": str(config.data.directory), "runs": len(ensemble.sample_ids),
@@ -48,6 +49,15 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
         },
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
     }  # fmt: skip
+
+
+def log_under_labels(directory: Path, config: Configuration) -> dict[str, Any]:
+    """Content of parameter_log.json with its ranges under the names that the label map gives the columns."""
+    log, labels = read_log(directory), map_of(config.data)
+    ranges = log["settings"].get("ranges")
+    if labels is None or not isinstance(ranges, dict):
+        return log
+    return log | {"settings": log["settings"] | {"ranges": labels.ranges(ranges)}}
 
 
 def save_scalers(directory: Path, data: TrainingData) -> None:
@@ -102,6 +112,11 @@ def resume(
                     f"{value}; "
                     "resume with the same settings, or start without --resume"
                 )
+    if before["data"].get("label_map") != now["data"]["label_map"]:
+        raise UserError(
+            f"{directory / LATEST}: trained under another label map; resume with the same --labels, or start without "
+            "--resume"
+        )
     if latest["training"]["sample_ids"] != data.ensemble.sample_ids.tolist() or not np.array_equal(
         latest["training_parameters"].numpy(), data.ensemble.parameters[data.seen]
     ):

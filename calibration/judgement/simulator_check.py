@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from calibration.common.command_line import UserError, existing_file, warn
-from calibration.common.parameters import catalogue
+from calibration.common.parameters import catalogue, in_model
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from calibration.emulator.trained import Emulator
-from calibration.engines.builtin import RunResult, weather_hash
+from calibration.engines.builtin import RunResult
 from calibration.engines.cluster import connect
 from calibration.engines.command import command_engine, users_folder
 from calibration.engines.run_folder import folder_weather
@@ -23,7 +23,7 @@ from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
 from calibration.judgement.judge import Judged
 from calibration.visit.parameter_file import fill_template, read_slots, write_parameter_file
-from calibration.weather.daily import Weather, read_weather
+from calibration.weather.daily import Weather, read_weather, weather_hash
 from inverse_estimator import InversionResult
 
 # Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
@@ -100,7 +100,7 @@ def simulate_vectors(
     """parameters (run, parameter) physical -> fluxes (run, day, 4) Mg C ha-1 day-1 in the order of units.TARGETS."""
     from calibration.visit.simulator import simulate  # compiled code: loaded only where it is needed
 
-    result = simulate({name: parameters[:, i] for i, name in enumerate(names)}, weather, site, jobs=jobs)
+    result = simulate({names[i]: parameters[:, i] for i in in_model(names)}, weather, site, jobs=jobs)
     return np.stack([result.flux(name) for name in TARGETS], axis=-1)
 
 
@@ -138,7 +138,7 @@ def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: 
         return _users_visit(arguments, emulator, site, weather)
     if arguments.command_input or arguments.columns:
         raise UserError("--command-input and --columns belong to your own VISIT; give --run-folder too")
-    unknown = [name for name in names if name not in catalogue()]
+    unknown = [names[i] for i in in_model(names) if names[i] not in catalogue()]
     if unknown:
         raise UserError(
             f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
@@ -174,7 +174,8 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         ).dates
         weather = own.between(dates[0], dates[-1])
-    names, days, folder = tuple(emulator.parameter_names), None, None
+    kept = in_model(emulator.parameter_names)
+    names, days, folder = tuple(emulator.parameter_names[i] for i in kept), None, None
     if arguments.run_folder:
         folder = users_folder(arguments, weather, site)
         days = folder_weather(folder, weather, site).between(weather.dates[0], weather.dates[-1]).values
@@ -192,6 +193,7 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
 
     def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Fluxes run by run, after a trial that the set-up is right."""
+        values = values[:, kept]
         if not tried:
             trial = try_out(
                 engine, names, values, lambda rows: sorted(outcomes(rows), key=lambda result: result.sample_id),

@@ -1,6 +1,7 @@
 """Daily weather of a site: the Weather series, reading it from any file that users have, checking and generating it."""
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def day_of_year0(dates: np.ndarray) -> np.ndarray:
 def calendar_year(dates: np.ndarray) -> np.ndarray:
     """Calendar year, (day,) int, of datetime64[D] dates."""
     return dates.astype("datetime64[Y]").astype(int) + 1970
+
+
+def weather_hash(weather: Weather, pressure: bool = False) -> str:
+    """SHA-256 of days and values (and pressure, where it counts): was an ensemble made with this weather?"""
+    days = weather.dates.astype("datetime64[D]").astype(np.int64)
+    content = days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()
+    if pressure and weather.pressure is not None:
+        content += np.ascontiguousarray(weather.pressure, dtype=np.float64).tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def site_co2(site: Site, dates: np.ndarray) -> np.ndarray:
