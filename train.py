@@ -45,7 +45,7 @@ from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
 from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
-from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
+from calibration.emulator.training import SCORE_KEY, VALIDATION_KEY, TrainingState, make_optimizer, train
 from calibration.ensembles.files import LOG, Ensemble, read_log
 from calibration.ensembles.label_check import checked_before
 from calibration.ensembles.labels import LabelMap, from_dict, read_labels, write_labels
@@ -292,7 +292,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         remaining = state.seconds / state.epoch * (options.epochs - state.epoch)
         print(
             f"epoch {row['epoch']:3d}/{options.epochs}  loss {row['train_loss']:.5f}  val Rollout_RMSE@30 of "
-            f"NEP {row[VALIDATION_KEY]:.5f}"
+            f"NEP {row[VALIDATION_KEY]:.5f}, of all {row[SCORE_KEY]:.3f} sd"
             f"{' *' if is_best else '  '}  {state.seconds:.0f} s, about {remaining:.0f} s to go"
         )
 

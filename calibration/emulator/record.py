@@ -141,5 +141,5 @@ def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> Non
     save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
     print(
         f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
-        f"{state.best:.5f} Mg C ha-1 day-1"
+        f"{state.history[VALIDATION_KEY][state.best_epoch - 1]:.5f} Mg C ha-1 day-1, of all fluxes {state.best:.3f} sd"
     )
