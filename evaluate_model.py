@@ -8,7 +8,7 @@ nse_median). *Windows*: 30-day free runs, each after its own 180 days of context
 (rollout_rmse_30; the same numbers by window as evaluation_windows.csv). Fluxes in Mg C ha-1 day-1.
 
 evaluation.json: {split: {variable: {metric: value}}} with splits seen and unseen; beside the metrics of a variable,
-"baselines": {constant | persistence | climatology | arx: {metric: value}}.
+"baselines": {constant | persistence | climatology | arx | gaussian_process | boosting: {metric: value}}.
 """
 
 import argparse
