@@ -344,6 +344,7 @@ def own_visit(tmp_path_factory):
     assert made.returncode == 0, made.stderr
     made = script(
         "train.py", "--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts", "--epochs", 2,
+        "--labels", "trust",
         "--steps-per-epoch", 4, "--batch-size", 8, "--device", "cpu", "--error-runs", 0, "--hidden-size", 8,
         "--num-layers", 1, "--train-period", 2011, 2011, "--validation-period", 2012, 2012, "--test-period", 2013, 2013,
     )  # fmt: skip

@@ -150,7 +150,8 @@ def test_no_ensemble_says_what_to_do_and_writes_nothing(tmp_path):
 )
 def test_bad_flags_are_one_line_and_exit_2(flags, message, directory, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "sys.argv", ["train.py", "--data-dir", str(directory), "--artifacts-dir", str(tmp_path / "a"), *flags]
+        "sys.argv",
+        ["x", "--data-dir", str(directory), "--artifacts-dir", str(tmp_path / "a"), "--labels", "trust", *flags],
     )
     with pytest.raises(SystemExit) as stop:
         run(train.main)
