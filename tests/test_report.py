@@ -20,6 +20,7 @@ from PIL import Image
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.figure_style import use_format
 from calibration.common.parameters import make_space
+from calibration.conflict import misfit
 from calibration.exploration.analysis import Analysis, Findings
 from calibration.reports import emulator, inversion, kinds, page
 from calibration.reports.content import GOOD, Section, Table
@@ -147,7 +148,7 @@ def test_a_misfit_is_split_into_mean_season_and_days():
     noise = np.random.default_rng(0).standard_normal(len(dates))
     for mean, season, day, most in ((-3.0, 1.0, 1.0, "mean"), (0.2, 3.0, 1.0, "season"), (0.2, 1.0, 3.0, "day to day")):
         residual = mean + season * np.sqrt(2) * np.sin(phase) + day * noise
-        parts = inversion.misfit_parts(dates, residual)
+        parts = misfit.misfit_parts(dates, residual)
         assert max(parts, key=lambda name: parts[name][1]) == most
         assert parts["mean"][0] == pytest.approx(abs(mean), abs=0.1) and parts["season"][0] == pytest.approx(
             season, rel=0.25

@@ -8,6 +8,7 @@ import pandas as pd
 from calibration.common.command_line import UserError, read_json
 from calibration.common.parameters import catalogue, make_space, read_ranges
 from calibration.common.units import FLUX_UNIT
+from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.fit import climatology_baseline, constant_baseline
@@ -47,14 +48,6 @@ FIGURES = {
 }
 
 
-CURES = {
-    "mean": "Mostly the mean: an offset of the tower (--nuisance offset), or a forest that is not at rest (an ensemble "
-    "with configs/range_of_paras_relaxed.csv).",
-    "season": "Mostly the season: the tower's own weather, or parameters that are not varied yet.",
-    "day to day": "Mostly day to day: days of better quality, or the tower's own weather; no parameter mends noise.",
-}
-
-
 def section(directory: Path, title: str | None = None) -> Section:
     """Everything that `directory` says. UserError where an essential file is missing or of another version."""
     summary = reading.text(directory / SUMMARY, SCRIPT)
@@ -67,6 +60,12 @@ def section(directory: Path, title: str | None = None) -> Section:
     result = Section(title or f"Inversion: {directory.name}", verdict, tone, [meaning] if meaning else [])
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
     result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
+    best = metadata.get("best_inside_bounds")
+    if best:
+        result.meaning.append(
+            f"The best that any parameters inside the bounds reach on these days, without prior and discrepancy: RMSE "
+            f"{best['rmse']:.4f} {FLUX_UNIT} (R2 {best['r2']:.2f})."
+        )
     posterior = None
     if (directory / "posterior_summary.csv").is_file():
         posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
@@ -81,6 +80,8 @@ def section(directory: Path, title: str | None = None) -> Section:
             result.meaning.insert(1, conflict_sentence(series, label))
         result.blocks += series_blocks(series, label)
     result.blocks.append(skill_table(skill))
+    if (directory / "diagnosis.csv").is_file():
+        result.blocks.append(diagnosis_table(directory / "diagnosis.csv"))
     if posterior is not None:
         result.blocks += parameter_blocks(posterior, metadata)
     else:
@@ -190,18 +191,6 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
     return blocks
 
 
-def misfit_parts(dates: np.ndarray, residual: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Mean, season (smoothed day-of-year mean of the rest) and day to day: (root mean square, share of the sum).
-
-    dates (day,), residual (day,) estimate - observed, Mg C ha-1 day-1; shares of the mean squares, 0 to 1.
-    """
-    mean = residual.mean()
-    season = climatology_baseline(dates, residual - mean, dates)
-    squares = {"mean": mean**2, "season": np.mean(season**2), "day to day": np.mean((residual - mean - season) ** 2)}
-    total = max(sum(squares.values()), 1e-30)
-    return {name: (float(np.sqrt(square)), float(square / total)) for name, square in squares.items()}
-
-
 def observed_residual(series: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Dates (day,) and residual (day,) of the observed days, fitted or held out."""
     valid = (series["valid"] == 1).to_numpy()
@@ -214,11 +203,7 @@ def conflict_sentence(series: pd.DataFrame, label: str) -> str:
     dates, residual = observed_residual(series)
     if not len(dates):
         return f"No day of {label} is observed."
-    parts = misfit_parts(dates, residual)
-    shares = ", ".join(f"{name} {100 * share:.0f} percent" for name, (_, share) in parts.items())
-    most = max(parts, key=lambda name: parts[name][1])
-    side = "below" if residual.mean() < 0 else "above"
-    return f"What conflicts, as shares of the misfit: {shares}. The estimate lies {side} the tower. {CURES[most]}"
+    return f"What conflicts: {misfit_sentence(dates, residual)}"
 
 
 def misfit_table(parts: dict[str, tuple[float, float]], label: str) -> Table:
@@ -229,6 +214,19 @@ def misfit_table(parts: dict[str, tuple[float, float]], label: str) -> Table:
         "and the model did not. Mostly mean: an offset or pools not at rest. Mostly season: a response that is missing."
     )
     return Table(["part", "root mean square", "share of the misfit"], rows, caption)
+
+
+def diagnosis_table(path: Path) -> Table:
+    """What --diagnose looked at."""
+    table = reading.table(path, ("look", "change", "rmse", "r2", "best_rmse", "holdout_rmse", "next"), SCRIPT)
+    names = {"look": "quick look at", "change": "what changed", "rmse": "RMSE", "r2": "R2",
+             "best_rmse": "best of any parameters", "holdout_rmse": "held out", "next": "in earnest"}  # fmt: skip
+    caption = (
+        f"What would change the conflict ({FLUX_UNIT}), without any new training. RMSE is that of a new estimate, or "
+        "of the old one with the change in the process model added. Highlighted: the most that any of them brings."
+    )
+    best = frozenset() if table["best_rmse"].isna().all() else frozenset([int(table["best_rmse"].idxmin())])
+    return table_of(table.fillna({"change": "", "next": ""}), caption, names, best)
 
 
 def skill_table(skill: pd.DataFrame) -> Table:
