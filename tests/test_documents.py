@@ -8,7 +8,8 @@ import yaml
 from calibration.common.command_line import REPOSITORY
 from calibration.reports.glossary import glossary
 
-DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+MEASUREMENTS = REPOSITORY / "benchmarks" / "README.md"
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md")), MEASUREMENTS]
 COMMAND = re.compile(r"python3? ((?:extras/|benchmarks/)?\w+\.py)((?:[^\n`|&]|\\\n)*)")
 
 
@@ -38,6 +39,22 @@ def test_the_cookbook_has_commands_to_check():
 def test_links_lead_to_files(document):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_section_of_measurements_is_named_on_their_first_page():
+    sections = {path.name for path in (MEASUREMENTS.parent / "results").glob("*.md")}
+    assert sections == set(re.findall(r"\]\(results/(\w+\.md)\)", MEASUREMENTS.read_text(encoding="utf-8")))
+
+
+def test_numbers_on_the_first_page_of_measurements_stand_in_their_sections():
+    checked = 0
+    for entry in re.split(r"\n(?=[|-])", MEASUREMENTS.read_text(encoding="utf-8")):
+        sections = re.findall(r"\]\((results/\w+\.md)\)", entry)
+        source = "".join((MEASUREMENTS.parent / name).read_text(encoding="utf-8") for name in sections)
+        for number in re.findall(r"\d+[.,]\d+", entry if sections else ""):
+            checked += 1
+            assert number in source, f"{number} in: {entry}"
+    assert checked > 50
 
 
 def test_glossary_is_read_whole():
