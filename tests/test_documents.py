@@ -52,3 +52,33 @@ def test_citation_is_of_this_version():
         1
     )
     assert citation["cff-version"] == "1.2.0" and citation["version"] == version and citation["authors"]
+
+
+def test_summary_of_the_benchmarks_says_what_its_pages_say():
+    folder = REPOSITORY / "benchmarks"
+    rows = [row for row in (folder / "README.md").read_text(encoding="utf-8").splitlines() if "](results/" in row]
+    linked = set()
+    for row in rows:
+        page = re.search(r"\]\((results/\w+\.md)\)", row).group(1)
+        linked.add(folder / page)
+        text = (folder / page).read_text(encoding="utf-8")
+        assert [number for number in re.findall(r"\*\*(.+?)\*\*", row) if number not in text] == [], row
+    assert linked == set((folder / "results").glob("*.md")), "a page without a row, or a row without a page"
+
+
+@pytest.mark.parametrize("document", ["README.md"])
+def test_sentences_for_a_first_time_reader_are_short(document):
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    prose = "\n".join(line for line in prose.splitlines() if not line.startswith(("|", "#", "![")))
+    prose = re.sub(r"\]\([^)]*\)", "]", prose)
+    sentences = [" ".join(part.split()) for block in prose.split("\n\n") for part in re.split(r"(?<=[.?!:])\s", block)]
+    assert len(sentences) > 40
+    assert [sentence for sentence in sentences if len(sentence.split()) > 25] == []
+
+
+def test_pictures_of_the_readme_are_small():
+    images = list((REPOSITORY / "docs" / "images").iterdir())
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert {path.name for path in images} == set(re.findall(r"docs/images/([\w.]+)", text))
+    assert sum(path.stat().st_size for path in images) < 1_000_000
