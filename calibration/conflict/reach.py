@@ -41,8 +41,8 @@ class Reach:
         """One line for the summary; RMSE of the estimate and of a constant on the same days."""
         free = "" if self.offset is None else f" with a constant of {self.offset:+.4f}"
         return (
-            f"{target_label(self.target)} RMSE {self.rmse:.4f} {FLUX_UNIT}{free} (by the emulator, no prior, no discrepancy; the "
-            f"estimate {estimate:.4f}, a constant {constant:.4f})"
+            f"{target_label(self.target)} RMSE {self.rmse:.4f} {FLUX_UNIT}{free} (by the emulator, without prior and "
+            f"discrepancy; the estimate {estimate:.4f}, a constant {constant:.4f})"
         )
 
     def as_record(self) -> dict[str, float | str]:
