@@ -9,7 +9,8 @@ from calibration.common.command_line import REPOSITORY
 from calibration.reports.glossary import glossary
 
 DOCUMENTS = [
-    *sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "benchmarks" / "README.md",
+    *sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "benchmarks" / "README.md",
 ]  # fmt: skip
 COMMAND = re.compile(r"python3? ((?:extras/|benchmarks/)?\w+\.py)((?:[^\n`|&]|\\\n)*)")
 
@@ -17,7 +18,7 @@ COMMAND = re.compile(r"python3? ((?:extras/|benchmarks/)?\w+\.py)((?:[^\n`|&]|\\
 def commands(document):
     """(script, flags) of every command line in a document."""
     for script, rest in COMMAND.findall(document.read_text(encoding="utf-8").replace("\\\n", " ")):
-        if script != "SCRIPT.py":  # any of them
+        if not script.endswith("SCRIPT.py"):  # any of them
             yield script, re.findall(r"(?<![\w'-])--[a-z][a-z0-9-]*", rest.split("#")[0])
 
 
