@@ -163,8 +163,11 @@ def test_a_misfit_is_split_into_mean_season_and_days():
 def test_in_conflict_the_page_does_not_praise_parameters(copy):
     summary = (copy / "inversion_summary.txt").read_text()
     (copy / "inversion_summary.txt").write_text("CONFLICTS WITH THE MODEL: so it is\n" + summary)
-    meaning = " ".join(inversion.section(copy).meaning)
+    section = inversion.section(copy)
+    meaning = " ".join(section.meaning)
     assert "Informed" not in meaning and "What conflicts: mean" in meaning
+    tables = [block for block in section.blocks if block.kind == "table" and block.headers[0] == "parameter"]
+    assert len(tables) == 1 and not tables[0].marked and "not findings" in tables[0].caption
 
 
 @pytest.mark.parametrize(

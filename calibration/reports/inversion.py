@@ -47,6 +47,11 @@ FIGURES = {
     "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
 }
 
+NOT_TO_BE_READ = (
+    "Not to be read as findings: the model conflicts with the data, and a short interval only says where the misfit "
+    "pushed. Hover to see which parameters sit at an end of their range."
+)
+
 
 def section(directory: Path, title: str | None = None) -> Section:
     """Everything that `directory` says. UserError where an essential file is missing or of another version."""
@@ -83,7 +88,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     if (directory / "diagnosis.csv").is_file():
         result.blocks.append(diagnosis_table(directory / "diagnosis.csv"))
     if posterior is not None:
-        result.blocks += parameter_blocks(posterior, metadata)
+        result.blocks += parameter_blocks(posterior, metadata, tone != content.BAD)
     else:
         values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
         result.blocks.append(table_of(
@@ -92,7 +97,9 @@ def section(directory: Path, title: str | None = None) -> Section:
         ))  # fmt: skip
     if (directory / "prior_conflict.csv").is_file():
         result.blocks += conflict_blocks(directory / "prior_conflict.csv")
-    drawn = [name for name in FIGURES if posterior is None or name != "parameter_changes"]  # shown above, to be hovered
+    hidden = {"parameter_changes"} if posterior is not None else set()  # shown above, to be hovered
+    hidden |= {"identifiability"} if tone == content.BAD else set()
+    drawn = [name for name in FIGURES if name not in hidden]
     result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
     known = {key: metadata.get(key) for key in ("command", "method", "seed", "seconds", "config", "windows", "targets")}
     result.made = [
@@ -242,8 +249,11 @@ def skill_table(skill: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def parameter_blocks(posterior: pd.DataFrame, metadata: dict) -> list[content.Block]:
-    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table."""
+def parameter_blocks(posterior: pd.DataFrame, metadata: dict, readable: bool = True) -> list[content.Block]:
+    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table.
+
+    readable: False in conflict; no parameter is then highlighted as informed.
+    """
     posterior = posterior.sort_values("sd_ratio", na_position="last").reset_index(drop=True)
     blocks: list[content.Block] = []
     placed = in_ranges(posterior, metadata)
@@ -252,13 +262,15 @@ def parameter_blocks(posterior: pd.DataFrame, metadata: dict) -> list[content.Bl
             "Every parameter inside its range, most informed on top (coloured: informed). Hover for values and "
             "meaning. A grey bar that fills the range says that the data left the prior as it was."
         )
-        blocks.append(Interactive(parameter_figure(placed), caption, "Parameters with 90 percent intervals"))
-    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist())
+        caption = caption if readable else NOT_TO_BE_READ
+        blocks.append(Interactive(parameter_figure(placed, readable), caption, "Parameters with 90 percent intervals"))
+    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist() if readable else ())
     names = {
         "param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "estimate",
         "low_90": "90 % from", "high_90": "to", "sd_ratio": "posterior / prior sd",
     }  # fmt: skip
     caption = f"Parameters, most informed first (highlighted: posterior sd below {INFORMED:g} of the prior's)."
+    caption = caption if readable else "The same values as a table; not findings."
     blocks.append(table_of(posterior, caption, names, marked))
     return blocks
 
