@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from urllib.parse import urlparse
 
@@ -279,7 +280,15 @@ def chromium(path, profile, *options):
                           timeout=120, env={**os.environ, "LANG": "C"})  # fmt: skip
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line and "setting log level" not in line]
     hosts = {urlparse(url).netloc for url in re.findall(r'"url":"(https?:[^"]+)"', log.read_text(errors="replace"))}
-    return done.stdout, console, {host for host in hosts if not host.endswith("google.com")}  # Chromium's own
+    own = ("google.com", "googleapis.com")  # Chromium's own: its updates
+    return done.stdout, console, {host for host in hosts if not host.endswith(own)}
+
+
+def framed(html, width):
+    """The page in a frame of `width` pixels, whose dataset the page around it takes: a window is never below 500."""
+    return f"""<body><iframe style="width:{width}px;height:1200px;border:0" srcdoc="{escape(html)}"></iframe><script>
+      addEventListener("load", () => setTimeout(() => Object.assign(document.body.dataset,
+        document.querySelector("iframe").contentDocument.body.dataset), 3000));</script></body>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -293,12 +302,13 @@ def test_in_a_browser_nothing_fails_and_nothing_is_requested(results, tmp_path, 
       const values = [...head.closest("table").tBodies[0].rows].map((r) => +r.cells[3].dataset.value);
       document.body.dataset.sorted = values.every((v, i) => !i || values[i - 1] <= v);
       document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
+      document.body.dataset.width = innerWidth;
       document.body.dataset.plots = document.querySelectorAll(".bk-Figure").length;
     }, 1500));</script></body>"""
-    path.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
-    dom, console, hosts = chromium(path, tmp_path / "profile", f"--window-size={width},1200")
+    path.write_text(framed(path.read_text(encoding="utf-8").replace("</body>", probe), width), encoding="utf-8")
+    dom, console, hosts = chromium(path, tmp_path / "profile", "--window-size=1500,1200")
     assert console == [] and hosts == set()
-    assert 'data-sorted="true"' in dom and 'data-wide="false"' in dom
+    assert 'data-sorted="true"' in dom and 'data-wide="false"' in dom and f'data-width="{width}"' in dom
     assert int(re.search(r'data-plots="(\d+)"', dom).group(1)) == 2  # the series and the parameters
 
 
