@@ -73,7 +73,7 @@ def test_summary_of_the_benchmarks_says_what_its_pages_say():
 def test_sentences_for_a_first_time_reader_are_short(document):
     text = (REPOSITORY / document).read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
-    prose = "\n".join(line for line in prose.splitlines() if not line.startswith(("|", "#", "![")))
+    prose = "\n".join(line for line in prose.splitlines() if not line.startswith(("|", "#", "![", "<img")))
     prose = re.sub(r"\]\([^)]*\)", "]", prose)
     sentences = [" ".join(part.split()) for block in prose.split("\n\n") for part in re.split(r"(?<=[.?!:])\s", block)]
     assert len(sentences) > 40
@@ -85,3 +85,23 @@ def test_pictures_of_the_readme_are_small():
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert {path.name for path in images} == set(re.findall(r"docs/images/([\w.]+)", text))
     assert sum(path.stat().st_size for path in images) < 1_000_000
+
+
+def test_japanese_readme_follows_the_english_one():
+    """What can be compared without Japanese: commands, flags, verdicts, units, and every number of the shared parts."""
+    english, japanese = (
+        (REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "docs/README.ja.md")
+    )
+    blocks = [
+        [re.sub(r"\s*#.*", "", block) for block in re.findall(r"```\n(.*?)```", text, re.S)]
+        for text in (english, japanese)
+    ]
+    assert blocks[0] == blocks[1]
+    flags = [set(re.findall(r"--[a-z][a-z-]+", text)) for text in (english, japanese)]
+    assert flags[0] == flags[1]
+    for words in ("FITS AND IS INFORMATIVE", "FITS BUT IS UNINFORMATIVE", "CONFLICTS WITH THE MODEL", "JUDGED, NOT"):
+        assert f"| {words}" in english and f"| {words}" in japanese
+    ours, theirs = english.split("## Units")[1], japanese.split("## 単位")[1]
+    assert re.findall(r"`[^`\n]+`", ours) == re.findall(r"`[^`\n]+`", theirs)
+    numbers = set(re.findall(r"\d+\.\d+|\d{2,}", japanese)) - {"30"}  # half-hourly is 30 minutes there
+    assert numbers <= set(re.findall(r"\d+\.\d+|\d{2,}", english))
