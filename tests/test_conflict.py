@@ -154,6 +154,7 @@ def test_diagnose_tables_what_would_change_a_conflict(trained, towed, tmp_path, 
     section = page.section(results)
     assert any("what changed" in getattr(block, "headers", ()) for block in section.blocks)
     assert any(f"RMSE {best['rmse']:.4f}" in line for line in section.meaning)
+    assert any(f"{table['best_rmse'].idxmin()} (" in line for line in section.meaning)
 
 
 def test_other_weather_takes_the_days_that_it_has():

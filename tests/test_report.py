@@ -280,8 +280,8 @@ def chromium(path, profile, *options):
                           timeout=120, env={**os.environ, "LANG": "C"})  # fmt: skip
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line and "setting log level" not in line]
     hosts = {urlparse(url).netloc for url in re.findall(r'"url":"(https?:[^"]+)"', log.read_text(errors="replace"))}
-    own = ("google.com", "googleapis.com")  # Chromium's own: its updates
-    return done.stdout, console, {host for host in hosts if not host.endswith(own)}
+    own = [host for host in hosts if host.endswith("google.com") or host == "update.googleapis.com"]  # Chromium's
+    return done.stdout, console, hosts - set(own)
 
 
 def framed(html, width):

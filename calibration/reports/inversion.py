@@ -86,7 +86,14 @@ def section(directory: Path, title: str | None = None) -> Section:
         result.blocks += series_blocks(series, label)
     result.blocks.append(skill_table(skill))
     if (directory / "diagnosis.csv").is_file():
-        result.blocks.append(diagnosis_table(directory / "diagnosis.csv"))
+        table = diagnosis_table(directory / "diagnosis.csv")
+        result.meaning += [
+            f"Of the quick looks at what would change it, {table.rows[i][0]} ({table.rows[i][1]}) brings most: RMSE "
+            f"{table.rows[i][4]:.4f} at best."
+            for i in table.marked
+            if table.rows[i][1]
+        ]
+        result.blocks.append(table)
     if posterior is not None:
         result.blocks += parameter_blocks(posterior, metadata, tone != content.BAD)
     else:
