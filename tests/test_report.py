@@ -221,8 +221,8 @@ def test_a_picture_is_packed_without_changing_what_is_seen(results):
 
 
 def test_a_damaged_picture_is_named(copy):
-    (copy / "identifiability.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="identifiability.png: not readable as a PNG"):
+    (copy / "nep_comparison.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="nep_comparison.png: not readable as a PNG"):
         page.render("t", [inversion.section(copy)])
 
 
