@@ -14,7 +14,7 @@ says where the columns went, for train.py --labels.
 
 import argparse
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, write_json
+from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, run, write_json
 from calibration.common.sites import DEFAULT_SITE, load_site, with_variant
 from calibration.ensembles.files import load_ensemble
 from calibration.ensembles.label_check import RUNS, check_labels
@@ -30,12 +30,13 @@ def main() -> int:
         f"{ensemble.dates[0]} to {ensemble.dates[-1]}"
     )
     found = check_labels(ensemble, site, arguments.weather, arguments.runs, arguments.jobs, print)
-    print("\n".join([f"verdict: {found.verdict}", *found.lines]))
+    train = f"python train.py --data-dir {ensemble.directory}"
     if arguments.report:
         write_json(arguments.report, found.as_report())
     if found.verdict == "wrong label":
-        path = write_labels(ensemble.directory, found.label_map(ensemble.directory))
-        print(f"written to {path}; train with it: python train.py --data-dir {ensemble.directory} --labels {path}")
+        train += f" --labels {write_labels(ensemble.directory, found.label_map(ensemble.directory))}"
+    closing("", train if found.verdict in ("agrees", "wrong label") else "",
+            f"verdict: {found.verdict}", *found.lines)  # fmt: skip
     return 1 if arguments.strict and found.verdict != "agrees" else 0
 
 
@@ -44,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--data-dir", default=str(REPOSITORY / "data"), help="folder of the daily files and parameter_summary.csv")
+    add_quiet(parser)
     add("--runs", type=int, default=RUNS, help="runs to simulate again")
     add("--weather", help="weather of the whole simulation, if longer than the daily files (default: theirs)")
     add("--site", default=str(DEFAULT_SITE), help="site YAML that the ensemble is supposed to be of")

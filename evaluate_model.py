@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn
+from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, run, warn
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
 from calibration.common.units import FLUX_LABELS, TARGETS
@@ -43,15 +43,18 @@ def main() -> int:
     output = Path(arguments.output_dir or arguments.artifacts_dir)
     write_evaluation(found, data, output, not arguments.no_figures)
     print_summary(found.metrics)
-    print(
-        f"test period {data.splits.test[0]} to {data.splits.test[1]}; written to {output} in "
-        f"{time.perf_counter() - began:.0f} s"
-    )
+    print(f"test period {data.splits.test[0]} to {data.splits.test[1]}, {time.perf_counter() - began:.0f} s")
     write_record(output, began, {"emulator": arguments.artifacts_dir, "ensemble": data.ensemble.directory})
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 
         print(f"report: {report_on(output)}")
+    r2 = found.metrics["unseen"]["nep"]["r2"]
+    closing(
+        output,
+        f"python build_observation_windows.py --daily WEATHER.csv --artifacts-dir {arguments.artifacts_dir}",
+        f"R2 of NEP in the test period, runs it has never seen: {r2:.3f}",
+    )
     return 0
 
 
@@ -74,6 +77,7 @@ def print_summary(evaluation: dict) -> None:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = make_parser(__doc__)
+    add_quiet(parser)
     parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder of the trained emulator")
     parser.add_argument("--data-dir", help="folder of the ensemble (default: the one it was trained on)")
     parser.add_argument("--output-dir", help="folder for the results (default: --artifacts-dir)")

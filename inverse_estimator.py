@@ -126,8 +126,12 @@ class StaticParameterInverter:
 
     def with_seed(self, seed: int) -> "StaticParameterInverter":
         """The same inverter with other starts and samples."""
+        return self.with_config(replace(self.config, seed=seed))
+
+    def with_config(self, config: InversionConfig) -> "StaticParameterInverter":
+        """The same inverter under another configuration."""
         other = copy(self)
-        other.config = replace(self.config, seed=seed)
+        other.config = config
         return other
 
     def corrected(self, bias: DailyBias, errors: EmulatorErrors) -> "StaticParameterInverter":

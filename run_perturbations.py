@@ -24,6 +24,8 @@ import scipy
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
+    add_quiet,
+    closing,
     iso_date,
     make_parser,
     output_folder,
@@ -88,7 +90,13 @@ def main() -> int:
         print(f"stopped after {len(writer.rows)} of {arguments.n_samples} runs; the same command continues")
         raise
     table = writer.finish()
-    return report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
+    code = report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
+    if arguments.report and not code:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(writer.directory)}")
+    closing(writer.directory, f"python train.py --data-dir {writer.directory}" if not code else "")
+    return code
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -108,6 +116,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT than the site YAML's, see there")
     add("--spinup", choices=("fast", "full"), default="fast", help="full: all 2010 years, as VISIT does; far slower")
     add("--no-text", action="store_true", help="only the binary copy (14 times smaller): no daily text files")
+    add_quiet(parser)
+    add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     add("--overwrite", action="store_true", help="replace an ensemble with other settings in --output-dir")
     add("--engine", choices=("builtin", "command"), help="the process model here, or your own VISIT (default: builtin, "
         "or command with --run-folder)")  # fmt: skip
@@ -261,8 +271,7 @@ def report(
     good = table[table["status"] == "ok"]
     failed = table[table["status"] == "failed"]
     print(
-        f"{len(good)} of {len(table)} runs succeeded, {len(failed)} failed ({kept} were there already), "
-        f"{seconds:.0f} s -> {directory}"
+        f"{len(good)} of {len(table)} runs succeeded, {len(failed)} failed ({kept} were there already), {seconds:.0f} s"
     )
     for row in failed.head(3).itertuples():
         print(f"  sample {row.sample_id} failed: {row.message}")

@@ -17,9 +17,23 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    add_quiet,
+    closing,
+    iso_date,
+    make_parser,
+    output_folder,
+    run,
+    warn,
+    write_csv,
+)
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
+from calibration.conflict.looks import Conflicting, Surroundings, looks_lines, looks_table, take_looks
+from calibration.conflict.misfit import misfit_sentence
+from calibration.conflict.reach import Reach, best_inside_bounds
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
@@ -29,15 +43,25 @@ from calibration.inversion.inputs import (
     prior_parameters,
     simulation_window,
 )  # fmt: skip
-from calibration.judgement.fit import Conflict
+from calibration.judgement.fit import CONFLICTING, Conflict
 from calibration.judgement.judge import Case, Judgement, judge_inversion, judge_parameters
 from calibration.judgement.outputs import inversion_metadata, write_outputs
 from calibration.judgement.prior_check import conflict_before_fit
 from calibration.judgement.refine import check_runs, refine_inversion
 from calibration.judgement.report import distance_sentence
-from calibration.judgement.simulator_check import export_parameters, process_model, verify_estimate
+from calibration.judgement.simulator_check import (
+    driving_weather,
+    export_parameters,
+    process_model,
+    site_of,
+    verify_estimate,
+)
 from calibration.judgement.tables import load_snapshot
+from calibration.weather.daily import read_weather
 from inverse_estimator import StaticParameterInverter
+
+BEST = "best that any parameters inside the bounds reach"  # lines of the summary
+CONFLICT, CHANGE = "what conflicts", "what would change it"
 
 
 def main() -> int:
@@ -62,10 +86,11 @@ def main() -> int:
     if arguments.param_load:
         judgement, metadata = judge_snapshot(arguments, inverter, case, prior, facts)
     else:
-        judgement, simulator = invert(arguments, emulator, inverter, case, prior, results, facts)
+        judgement, simulator, reach = invert(arguments, emulator, inverter, case, prior, results, facts)
         metadata = inversion_metadata(judgement) | {
             "unconstrained": arguments.unconstrained, "artifacts": str(arguments.artifacts_dir),
             "config": str(arguments.config), "command": " ".join(sys.argv),
+            "best_inside_bounds": None if reach is None else reach.as_record(),
         }  # fmt: skip
     emulator.check_ranges(judgement.optimized)
     distance = distance_sentence(inverter.space, emulator.training_parameters, judgement.optimized)
@@ -78,11 +103,13 @@ def main() -> int:
         "observations": arguments.obs_npz if arguments.mode == "observation" else None,
         "parameters": arguments.param_load, "weather": arguments.weather,
     }, seed=config.seed)  # fmt: skip
-    print(f"{judgement.verdict}\nresults in {results}\ndone in {time.perf_counter() - begin:.1f} s")
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 
         print(f"report: {report_on(results)}")
+    said = [f"{key}: {facts[key]}" for key in (CONFLICT, CHANGE) if key in facts]
+    closing(results, following(arguments, judgement), judgement.verdict, *said,
+            f"done in {time.perf_counter() - begin:.1f} s")  # fmt: skip
     return 0
 
 
@@ -94,13 +121,15 @@ def invert(
     prior: np.ndarray,
     results: Path,
     facts: dict,
-) -> tuple[Judgement, np.ndarray | None]:
+) -> tuple[Judgement, np.ndarray | None, Reach | None]:
     """The prior against the data, the fit, its refinement, its judgement, and its check by the process model.
 
-    Returns the judgement and the process model's flux (day,) where --verify ran it; adds lines to `facts`.
+    Returns the judgement, the process model's flux (day,) where --verify ran it, and the best that any parameters
+    reach; adds lines to `facts`.
     """
     free, fix = arguments.free, arguments.fix or ()
     conflict, model, simulator = None, None, None
+    around = surroundings(arguments, emulator, case) if arguments.diagnose else None
     if arguments.refine or arguments.verify:
         model = process_model(arguments, emulator, case.fitted)
         facts["process model"] = model.identity["model"]
@@ -113,11 +142,39 @@ def invert(
             model, arguments.refine, emulator, inverter, case.fitted, result, results, print
         )
     judgement = judge_inversion(case, inverter, result, conflict)
+    main = judgement.main
+    reach = best_inside_bounds(inverter, result, case.fitted, main.target)
+    if reach is not None:
+        rmse = main.table.loc["fitted"]["rmse"]
+        facts[BEST] = reach.sentence(rmse["optimized"], rmse["constant"])
+    if judgement.verdict.startswith(CONFLICTING):
+        facts[CONFLICT] = misfit_sentence(main.dates[main.valid], (main.optimized - main.observed)[main.valid])
+        if around is not None and reach is not None:
+            table = looks_table(take_looks(Conflicting(emulator, inverter, case, result, reach, main.target), around))
+            write_csv(results / "diagnosis.csv", table)
+            facts[CHANGE] = "\n  ".join(["", *looks_lines(table, rmse["constant"])])
     if arguments.verify:
         simulator, lines = verify_estimate(model, result, case.fitted, judgement.main)
         facts |= lines
         export_parameters(baseline_file(arguments), arguments.slots, result, results / "visit_parameters.txt")
-    return judgement, simulator
+    return judgement, simulator, reach
+
+
+def surroundings(arguments: argparse.Namespace, emulator: Emulator, case: Case) -> Surroundings:
+    """What --diagnose looks at beside the emulator, read before the fit."""
+    site = site_of(arguments.site, arguments.data_dir)
+    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, case.fitted)
+    tower = read_weather(arguments.tower_weather, site) if arguments.tower_weather else None
+    return Surroundings(site, weather, tower)
+
+
+def following(arguments: argparse.Namespace, judgement: Judgement) -> str:
+    """What to do next, by the verdict."""
+    if judgement.result is None:
+        return ""
+    if judgement.verdict.startswith(CONFLICTING):
+        return "docs/cookbook.md, task 9" if arguments.diagnose else "the same command with --diagnose: what would help"
+    return "" if arguments.verify else "the same command with --verify: the process model itself at the estimate"
 
 
 def judge_snapshot(
@@ -196,6 +253,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
     add("--no-plots", action="store_true", help="tables only")
     add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    add_quiet(parser)
     add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     group = parser.add_argument_group("simulation mode")
     group.add_argument("--sample-id", type=int, default=0, help="run of the ensemble")
@@ -230,6 +288,11 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--unconstrained", action="store_true", help="no bounds, no prior term (and so no posterior)")
     group.add_argument("--param-save", metavar="JSON", help="also write the parameter snapshot here")
     group.add_argument("--param-load", metavar="JSON", help="no inversion: judge the parameters of a snapshot")
+    group = parser.add_argument_group("where the verdict is CONFLICTS WITH THE MODEL")
+    group.add_argument("--diagnose", action="store_true", help="quick looks at what would change it (diagnosis.csv)")
+    group.add_argument(
+        "--tower-weather", metavar="FILE", help="for --diagnose: output of prepare_observation_meteorology.py"
+    )
     group = parser.add_argument_group("the process model itself")
     group.add_argument(
         "--verify", action="store_true", help="re-run the simulator with the estimate; write VISIT's parameter file"
@@ -268,8 +331,10 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError("--refine draws from the posterior, which --unconstrained leaves out; give one of them")
     if (arguments.run_folder or arguments.command_template) and not (arguments.refine or arguments.verify):
         raise UserError("your own VISIT is what --refine and --verify run; give one of these too")
-    if arguments.param_load and (arguments.refine or arguments.verify):
-        raise UserError("--param-load judges given parameters; --refine and --verify belong to an inversion")
+    if arguments.tower_weather and not arguments.diagnose:
+        raise UserError("--tower-weather is what --diagnose looks at; give --diagnose too")
+    if arguments.param_load and (arguments.diagnose or arguments.refine or arguments.verify):
+        raise UserError("--param-load judges given parameters; --refine, --verify, --diagnose belong to an inversion")
     return arguments
 
 

@@ -30,12 +30,14 @@ import torch.distributed as distributed
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
+    add_quiet,
+    closing,
     make_parser,
     read_json,
     run,
     warn,
     write_json,
-)
+)  # fmt: skip
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
 from calibration.common.parameters import catalogue
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
@@ -76,12 +78,8 @@ def parse_arguments() -> argparse.Namespace:
         "--drop-columns", nargs="+", metavar="NAME",
         help="columns of parameter_summary.csv that are no parameters (remembered; default: YAML)",
     )  # fmt: skip
-    parser.add_argument(
-        "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
-    )
-    parser.add_argument(
-        "--site", default=str(DEFAULT_SITE), help="the site's YAML; its latitude, altitude and soil count here"
-    )
+    parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the emulator")
+    parser.add_argument("--site", default=str(DEFAULT_SITE), help="site YAML: latitude, altitude and soil count here")
     parser.add_argument(
         "--train-period", nargs=2, metavar=("FIRST", "LAST"), help="years or dates, inclusive (default: YAML)"
     )
@@ -111,6 +109,8 @@ def parse_arguments() -> argparse.Namespace:
         "--max-minutes", type=float, help="time limit; the schedule is compressed to end in it (default: none)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto = a GPU where there is one")
+    add_quiet(parser)
+    parser.add_argument("--report", action="store_true", help="also write report.html (make_report.py)")
     parser.add_argument("--resume", action="store_true", help="continue from checkpoint_latest.pt of --artifacts-dir")
     parser.add_argument(
         "--mixed-precision", action="store_true", help="bfloat16 on a GPU (slower on CPUs, refused there)"
@@ -303,7 +303,12 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         rest = max_seconds - (time.monotonic() - began) if max_seconds is not None else math.inf
         errors = error_model(directory, config, data, device, site, state.seconds, rest)
         save_errors(directory, errors)
-        report(directory, errors)
+        report(errors)
+        if arguments.report:
+            from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+            print(f"report: {report_on(directory)}")
+        closing(directory, f"python evaluate_model.py --artifacts-dir {directory}")
     if board is not None:
         board.close()
     return 0
@@ -336,11 +341,10 @@ def error_model(
     return estimate_errors(load_emulator(directory), data, warmup, further)
 
 
-def report(directory: Path, errors: EmulatorErrors) -> None:
-    """The error on one screen, and what to do next."""
+def report(errors: EmulatorErrors) -> None:
+    """The error in one line."""
     sd = ", ".join(f"{FLUX_LABELS[name]} {errors.summary['fluxes'][name]['sd']:.5f}" for name in TARGETS)
     print(f"error sd on {errors.summary['runs']} unseen runs, free running over all days: {sd} Mg C ha-1 day-1")
-    print(f"written to {directory}; next: python evaluate_model.py")
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -43,6 +43,32 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print `message` and end with exit code 2."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        """As argparse does; with --quiet (add_quiet) nothing is printed from here on but warnings and closing()."""
+        found = super().parse_args(*args, **kwargs)
+        if getattr(found, "quiet", False):
+            _Voice.last_words, sys.stdout = sys.stdout, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return found
+
+
+class _Voice:
+    """Where closing() speaks while --quiet silences the rest; None: everything is said."""
+
+    last_words: IO[str] | None = None
+
+
+def add_quiet(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """The flag --quiet of a script that takes long."""
+    parser.add_argument("--quiet", action="store_true", help="only warnings and the closing lines; no progress bars")
+
+
+def closing(result: str | Path, following: str = "", *lines: str) -> None:
+    """The last lines of a long script, with --quiet too: what it found, where it is, what to run next."""
+    stream = _Voice.last_words or sys.stdout
+    for line in (*lines, f"results in {result}" if result else "", f"next: {following}" if following else ""):
+        if line:
+            print(line, file=stream)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -104,8 +130,9 @@ def notice(message: str) -> None:
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
-    """A tqdm bar (rate and remaining time), silent when stderr is not a terminal."""
-    return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+    """A tqdm bar (rate and remaining time), silent when stderr is not a terminal, and with --quiet."""
+    silent = _Voice.last_words is not None or not sys.stderr.isatty()
+    return tqdm(iterable, disable=silent, dynamic_ncols=True, **options)
 
 
 @contextmanager
