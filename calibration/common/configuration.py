@@ -1,6 +1,7 @@
 """The emulator's configuration: LHP_architecture.yaml as typed values; unknown keys and wrong types are errors."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date, timedelta
@@ -9,10 +10,10 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 import numpy as np
-import yaml
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, warn
+from calibration.common.command_line import REPOSITORY, UserError, warn
 from calibration.common.units import TARGETS
+from calibration.common.yaml_file import read_yaml
 
 ARCHITECTURE_FILE = REPOSITORY / "LHP_architecture.yaml"
 AUTO = "auto"  # in place of a preset's name: measured (emulator/choice.py)
@@ -143,11 +144,7 @@ class Configuration:
 
 def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None = None) -> Configuration:
     """Read the YAML and pick `preset` (default: the file's). UserError on anything unknown, missing or out of range."""
-    path = existing_file(path, "LHP_architecture.yaml belongs in the repository's root")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    path, content = Path(path), read_yaml(path, "LHP_architecture.yaml belongs in the repository's root")
     keys = ("preset", "choice", "data", "splits", "presets", "evaluation")
     _check_keys(content, keys, path, "the top level", optional=("choice",))
     presets = content["presets"]
@@ -166,8 +163,9 @@ def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None 
 
 def load_choice(path: str | Path = ARCHITECTURE_FILE, preset: str | None = None) -> Choice | None:
     """What `preset: auto` chooses from; None where one preset is named, by `preset` or by the YAML."""
-    path = existing_file(path, "LHP_architecture.yaml belongs in the repository's root")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path, content = Path(path), read_yaml(path, "LHP_architecture.yaml belongs in the repository's root")
+    if not isinstance(content, Mapping) or "preset" not in content:
+        raise UserError(f"{path}: has no key 'preset'; compare with the repository's LHP_architecture.yaml")
     return _choice(content, path) if (preset or content["preset"]) == AUTO else None
 
 
@@ -340,6 +338,8 @@ def _typed(value: Any, kind: Any, source: Path, where: str) -> Any:
     kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
     for expected in kinds:
         if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                break
             return float(value)
         if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
             return json.loads(json.dumps(value, default=str)) if isinstance(value, dict | list) else value
