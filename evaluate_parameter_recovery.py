@@ -18,6 +18,7 @@ import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, run
 from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.folder_lock import only_process_in
 from calibration.common.provenance import write_record
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
@@ -88,6 +89,7 @@ def run_the_study(arguments: argparse.Namespace, emulator: Emulator, inverter: S
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
     simulate = partial(simulate_vectors, names=emulator.parameter_names, weather=weather, site=site)
     directory = Path(arguments.result_dir)
+    lock = only_process_in(directory, "evaluate_parameter_recovery.py")
     summary, results = run_study(
         study, directory, emulator, inverter, weather, simulate, arguments.overwrite, arguments.jobs,
         arguments.dask_scheduler,
@@ -101,6 +103,8 @@ def run_the_study(arguments: argparse.Namespace, emulator: Emulator, inverter: S
         f"{summary['informed_parameters']} parameters informed; {summary['seconds_per_case']:.1f} s a case"
     )
     print(f"results in {directory}")
+    if lock is not None:
+        lock.release()
 
 
 def choose_prior(arguments: argparse.Namespace, emulator: Emulator, truth: np.ndarray) -> np.ndarray:

@@ -15,7 +15,9 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from calibration.common.command_line import (
     write_json,
 )
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
+from calibration.common.folder_lock import only_process_in
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.choice import (
@@ -51,8 +54,8 @@ from calibration.emulator.choice import (
 )
 from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
-from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
-from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
+from calibration.emulator.record import begin_folder, describe_training, finish, resume, save_checkpoints, save_scalers
+from calibration.emulator.trained import CONFIG, HISTORY, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
 from calibration.ensembles.files import LOG, read_log
 from calibration.network.shared_dropout import PROCESSES
@@ -172,8 +175,8 @@ def start_processes() -> tuple[int, int, int]:
     return distributed.get_rank(), world, int(os.environ["LOCAL_RANK"])
 
 
-def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device) -> int:
-    """Load, train, save, estimate errors; only rank 0 writes and speaks."""
+def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device, held: ExitStack) -> int:
+    """Load, train, save, estimate errors; only rank 0 writes and speaks. `held` keeps the folder for this process."""
 
     def say(text):
         """Print on rank 0 only."""
@@ -201,6 +204,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         resolve_configuration(arguments, name)[0].override("splits", **splits).for_runs(runs) for name in presets
     ]
     site = load_site(arguments.site)
+    if rank == 0 and (lock := only_process_in(directory, "train.py")) is not None:
+        held.callback(lock.release)
     minutes = arguments.minutes or (choice.minutes * max(1.0, math.sqrt(runs / 180)) if choice else math.inf)
     config, trials = choose(configs, data, device, site, minutes * 60 - (time.monotonic() - began), say)
 
@@ -212,12 +217,12 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     record["choice"] = as_records(trials)
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
+    save = partial(save_checkpoints, directory, config, data, model, optimizer, state, generator)
     if arguments.resume:
         resume(directory, config, data, model, optimizer, state, generator)
         say(f"resumed after epoch {state.epoch}")
     elif rank == 0:
-        for name in (BEST, LATEST, HISTORY):  # an old best must not pass for this training's
-            (directory / name).unlink(missing_ok=True)
+        begin_folder(directory, lambda: save(is_best=False))
     options = config.training
     say(
         f"preset {config.preset}: LSTM {config.model.num_layers} x {config.model.hidden_size}, "
@@ -235,7 +240,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         """Save and report an epoch; `row`: its line of the training history."""
         if rank:
             return
-        save_checkpoints(directory, config, data, model, optimizer, state, generator, is_best)
+        save(is_best)
         write_json(directory / HISTORY, state.history)
         if board is not None:
             for key, value in row.items():
@@ -336,7 +341,8 @@ def main() -> int:
     if arguments.mixed_precision and device.type == "cpu":
         raise UserError("--mixed-precision needs a GPU (bfloat16 was measured twice as slow on a CPU); leave it out")
     try:
-        return fit(arguments, rank, world, device)
+        with ExitStack() as held:
+            return fit(arguments, rank, world, device, held)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if (
             isinstance(error, RuntimeError)

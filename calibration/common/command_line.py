@@ -4,13 +4,14 @@ A user's mistake ends in one line on stderr and exit code 2 (no traceback); a de
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
 LONGEST_LINE = 1500  # characters of a message
+# What a disk answers that takes no more: full, over the quota, a file too large, read-only, broken.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -139,8 +142,14 @@ def writing(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_ROOM and "errno = " not in str(error):  # the latter: HDF5's own way to say it
+            raise
+        reason = error.strerror or "no space left"
+        raise UserError(f"{path}: cannot be written ({reason}); make room; what was there before is kept") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
