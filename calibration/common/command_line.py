@@ -143,10 +143,9 @@ def writing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in NO_ROOM and "errno = " not in str(error):  # the latter: HDF5's own way to say it
+        if error.errno not in NO_ROOM:
             raise
-        reason = error.strerror or "no space left"
-        raise UserError(f"{path}: cannot be written ({reason}); make room; what was there before is kept") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room; the earlier file is kept") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
