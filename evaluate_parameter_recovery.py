@@ -20,6 +20,7 @@ from calibration.common.command_line import REPOSITORY, UserError, make_parser, 
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.folder_lock import only_process_in
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
@@ -159,6 +160,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--overwrite", action="store_true", help="drop the cases of an earlier study with other settings"
     )
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     if arguments.targets:
         arguments.targets = ",".join(arguments.targets)

@@ -20,6 +20,7 @@ import numpy as np
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
@@ -232,6 +233,7 @@ def parse_arguments() -> argparse.Namespace:
     add_command_arguments(parser.add_argument_group("your own VISIT in its place, as in run_perturbations.py"))
     group.add_argument("--jobs", type=int, help="runs of your own VISIT at a time (default: 2)")
     group.add_argument("--dask-scheduler", help="tcp://host:8786: runs of your own VISIT go there")
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
     if arguments.mode is None:

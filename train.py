@@ -33,6 +33,7 @@ from joblib import cpu_count
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
+    existing_file,
     make_parser,
     read_json,
     run,
@@ -41,6 +42,8 @@ from calibration.common.command_line import (
 )
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
 from calibration.common.folder_lock import only_process_in
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.choice import (
@@ -55,7 +58,7 @@ from calibration.emulator.choice import (
 from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
 from calibration.emulator.record import begin_folder, describe_training, finish, resume, save_checkpoints, save_scalers
-from calibration.emulator.trained import CONFIG, HISTORY, load_emulator, usable_device
+from calibration.emulator.trained import CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
 from calibration.ensembles.files import LOG, read_log
 from calibration.network.shared_dropout import PROCESSES
@@ -121,6 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tensorboard", metavar="DIR", nargs="?", const=str(REPOSITORY / "logs" / "tensorboard"),
                         help="write a TensorBoard log there (default folder: logs/tensorboard)")  # fmt: skip
+    add_reproduce(parser, "--artifacts-dir")
     return parser.parse_args()
 
 
@@ -186,6 +190,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     directory = Path(arguments.artifacts_dir)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--artifacts-dir {directory}: is a file; give a folder")
+    if arguments.resume:
+        existing_file(directory / LATEST, "nothing to resume: start without --resume")
     choice = load_choice(arguments.architecture, arguments.preset)
     preset = arguments.preset
     if arguments.resume and choice is not None and (directory / CONFIG).is_file():  # what was chosen then
@@ -194,7 +200,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     data_directory = (
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
     )
-    began = time.monotonic()
+    began, started = time.monotonic(), time.perf_counter()
     data = load_data(config, data_directory, splits_given, device)
     say(describe(data, config))
     say(f"loaded in {time.monotonic() - began:.1f} s")
@@ -261,6 +267,9 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         errors = error_model(directory, config, data, device, site, state.seconds, rest)
         save_errors(directory, errors)
         report(directory, errors)
+        write_record(directory, started, {
+            "ensemble": data_directory, "architecture": arguments.architecture, "site": arguments.site,
+        }, seed=options.seed)  # fmt: skip
     if board is not None:
         board.close()
     return 0
@@ -333,8 +342,10 @@ def report(directory: Path, errors: EmulatorErrors) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.max_minutes is not None and not (arguments.max_minutes > 0 and math.isfinite(arguments.max_minutes)):
-        raise UserError(f"--max-minutes is {arguments.max_minutes}, must be above 0")
+    for name in ("minutes", "max_minutes"):
+        given = getattr(arguments, name)
+        if given is not None and not (given > 0 and math.isfinite(given)):
+            raise UserError(f"--{name.replace('_', '-')} is {given}, must be above 0")
     rank, world, local_rank = start_processes()
     PROCESSES.rank, PROCESSES.world = rank, world
     device = choose_device(arguments.device, local_rank)

@@ -81,7 +81,8 @@ def good(tmp_path_factory, tiny_training):
         "weather": folder / "weather.csv", "forcing": folder / "forcing.txt", "obs": folder / "obs.csv",
         "tower": folder / "tower.csv", "ranges": folder / "ranges.csv", "table": folder / "table.csv",
         "scaler": folder / "scaler", "snapshot": folder / "snapshot.json", "emulator": tiny_training / "artifacts",
-        "data": tiny_training / "data", "site": DEFAULT_SITE, "architecture": ARCHITECTURE_FILE, "config": DEFAULT_CONFIG,
+        "data": tiny_training / "data", "site": DEFAULT_SITE, "architecture": ARCHITECTURE_FILE,
+        "config": DEFAULT_CONFIG,
         "default_ranges": DEFAULT_RANGES, "empty": folder / "empty",
     }  # fmt: skip
 
@@ -93,7 +94,6 @@ def refused(script: str, flags, places: dict, out, capsys, message: str, source:
     errors = [line for line in said.err.splitlines() if not line.startswith(("notice: ", "warning: "))]
     assert code == 2, (code, said)
     assert len(errors) == 1 and errors[0].startswith("error: "), said.err
-    print("SAID", errors[0])
     assert message in errors[0] and source in errors[0], errors[0]
     assert "Traceback" not in said.err and list(out.iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_a_bad_file(name, good, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     script, flags = READ_BY[name[0]]
-    refused(script, flags, good | {"bad": bad}, out, capsys, SAYS.get(name, ""), bad.name)
+    refused(script, flags, good | {"bad": bad}, out, capsys, SAYS[name], bad.name)
 
 
 @pytest.mark.parametrize("case", FLAGS, ids=[f"{script} {' '.join(flags)}"[:70] for script, flags, _ in FLAGS])

@@ -205,7 +205,7 @@ def test_arrays_of_objects_are_refused(tmp_path):
     evil = np.array([Evil()], dtype=object)
     windows = _archive(tmp_path / "w.npz", context_x=evil)
     with pytest.raises(UserError, match="not readable as .npz"):
-        load_windows(windows, COLUMNS, ("nep",), np.zeros(3), np.ones(3))
+        load_windows(windows, COLUMNS, None)
     copy = _archive(tmp_path / "ensemble.npz", sample_ids=evil, dates=evil, dynamic=evil, fluxes=evil, meta=evil)
     with pytest.raises(UserError):
         store.read_alone(copy, np.array([0]))
@@ -221,7 +221,7 @@ def test_names_in_an_archive_lead_nowhere(tmp_path):
         archive.writestr("../escaped.npy", b"x")
         archive.writestr("/tmp/escaped_h20.npy", b"x")
     with pytest.raises(UserError, match="not readable as .npz|has no array"):
-        load_windows(folder / "w.npz", COLUMNS, ("nep",), np.zeros(3), np.ones(3))
+        load_windows(folder / "w.npz", COLUMNS, None)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "w.npz"]
 
 

@@ -148,13 +148,14 @@ def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None 
     keys = ("preset", "choice", "data", "splits", "presets", "evaluation")
     _check_keys(content, keys, path, "the top level", optional=("choice",))
     presets = content["presets"]
+    _require(isinstance(presets, Mapping), path, "presets must hold 'name: ...' lines")
     choice = _choice(content, path)
     preset = preset or content["preset"]
+    _require(isinstance(preset, str), path, f"preset is {preset!r}, expected a name")
     if preset == AUTO:
         preset = choice.presets[0]
-    if not isinstance(presets, Mapping) or preset not in presets:
-        known = ", ".join(presets) if isinstance(presets, Mapping) else "none"
-        raise UserError(f"{path}: no preset '{preset}'; known are {known} and {AUTO}")
+    if preset not in presets:
+        raise UserError(f"{path}: no preset '{preset}'; known are {', '.join(map(str, presets))} and {AUTO}")
     for name, body in presets.items():  # a typing error in the other preset should not wait to be found
         _check_keys(body, ("model", "training"), path, f"presets.{name}")
     content = {"preset": preset, **presets[preset], **{key: content[key] for key in ("data", "splits", "evaluation")}}
@@ -177,8 +178,9 @@ def _choice(content: Mapping[str, Any], path: Path) -> Choice:
     choice = _build(Choice, content["choice"], path, "choice")
     _require(len(choice.presets) > 0 and choice.minutes > 0, path, "choice needs presets, and minutes above 0")
     for name in choice.presets:
-        if name not in content["presets"]:
-            raise UserError(f"{path}: choice.presets names '{name}'; known are {', '.join(content['presets'])}")
+        if not isinstance(name, str) or name not in content["presets"]:
+            known = ", ".join(map(str, content["presets"]))
+            raise UserError(f"{path}: choice.presets names {name!r}; known are {known}")
     return choice
 
 
