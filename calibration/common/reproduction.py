@@ -6,6 +6,7 @@ otherwise: what is then called the same agrees within TOLERANCE of the largest v
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ TOLERANCE = 1e-6
 # Flags that do not belong to a second run: value flags with their value, and switches.
 LEFT_OUT = {"--param-save": 1, "--resume": 0, "--overwrite": 0, "--report": 0}
 TIMES = ("seconds", "finished", "created", "date_created", "made")  # names, or their beginnings, of what always differs
+TIME = re.compile(r"\d s\b|seconds")  # in a line of text
 NOT_NUMBERS = (".png", ".svg", ".pdf", ".html", ".pkl", ".nc")  # drawn or converted from files that are compared
 
 
@@ -159,7 +161,7 @@ def _values(path: Path, folder: str) -> Iterator[tuple[str, np.ndarray]]:
                 yield name, weights.numpy()
     else:
         lines = path.read_text(encoding="utf-8").replace(folder, "").splitlines()
-        yield "text", np.array([line for line in lines if "seconds" not in line and line[-2:] != " s"], dtype=str)
+        yield "text", np.array([line for line in lines if not TIME.search(line)], dtype=str)
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:

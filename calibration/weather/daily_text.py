@@ -265,7 +265,10 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
             plain = pattern.sub(exponent, plain)
         if plain != content:
             return _numbers(path, plain, lines, positions, header)
-        text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", encoding_errors="replace", **options)
+        try:
+            text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", encoding_errors="replace", **options)
+        except pd.errors.ParserError as error:
+            raise UserError(f"{path}: not readable as a table ({error}); run this sample again") from None
         for column in text:
             bad = pd.to_numeric(text[column], errors="coerce").isna()
             if bad.any():
