@@ -152,7 +152,7 @@ def tensors(value: object) -> object:
     return [tensors(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def inspect(scene: Scene, folder: Path, known: dict[str, list[bytes]], count: Count) -> None:
+def inspect(scene: Scene, folder: Path, known: dict[str, list], count: Count) -> None:
     """Read every file of the folder; a damaged one is a fault."""
     for name, path in files_of(folder).items():
         try:
@@ -161,7 +161,7 @@ def inspect(scene: Scene, folder: Path, known: dict[str, list[bytes]], count: Co
             count.faults.append(f"kill {count.kills}: {name} is damaged ({type(error).__name__}: {error})")
     for name in scene.kept:
         path = folder / name
-        if not path.is_file() or path.read_bytes() not in known[name]:
+        if not path.is_file() or content(path) not in known[name]:
             count.faults.append(f"kill {count.kills}: {name} is neither the earlier nor the new one")
 
 
@@ -203,7 +203,7 @@ def harass(scene: Scene, root: Path, kills: int, rng: np.random.Generator) -> Co
         raise SystemExit(f"{scene.name}: fails undisturbed, see {log}")
     count.seconds = time.monotonic() - begin
     expected = copytree(folder, folder.with_name("expected"), dirs_exist_ok=True)
-    known = {name: [path.read_bytes() for path in (scene.before / name, expected / name)] for name in scene.kept}
+    known = {name: [content(path) for path in (scene.before / name, expected / name)] for name in scene.kept}
     while count.kills < kills:
         folder, ran = fresh("work"), False
         for _ in range(min(BETWEEN, kills - count.kills)):

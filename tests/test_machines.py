@@ -29,8 +29,9 @@ WITHOUT_MARK = ("parameter file", "forcing text")  # VISIT's own programs write 
 def run(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
     """A script as on a machine that speaks no language but ASCII's and has no GPU."""
     plain = {"LANG": "C", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    plain["PATH"] = os.environ["PATH"]
     command = [sys.executable, str(REPOSITORY / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, env=plain | {"PATH": os.environ["PATH"]}, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, env=plain, timeout=300, **options)
 
 
 def test_a_path_with_every_sign_in_another_folder_under_lang_c(tmp_path):
