@@ -145,7 +145,8 @@ def writing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise UserError(f"{path}: cannot be written ({error.strerror}); make room; the earlier file is kept") from None
+        kept = "; the earlier file is kept" if path.exists() else ""
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room{kept}") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
