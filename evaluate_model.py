@@ -20,6 +20,7 @@ import numpy as np
 from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, run, warn
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.baselines import NAMES
 from calibration.emulator.evaluation import SPLITS, evaluate, load_matching, write_evaluation
@@ -32,7 +33,9 @@ def main() -> int:
     began = time.perf_counter()
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     data = load_matching(emulator, Path(arguments.data_dir or emulator.data_directory))
-    stride = arguments.window_stride or emulator.configuration.evaluation.window_stride
+    stride = arguments.window_stride
+    if stride is None:
+        stride = emulator.configuration.evaluation.window_stride
     if stride < 1 or arguments.max_seen_runs < 1:
         raise UserError("--window-stride and --max-seen-runs must be 1 or more")
     count = min(arguments.max_seen_runs, len(data.seen))
@@ -87,6 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-figures", action="store_true", help="numbers only")
     parser.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
     parser.add_argument("--report", action="store_true", help="also write report.html: all on a page (make_report.py)")
+    add_reproduce(parser, "--output-dir")
     return parser.parse_args()
 
 

@@ -18,7 +18,9 @@ import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, output_folder, run
 from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.folder_lock import only_process_in
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
@@ -94,6 +96,7 @@ def run_the_study(
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
     simulate = partial(simulate_vectors, names=emulator.parameter_names, weather=weather, site=site)
     directory = Path(arguments.result_dir)
+    lock = only_process_in(directory, "evaluate_parameter_recovery.py")
     summary, results = run_study(
         study, directory, emulator, inverter, weather, simulate, arguments.overwrite, arguments.jobs,
         arguments.dask_scheduler,
@@ -106,6 +109,8 @@ def run_the_study(
         f"error / range {summary['range_error_estimated']:.3f} (prior {summary['range_error_prior']:.3f}); "
         f"{summary['informed_parameters']} parameters informed; {summary['seconds_per_case']:.1f} s a case"
     )
+    if lock is not None:
+        lock.release()
     return str(directory), f"python make_report.py {directory}", found
 
 
@@ -162,6 +167,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--overwrite", action="store_true", help="drop the cases of an earlier study with other settings"
     )
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     if arguments.targets:
         arguments.targets = ",".join(arguments.targets)

@@ -34,6 +34,8 @@ from calibration.common.command_line import (
     warn,
 )
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
 from calibration.common.units import DEAD
 from calibration.engines.builtin import BuiltinEngine, RunResult
@@ -90,6 +92,9 @@ def main() -> int:
         print(f"stopped after {len(writer.rows)} of {arguments.n_samples} runs; the same command continues")
         raise
     table = writer.finish()
+    write_record(writer.directory, begin, {
+        "ranges": arguments.ranges, "weather": arguments.weather, "site": arguments.site,
+    }, seed=arguments.seed)  # fmt: skip
     code = report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
     if arguments.report and not code:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
@@ -122,6 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--engine", choices=("builtin", "command"), help="the process model here, or your own VISIT (default: builtin, "
         "or command with --run-folder)")  # fmt: skip
     add_command_arguments(parser.add_argument_group("--engine command: every run in a private working directory"))
+    add_reproduce(parser, "--output-dir")
     arguments = parser.parse_args()
     if arguments.engine == "builtin" and arguments.run_folder:
         raise UserError("--engine builtin is the process model here, --run-folder your own VISIT; leave one out")

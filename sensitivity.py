@@ -31,6 +31,7 @@ from calibration.common.command_line import (
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.parameters import catalogue
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.emulator.trained import Emulator, load_emulator
@@ -149,6 +150,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
     add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     add_quiet(parser)
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     arguments.days = sorted(set(arguments.days or []))
     if arguments.days and arguments.days[0] < 2:

@@ -31,6 +31,7 @@ from calibration.common.command_line import (
 )
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.conflict.looks import Conflicting, Surroundings, looks_lines, looks_table, take_looks
 from calibration.conflict.misfit import misfit_sentence
 from calibration.conflict.reach import Reach, best_inside_bounds
@@ -309,6 +310,7 @@ def parse_arguments() -> argparse.Namespace:
     add_command_arguments(parser.add_argument_group("your own VISIT in its place, as in run_perturbations.py"))
     group.add_argument("--jobs", type=int, help="runs of your own VISIT at a time (default: 2)")
     group.add_argument("--dask-scheduler", help="tcp://host:8786: runs of your own VISIT go there")
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
     if arguments.mode is None:

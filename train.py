@@ -14,8 +14,9 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from calibration.common.command_line import (
     UserError,
     add_quiet,
     closing,
+    existing_file,
     make_parser,
     read_json,
     run,
@@ -39,24 +41,22 @@ from calibration.common.command_line import (
     write_json,
 )  # fmt: skip
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
-from calibration.common.parameters import catalogue
-from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
+from calibration.common.folder_lock import only_process_in
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
+from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.choice import as_records, choose
 from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
-from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
-from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
+from calibration.emulator.record import begin_folder, describe_training, finish, resume, save_checkpoints, save_scalers
+from calibration.emulator.settle import CHECK, TRUST, choose_device, settle_labels, warn_of_another_site
+from calibration.emulator.trained import CONFIG, HISTORY, LATEST, load_emulator
 from calibration.emulator.training import SCORE_KEY, VALIDATION_KEY, TrainingState, make_optimizer, train
-from calibration.ensembles.files import LOG, Ensemble, read_log
-from calibration.ensembles.label_check import checked_before
-from calibration.ensembles.labels import LabelMap, from_dict, read_labels, write_labels
+from calibration.ensembles.labels import from_dict
 from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, describe, open_ensemble, prepare
 from model import count_parameters
-
-CHECK, TRUST = "check", "trust"  # of --labels
-SEARCH_SECONDS = 180.0  # for looking where wrongly labelled columns went
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -117,6 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tensorboard", metavar="DIR", nargs="?", const=str(REPOSITORY / "logs" / "tensorboard"),
                         help="write a TensorBoard log there (default folder: logs/tensorboard)")  # fmt: skip
+    add_reproduce(parser, "--artifacts-dir")
     return parser.parse_args()
 
 
@@ -139,65 +140,6 @@ def resolve_configuration(arguments: argparse.Namespace, preset: str | None) -> 
     return config.override("model", hidden_size=arguments.hidden_size, num_layers=arguments.num_layers), bool(periods)
 
 
-def choose_device(name: str, local_rank: int) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda`...; UserError when it does not exist."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{local_rank}"
-    return usable_device(name)
-
-
-def warn_of_another_site(directory: Path, site: Site) -> None:
-    """Say so when the ensemble's log names other site constants than `site`: a forgotten --site goes unnoticed else."""
-    log = directory / LOG
-    noted = read_log(directory)["settings"].get("site") or {}
-    for name, (there, here) in other_constants(site, noted).items():
-        if name != "variant":  # training does not depend on VISIT's version
-            warn(
-                f"{log}: the runs were made with {name} {there}, training supposes {here} ({site.name}); "
-                "give the ensemble's site with --site"
-            )
-            break
-
-
-def settle_labels(
-    arguments: argparse.Namespace, ensemble: Ensemble, site: Site, say: Callable[[str], None]
-) -> LabelMap | None:
-    """The label map of --labels FILE, else None: the table's own labels. UserError where outputs contradict them."""
-    mode = arguments.labels or CHECK
-    if mode not in (CHECK, TRUST):
-        return read_labels(mode, ensemble.directory)
-    if mode == TRUST:
-        return None
-    if not any(name in catalogue() for name in ensemble.parameter_names):
-        say("labels: none of the columns is a parameter of VISIT; trained without closed forms")
-        return None
-    say("checking the labels: a few runs are simulated again (--labels trust leaves it out) ...")
-    try:
-        found = checked_before(ensemble, site, lambda line: say(f"  {line}"), SEARCH_SECONDS)
-    except UserError as error:  # weather of less than a year, say: no simulation, no check
-        warn(f"the labels are not checked: {error}")
-        return None
-    if not found.contradicts:
-        tell = say if found.verdict == "agrees" else warn
-        tell(f"labels: {found.verdict}: {' '.join(found.lines)}")
-        return None
-    say("\n".join(["the outputs contradict the labels:", *found.lines]))
-    path = write_labels(writable(ensemble.directory, arguments.artifacts_dir), found.label_map(ensemble.directory))
-    command = f"python train.py --data-dir {ensemble.directory}"
-    raise UserError(
-        f"{ensemble.directory}: {len(found.suspect_columns)} columns of parameter_summary.csv carry the wrong label; "
-        f"train with them put right: `{command} --labels {path}`, or as they are, without closed forms: "
-        f"`{command} --labels {TRUST}`"
-    )
-
-
-def writable(*folders: str | Path) -> Path:
-    """The first of the folders in which a file can be written; the last one otherwise."""
-    return next((Path(folder) for folder in folders if os.access(folder, os.W_OK)), Path(folders[-1]))
-
-
 def start_processes() -> tuple[int, int, int]:
     """(rank, world, local rank); joins the process group when torchrun started us."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -208,8 +150,8 @@ def start_processes() -> tuple[int, int, int]:
     return distributed.get_rank(), world, int(os.environ["LOCAL_RANK"])
 
 
-def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device) -> int:
-    """Load, train, save, estimate errors; only rank 0 writes and speaks."""
+def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device, held: ExitStack) -> int:
+    """Load, train, save, estimate errors; only rank 0 writes and speaks. `held` keeps the folder for this process."""
 
     def say(text):
         """Print on rank 0 only."""
@@ -219,6 +161,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     directory = Path(arguments.artifacts_dir)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--artifacts-dir {directory}: is a file; give a folder")
+    if arguments.resume:
+        existing_file(directory / LATEST, "nothing to resume: start without --resume")
     choice = load_choice(arguments.architecture, arguments.preset)
     preset = arguments.preset
     if arguments.resume and choice is not None and (directory / CONFIG).is_file():  # what was chosen then
@@ -227,7 +171,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     data_directory = (
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
     )
-    began = time.monotonic()
+    began, started = time.monotonic(), time.perf_counter()
     site = load_site(arguments.site)
     ensemble = open_ensemble(config, data_directory)
     warn_of_another_site(ensemble.directory, site)
@@ -236,7 +180,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         arguments.labels, label_map = kept.get("labels", CHECK), kept["configuration"]["data"].get("label_map")
         labels = label_map and from_dict(label_map, directory / CONFIG)
     else:
-        labels = settle_labels(arguments, ensemble, site, say)
+        labels = settle_labels(arguments.labels or CHECK, ensemble, site, directory, say)
     if labels is not None:
         ensemble = labels.applied(ensemble)
         config = config.override("data", label_map=labels.as_dict())
@@ -249,6 +193,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         replace(resolve_configuration(arguments, name)[0], data=config.data).override("splits", **splits).for_runs(runs)
         for name in presets
     ]
+    if rank == 0 and (lock := only_process_in(directory, "train.py")) is not None:
+        held.callback(lock.release)
     minutes = arguments.minutes or (choice.minutes * max(1.0, math.sqrt(runs / 180)) if choice else math.inf)
     left = minutes * 60 - (time.monotonic() - began)
     config, trials = choose(configs, data, device, site, left, arguments.labels != TRUST, say)
@@ -260,12 +206,12 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     record["choice"], record["labels"] = as_records(trials), arguments.labels or CHECK
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
+    save = partial(save_checkpoints, directory, config, data, model, optimizer, state, generator)
     if arguments.resume:
         resume(directory, config, data, model, optimizer, state, generator)
         say(f"resumed after epoch {state.epoch}")
     elif rank == 0:
-        for name in (BEST, LATEST, HISTORY):  # an old best must not pass for this training's
-            (directory / name).unlink(missing_ok=True)
+        begin_folder(directory, lambda: save(is_best=False))
     options = config.training
     say(
         f"preset {config.preset}: LSTM {config.model.num_layers} x {config.model.hidden_size}, "
@@ -283,7 +229,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         """Save and report an epoch; `row`: its line of the training history."""
         if rank:
             return
-        save_checkpoints(directory, config, data, model, optimizer, state, generator, is_best)
+        save(is_best)
         write_json(directory / HISTORY, state.history)
         if board is not None:
             for key, value in row.items():
@@ -304,6 +250,9 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         errors = error_model(directory, config, data, device, site, state.seconds, rest)
         save_errors(directory, errors)
         report(errors)
+        write_record(directory, started, {
+            "ensemble": data_directory, "architecture": arguments.architecture, "site": arguments.site,
+        }, seed=options.seed)  # fmt: skip
         if arguments.report:
             from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 
@@ -349,15 +298,18 @@ def report(errors: EmulatorErrors) -> None:
 
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.max_minutes is not None and not (arguments.max_minutes > 0 and math.isfinite(arguments.max_minutes)):
-        raise UserError(f"--max-minutes is {arguments.max_minutes}, must be above 0")
+    for name in ("minutes", "max_minutes"):
+        given = getattr(arguments, name)
+        if given is not None and not (given > 0 and math.isfinite(given)):
+            raise UserError(f"--{name.replace('_', '-')} is {given}, must be above 0")
     rank, world, local_rank = start_processes()
     PROCESSES.rank, PROCESSES.world = rank, world
     device = choose_device(arguments.device, local_rank)
     if arguments.mixed_precision and device.type == "cpu":
         raise UserError("--mixed-precision needs a GPU (bfloat16 was measured twice as slow on a CPU); leave it out")
     try:
-        return fit(arguments, rank, world, device)
+        with ExitStack() as held:
+            return fit(arguments, rank, world, device, held)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if (
             isinstance(error, RuntimeError)

@@ -15,6 +15,7 @@ from calibration.common.command_line import UserError, run
 from calibration.common.configuration import load_configuration
 from calibration.common.parameters import UNUSED
 from calibration.common.sites import load_site
+from calibration.emulator.settle import CHECK, settle_labels
 from calibration.emulator.trained import load_emulator
 from calibration.ensembles.files import load_ensemble
 from calibration.ensembles.label_check import CHECKED, LabelCheck
@@ -45,11 +46,6 @@ def mislabelled(tmp_path_factory):
         directory, weather, load_site(), runs=6, slots={"tree_lf0": "tree_lc0", "tree_lc0": "tree_lr0"}, names=names
     )
     return directory
-
-
-def parse(monkeypatch, *flags):
-    monkeypatch.setattr("sys.argv", ["train.py", *map(str, flags)])
-    return train.parse_arguments()
 
 
 def test_contradicted_labels_stop_training_with_both_ways_on(mislabelled, tmp_path, monkeypatch, capsys):
@@ -180,12 +176,11 @@ def test_a_map_corrected_by_hand_is_not_overwritten(tmp_path):
     assert from_dict(yaml.safe_load(path.read_text()), path).columns == SWAPPED
 
 
-def test_names_that_the_model_does_not_know_are_not_checked(tmp_path, monkeypatch):
+def test_names_that_the_model_does_not_know_are_not_checked(tmp_path):
     weather = generate_weather(load_site(), "2014-01-01", "2014-12-31", seed=5)
     write_ensemble(tmp_path, weather, load_site(), runs=3, names=["tree_lue"])
     table = pd.read_csv(tmp_path / "parameter_summary.csv")
     table.rename(columns={"tree_lue": "bark"}).to_csv(tmp_path / "parameter_summary.csv", index=False)
     said = []
-    arguments = parse(monkeypatch, "--data-dir", tmp_path, "--artifacts-dir", tmp_path / "a")
-    assert train.settle_labels(arguments, load_ensemble(tmp_path), load_site(), said.append) is None
+    assert settle_labels(CHECK, load_ensemble(tmp_path), load_site(), tmp_path / "a", said.append) is None
     assert "none of the columns is a parameter of VISIT" in said[0] and not (tmp_path / CHECKED).exists()

@@ -4,13 +4,14 @@ A user's mistake ends in one line on stderr and exit code 2 (no traceback); a de
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
+LONGEST_LINE = 1500  # characters of a message
+# What a disk answers that takes no more: full, over the quota, a file too large, read-only, broken.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -101,7 +105,7 @@ def run(main: Callable[[], int | None]) -> None:
         _discard_output()
         raise SystemExit(CLOSED_PIPE) from None
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -119,14 +123,20 @@ def _discard_output() -> None:
             os.dup2(nowhere, stream.fileno())
 
 
+def one_line(message: str) -> str:
+    """`message` on one line that a terminal can show: the middle of a very long one (a file's content) is left out."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE * 2 // 3]} ... {line[-LONGEST_LINE // 3 :]}"
+
+
 def warn(message: str) -> None:
     """Print one warning line to stderr."""
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def notice(message: str) -> None:
     """Print one line to stderr about something that is handled and worth knowing."""
-    print(f"notice: {' '.join(message.split())}", file=sys.stderr)
+    print(f"notice: {one_line(message)}", file=sys.stderr)
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
@@ -159,8 +169,14 @@ def writing(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        kept = "; the earlier file is kept" if path.exists() else ""
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room{kept}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -179,9 +195,10 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError names the file and line when it is missing or broken."""
     path = existing_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); write it again or restore it") from None
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of 5000 digits
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not readable as JSON ({reason}); write it again or restore it") from None
 
 
 def output_folder(path: str | Path, flag: str) -> Path:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
+from calibration.common.yaml_file import read_yaml
 
 CATALOGUE_FILE = REPOSITORY / "configs" / "visit_parameters.csv"
 DEFAULT_RANGES = REPOSITORY / "configs" / "range_of_paras.csv"
@@ -282,10 +282,7 @@ def _is_header(parts: list[str]) -> bool:
 
 
 def _yaml_entries(path: Path) -> list[tuple[str, float, float | str]]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    content = read_yaml(path)
     if not (isinstance(content, dict) and set(content) == {"parameter_bounds"}) or not isinstance(
         content["parameter_bounds"], Mapping
     ):

@@ -4,7 +4,10 @@ config.json (everything that load_emulator() and a reader need), both scalers, c
 checkpoint_latest.pt (weights and the state of the training), training_loss.png.
 """
 
+import io
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,13 @@ from calibration.common.configuration import Configuration
 from calibration.common.figure_style import save_figure
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.figures import loss_figure
-from calibration.emulator.trained import BEST, CONFIG, FORMAT, LATEST, load_checkpoint, space_entries
+from calibration.emulator.trained import BEST, CONFIG, FORMAT, HISTORY, LATEST, load_checkpoint, space_entries
 from calibration.emulator.training import VALIDATION_KEY, TrainingState
 from calibration.ensembles.files import read_log
 from calibration.ensembles.labels import map_of
 from dataset import TrainingData
 
+ROOM = 4  # times the size of a checkpoint that must be free: two checkpoints, each written beside its old self
 LOSS_FIGURE = "training_loss"
 STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of TrainingState, kept in checkpoint_latest.pt
 
@@ -72,8 +76,27 @@ def save_scalers(directory: Path, data: TrainingData) -> None:
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """torch.save through a temporary name: a kill leaves the old file or the new one."""
+    packed = io.BytesIO()  # torch's own writing to a file says nothing of why it failed
+    torch.save(content, packed)
     with writing(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(packed.getbuffer())
+
+
+def begin_folder(directory: Path, save_first: Callable[[], None]) -> None:
+    """Take the place of an earlier training, whose best weights must not pass for this one's.
+
+    save_first writes this training's first checkpoint_latest.pt: where there is no room for it, or not for the files to
+    follow, that is said (UserError) while the earlier emulator is still whole. A kill from here on can be resumed.
+    """
+    save_first()
+    needed = ROOM * (directory / LATEST).stat().st_size
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise UserError(
+            f"{directory}: {free >> 20} MB free, training needs {needed >> 20}; make room"
+        )
+    for name in (BEST, HISTORY):
+        (directory / name).unlink(missing_ok=True)
 
 
 def save_checkpoints(

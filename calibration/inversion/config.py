@@ -1,14 +1,14 @@
 """The inversion's configuration: typed keys with defaults, read from a YAML; an unknown key is an error."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
+from calibration.common.command_line import REPOSITORY, UserError, notice
 from calibration.common.units import FLUX_LABELS
+from calibration.common.yaml_file import read_yaml
 
 DEFAULT_CONFIG = REPOSITORY / "configs" / "inversion_config.yaml"
 METHODS = ("gauss_newton", "adam", "ensemble")
@@ -90,11 +90,7 @@ class InversionConfig:
 
 def load_inversion_config(path: str | Path = DEFAULT_CONFIG) -> InversionConfig:
     """Read a YAML; UserError names the file and key for an unknown key, a wrong type or a forbidden value."""
-    path = existing_file(path, "see configs/inversion_config.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    path, content = Path(path), read_yaml(path, "see configs/inversion_config.yaml")
     return make_inversion_config(_earlier_form(content or {}, path), path)
 
 
@@ -175,7 +171,7 @@ def _typed(value: Any, annotation: str, place: str) -> Any:
     if kinds & {"int", "float"} and not isinstance(value, bool):
         try:
             number = float(value)
-            if "float" in kinds:
+            if "float" in kinds and math.isfinite(number):
                 return number
             if number == int(number):
                 return int(number)

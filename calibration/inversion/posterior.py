@@ -1,5 +1,6 @@
 """What the data say about the parameters and the flux: Laplace posterior, samples, intervals, predictive bands."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,8 +281,10 @@ def save_arviz(
         },
         "observed_data": {name: (("day",), values) for name, values in observed.items()},
     }
+    packed = io.BytesIO()  # HDF5 that cannot finish a file (a full disk) takes the whole process down
+    for k, (group, variables) in enumerate(groups.items()):
+        used = {d for dims, _ in variables.values() for d in dims}
+        data = xarray.Dataset(variables, {c: v for c, v in coordinates.items() if c in used})
+        data.to_netcdf(packed, group=group, mode="w" if k == 0 else "a", engine="h5netcdf")
     with writing(path) as temporary:
-        for k, (group, variables) in enumerate(groups.items()):
-            used = {d for dims, _ in variables.values() for d in dims}
-            data = xarray.Dataset(variables, {c: v for c, v in coordinates.items() if c in used})
-            data.to_netcdf(temporary, group=group, mode="w" if k == 0 else "a", engine="h5netcdf")
+        temporary.write_bytes(packed.getbuffer())

@@ -239,6 +239,8 @@ def _read_csv(path: Path, header: str, separator: str) -> pd.DataFrame:
         table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, sep=separator, index_col=False)
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error})") from None
+    if table.empty:
+        raise UserError(f"{path}: has a header but no rows; expected one row a day")
     table.columns = [str(name).strip().lower() for name in table.columns]
     if "date" not in table:
         if {"year", "month", "day"} <= set(table.columns):
