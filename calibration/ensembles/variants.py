@@ -56,7 +56,8 @@ def one_change(weather: Weather, base: Variant) -> list[Variant]:
         "first_co2_year": [year + shift for shift in CO2_SHIFTS],
         "pressure": [1005.0, 1013.25, *(["forcing"] if weather.pressure is not None else [])],
     }  # fmt: skip
-    return [replace(base, **{name: value}) for name, values in trials.items() for value in values]
+    changed = [replace(base, **{name: value}) for name, values in trials.items() for value in values]
+    return [variant for variant in changed if variant != base]
 
 
 def other_variants(evidence: Evidence, base: Variant) -> list[Variant]:
