@@ -89,6 +89,7 @@ class StaticParameterInverter:
     """
 
     problem_kind = InversionProblem
+    prior_draws = 200  # runs of the prior against the data, before the fit
 
     def __init__(
         self,

@@ -11,8 +11,6 @@ from calibration.inversion.posterior import predict_days
 from calibration.judgement.fit import Conflict, prior_conflict
 from inverse_estimator import StaticParameterInverter
 
-PRIOR_DRAWS = 200
-
 
 def conflict_before_fit(
     inverter: StaticParameterInverter,
@@ -20,7 +18,7 @@ def conflict_before_fit(
     prior: np.ndarray,
     free: Sequence[str] | None = None,
     fix: Sequence[str] = (),
-    draws: int = PRIOR_DRAWS,
+    draws: int = StaticParameterInverter.prior_draws,
 ) -> Conflict:
     """Prior-predictive check of the first target on its observed days.
 

@@ -66,6 +66,11 @@ class KeptRuns:
                 fluxes[i] = self.known[key]
         return fluxes
 
+    def tally(self) -> str:
+        """How many runs there were, in words."""
+        before, failed = len(self.known) - self.made, f", {self.failed} failed" if self.failed else ""
+        return f"{self.made} made{f', {before} kept from before' if before else ''}{failed}"
+
     def _keep(self, vector: np.ndarray, flux: np.ndarray) -> None:
         self.known[_key(vector)] = flux
         self.made += 1

@@ -1,4 +1,4 @@
-"""StaticParameterInverter of the process model itself: no emulator, no training, no emulator error in the likelihood."""
+"""StaticParameterInverter of the process model: no emulator, no training, no emulator error in the likelihood."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, progress, warn
+from calibration.common.command_line import UserError, progress
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
@@ -25,12 +25,14 @@ class ProcessInverter(StaticParameterInverter):
     """The same inversion with a process model in the emulator's place; what needs gradients is refused."""
 
     problem_kind = SparingProblem
+    prior_draws = PRIOR_DRAWS
 
     def __init__(
         self, runs: KeptRuns, space: ParameterSpace, config: InversionConfig, config_source: str | Path | None = None
     ) -> None:
         check_config(config, config_source)
         self.runs, self.names, self.space, self.config_source = runs, space.names, space, config_source
+        self.asked = config  # as the user gave it: for an emulator beside
         self.config = replace(config, error_model=replace(config.error_model, emulator=False))
         self.model = self.errors = self.bias = None
         self.static_mean = space.unit_to_physical(np.full(len(space), 0.5))
@@ -47,10 +49,6 @@ def check_config(config: InversionConfig, source: str | Path | None) -> None:
         raise UserError(f"{source}: method adam follows gradients, which only the emulator has; use gauss_newton")
     if config.lambda_prior is not None:
         raise UserError(f"{source}: --model simulator and command need lambda_prior: null (a likelihood)")
-    if config.posterior == "mcmc":
-        raise UserError(
-            f"{source}: posterior mcmc takes some 100000 runs, which only the emulator affords; use posterior: draws"
-        )
 
 
 def kept_runs(
@@ -99,9 +97,3 @@ def announce(
 
 def _words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def report_failures(runs: KeptRuns) -> None:
-    """A warning where runs failed."""
-    if runs.failed:
-        warn(f"{runs.failed} runs of the process model failed; the search went round them")
