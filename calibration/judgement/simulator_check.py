@@ -175,7 +175,8 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             "the windows from the same weather, or give theirs with --weather"
         )
     data_dir = arguments.data_dir
-    if data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():  # it writes the days of the ensemble
+    # VISIT writes the days of the ensemble
+    if data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():
         dates = load_ensemble(
             arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         ).dates

@@ -9,7 +9,6 @@ import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file, write_csv
 from calibration.common.parameters import catalogue
-from calibration.common.sites import load_site
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
@@ -79,7 +78,7 @@ def _where_an_ensemble_is(folder: Path) -> str | None:
 
 def observed_case(arguments: argparse.Namespace, subject: ProcessSetup | Emulator) -> Case:
     """The days of --obs under --weather."""
-    site = site_of(arguments.site, arguments.data_dir) if arguments.data_dir else load_site(arguments.site)
+    site = site_of(arguments.site, arguments.data_dir)
     context = subject.configuration.evaluation.context_days if isinstance(subject, Emulator) else 0
     holdout = (arguments.holdout_start, arguments.holdout_end) if arguments.holdout_start else None
     fitted, held = observed_stretches(
