@@ -88,6 +88,9 @@ class StaticParameterInverter:
     True
     """
 
+    problem_kind = InversionProblem
+    prior_draws = 200  # runs of the prior against the data, before the fit
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -252,7 +255,7 @@ class StaticParameterInverter:
         likelihood = config.lambda_prior is None
         if likelihood and config.error_model.emulator and self.errors is None:
             warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
-        return InversionProblem(
+        return self.problem_kind(
             self.forward(stretches), observations, latent,
             make_error_model(observations, self.errors if likelihood else None, config.error_model, weights),
             config.offset_sd if config.nuisance == "offset" else 0.0,

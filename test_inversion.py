@@ -39,10 +39,7 @@ from calibration.emulator.trained import Emulator, load_emulator
 from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
 from calibration.inversion.inputs import (
-    load_matching_ensemble,
-    observation_stretches,
     prior_parameters,
-    simulation_window,
 )  # fmt: skip
 from calibration.judgement.fit import CONFLICTING, Conflict
 from calibration.judgement.judge import Case, Judgement, judge_inversion, judge_parameters
@@ -59,6 +56,16 @@ from calibration.judgement.simulator_check import (
 )
 from calibration.judgement.tables import load_snapshot
 from calibration.weather.daily import read_weather
+from calibration.workflows.case import label_facts, load_case
+from calibration.workflows.process_command import (
+    MODELS,
+    check_arguments,
+    compare_with_emulator,
+    observed_case,
+    process_inversion,
+    process_subject,
+)
+from calibration.workflows.process_setup import ProcessSetup
 from inverse_estimator import StaticParameterInverter
 
 BEST = "best that any parameters inside the bounds reach"  # lines of the summary
@@ -70,18 +77,23 @@ def main() -> int:
     use_format(arguments.figure_format)
     begin = time.perf_counter()
     results = output_folder(arguments.result_dir, "--result-dir")
-    emulator = load_emulator(arguments.artifacts_dir, arguments.device)
-    arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
         nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
     )  # fmt: skip
     if arguments.refine and config.lambda_prior is not None:
         raise UserError(f"{arguments.config}: --refine draws from the posterior; it needs lambda_prior: null")
-    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
-    case = load_case(arguments, emulator)
+    if arguments.model == "emulator":
+        emulator = load_emulator(arguments.artifacts_dir, arguments.device)
+        arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
+        inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
+        case = load_case(arguments, emulator)
+    else:
+        emulator = process_subject(arguments, config)
+        case = observed_case(arguments, emulator) if arguments.obs else load_case(arguments, emulator)
+        inverter = process_inversion(arguments, emulator, config, case.fitted, results, print)
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
-    facts = facts_of(arguments, case, prior_source) | label_facts(emulator)
+    facts = facts_of(arguments, case, prior_source, emulator) | label_facts(emulator)
 
     simulator = None
     if arguments.param_load:
@@ -93,15 +105,17 @@ def main() -> int:
             "config": str(arguments.config), "command": " ".join(sys.argv),
             "best_inside_bounds": None if reach is None else reach.as_record(),
         }  # fmt: skip
-    emulator.check_ranges(judgement.optimized)
-    distance = distance_sentence(inverter.space, emulator.training_parameters, judgement.optimized)
+    distance = ""
+    if arguments.model == "emulator":
+        emulator.check_ranges(judgement.optimized)
+        distance = distance_sentence(inverter.space, emulator.training_parameters, judgement.optimized)
     write_outputs(
         judgement, results, facts, metadata, distance, inverter.space, simulator, arguments.param_save,
         not arguments.no_plots,
     )  # fmt: skip
     write_record(results, begin, {
         "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir, "configuration": arguments.config,
-        "observations": arguments.obs_npz if arguments.mode == "observation" else None,
+        "observations": arguments.obs or (arguments.obs_npz if arguments.mode == "observation" else None),
         "parameters": arguments.param_load, "weather": arguments.weather,
     }, seed=config.seed)  # fmt: skip
     if arguments.report:
@@ -135,7 +149,7 @@ def invert(
         model = process_model(arguments, emulator, case.fitted)
         facts["process model"] = model.identity["model"]
     if not arguments.unconstrained:
-        conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix)
+        conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix, inverter.prior_draws)
         say_conflict(conflict, inverter.config.targets[0])
     result = inverter.invert_stretches(prior, case.fitted, arguments.unconstrained, free, fix)
     if arguments.refine:
@@ -144,7 +158,8 @@ def invert(
         )
     judgement = judge_inversion(case, inverter, result, conflict)
     main = judgement.main
-    reach = best_inside_bounds(inverter, result, case.fitted, main.target)
+    emulated = arguments.model == "emulator"  # a search by process model would cost as much as the inversion
+    reach = best_inside_bounds(inverter, result, case.fitted, main.target) if emulated else None
     if reach is not None:
         rmse = main.table.loc["fitted"]["rmse"]
         facts[BEST] = reach.sentence(rmse["optimized"], rmse["constant"])
@@ -154,6 +169,14 @@ def invert(
             table = looks_table(take_looks(Conflicting(emulator, inverter, case, result, reach, main.target), around))
             write_csv(results / "diagnosis.csv", table)
             facts[CHANGE] = "\n  ".join(["", *looks_lines(table, rmse["constant"])])
+    if not emulated:
+        facts["process model"] = inverter.runs.model.identity["model"]
+        facts["runs of it"] = inverter.runs.tally()
+        export_parameters(baseline_file(arguments), arguments.slots, result, results / "visit_parameters.txt")
+        if arguments.artifacts_dir:
+            facts["emulator beside it"] = compare_with_emulator(
+                arguments, emulator, inverter.asked, case.fitted, result, results
+            )
     if arguments.verify:
         simulator, lines = verify_estimate(model, result, case.fitted, judgement.main)
         facts |= lines
@@ -189,26 +212,6 @@ def judge_snapshot(
     return judge_parameters(case, inverter, prior, optimized, metadata.get("offsets") or {}), metadata
 
 
-def load_case(arguments: argparse.Namespace, emulator: Emulator) -> Case:
-    """Observed days from an ensemble run or from a window file."""
-    if arguments.mode == "simulation":
-        ensemble = load_matching_ensemble(emulator, arguments.data_dir)
-        stretch, truth = simulation_window(emulator, ensemble, arguments.sample_id, arguments.window_index)
-        text = f"run {arguments.sample_id} of {arguments.data_dir}, window {arguments.window_index}"
-        text = f"{text} ({stretch.dates[0]} to {stretch.dates[-1]})"
-        return Case([stretch], [], text, 1, truth, emulator.shown)
-    holdout = (arguments.holdout_start, arguments.holdout_end) if arguments.holdout_start else None
-    fitted, held, count = observation_stretches(
-        emulator, arguments.obs_npz, arguments.obs_index, arguments.obs_range_start, arguments.obs_range_end,
-        arguments.obs_range_step, arguments.max_obs_windows, holdout, arguments.rescale,
-    )  # fmt: skip
-    valid = np.concatenate([s.dates[s.mask.any(axis=1)] for s in fitted])
-    if not len(valid):
-        raise UserError(f"{arguments.obs_npz}: no valid observation in the chosen windows; choose other dates")
-    text = f"{arguments.obs_npz}, observed days {valid.min()} to {valid.max()}"
-    return Case(fitted, held, text, count, shown=emulator.shown)
-
-
 def say_conflict(conflict: Conflict, target: str) -> None:
     """A line on the prior against the data, and a warning where they disagree."""
     print(f"prior against data: {conflict.sentence()}")
@@ -217,25 +220,15 @@ def say_conflict(conflict: Conflict, target: str) -> None:
         warn(f"{target_label(target)} conflicts with the prior; months: {months}")
 
 
-def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str) -> dict:
+def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str, emulator: Emulator | ProcessSetup) -> dict:
     """The head of the summary."""
+    inverted = {"emulator": arguments.artifacts_dir}
+    if arguments.model != "emulator":
+        inverted = {"model": f"{arguments.model}, the process model itself; parameters of {emulator.directory}"}
     return {
-        "mode": arguments.mode, "data": case.description, "windows": case.windows, "prior": prior_source,
-        "emulator": arguments.artifacts_dir,
+        "mode": arguments.mode, "data": case.description, "windows": case.windows, "prior": prior_source, **inverted,
         "bounds": "none (unconstrained)" if arguments.unconstrained else "as configured",
     }  # fmt: skip
-
-
-def label_facts(emulator: Emulator) -> dict[str, str]:
-    """Lines for the summary: columns that are used under another name, and columns that cannot be informed."""
-    labels = emulator.labels
-    if labels is None:
-        return {}
-    hidden = ", ".join(labels.without_effect) or "none"
-    return {
-        "labels put right": ", ".join(emulator.shown.values()) or "none",
-        "columns without effect on the fluxes, that no data can inform": hidden,
-    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -248,7 +241,11 @@ def parse_arguments() -> argparse.Namespace:
         help="where the observations come from (default: observation when an --obs-* flag is given, else simulation)",
     )
     add("--config", default=str(DEFAULT_CONFIG), help="inversion YAML")
-    add("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="trained emulator")
+    add(
+        "--model", choices=MODELS, default="emulator",
+        help="what is inverted: the emulator, the built-in process model (simulator), or your own VISIT (command)",
+    )  # fmt: skip
+    add("--artifacts-dir", help="trained emulator (default: artifacts; with another --model: none, or one to compare)")
     add("--data-dir", help="ensemble: parameter_summary.csv (prior), runs (default: that of the emulator's training)")
     add("--result-dir", default=str(REPOSITORY / "results" / "inversion"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
@@ -261,6 +258,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--window-index", type=int, default=0, help="window of the test period, 0 = its first day")
     group = parser.add_argument_group("observation mode")
     group.add_argument("--obs-npz", help="window file (default: observations/obs_windows.npz)")
+    group.add_argument("--obs", metavar="CSV", help="CSV of prepare_observation_nep.py; needs another --model")
     group.add_argument("--obs-index", type=int, help="one window of the file (default: 0)")
     group.add_argument(
         "--obs-range-start", type=iso_date, help="first day, YYYY-MM-DD: windows that start in the range"
@@ -312,12 +310,19 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--dask-scheduler", help="tcp://host:8786: runs of your own VISIT go there")
     add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
-    observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
+    observing = [
+        arguments.obs, arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index,
+    ]  # fmt: skip
     if arguments.mode is None:
         arguments.mode = "observation" if any(value is not None for value in observing) else "simulation"
     if arguments.targets:
         arguments.targets = ",".join(arguments.targets)
     arguments.obs_npz = arguments.obs_npz or str(REPOSITORY / "observations" / "obs_windows.npz")
+    if arguments.model == "emulator":
+        arguments.artifacts_dir = arguments.artifacts_dir or str(REPOSITORY / "artifacts")
+    elif arguments.mode == "simulation" and not arguments.data_dir:
+        arguments.data_dir = str(REPOSITORY / "data")
+    check_arguments(arguments)
     if (arguments.holdout_start is None) != (arguments.holdout_end is None):
         raise UserError("--holdout-start and --holdout-end belong together; give both (YYYY-MM-DD)")
     if arguments.holdout_start and arguments.holdout_start > arguments.holdout_end:
@@ -331,8 +336,11 @@ def parse_arguments() -> argparse.Namespace:
     check_runs(arguments.refine)
     if arguments.refine and arguments.unconstrained:
         raise UserError("--refine draws from the posterior, which --unconstrained leaves out; give one of them")
-    if (arguments.run_folder or arguments.command_template) and not (arguments.refine or arguments.verify):
-        raise UserError("your own VISIT is what --refine and --verify run; give one of these too")
+    own = arguments.run_folder or arguments.command_template
+    if own and arguments.model != "command" and not (arguments.refine or arguments.verify):
+        raise UserError("your own VISIT is what --refine and --verify run, and --model command; give one of these too")
+    if arguments.diagnose and arguments.model != "emulator":
+        raise UserError("--diagnose asks the emulator; leave out --model, or --diagnose")
     if arguments.tower_weather and not arguments.diagnose:
         raise UserError("--tower-weather is what --diagnose looks at; give --diagnose too")
     if arguments.param_load and (arguments.diagnose or arguments.refine or arguments.verify):

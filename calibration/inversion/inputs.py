@@ -14,12 +14,19 @@ from calibration.tower.windows import Windows, load_windows
 from dataset import day_slice, window_starts
 
 
-def prior_parameters(emulator: Emulator, data_dir: str | Path, sample_id: int | None = None) -> tuple[np.ndarray, str]:
+def prior_parameters(
+    emulator: Emulator, data_dir: str | Path | None, sample_id: int | None = None
+) -> tuple[np.ndarray, str]:
     """The prior vector (parameter,) in the emulator's order, physical, and a word on where it comes from.
 
-    Default: the mean of data_dir/parameter_summary.csv; without that file the mean of the training vectors. With
-    `sample_id` that run's parameters. UserError on an unknown sample or a parameter missing from the file.
+    Default: the mean of data_dir/parameter_summary.csv; without that file the mean of the training vectors, without
+    a data_dir the middle of the ranges. With `sample_id` that run's parameters. UserError on an unknown sample or a
+    parameter missing from the file.
     """
+    if data_dir is None:
+        if sample_id is not None:
+            raise UserError("--obs-prior-sample is a run of an ensemble; give its folder with --data-dir")
+        return emulator.space.unit_to_physical(np.full(len(emulator.space), 0.5)), "middle of the ranges"
     path = Path(data_dir) / "parameter_summary.csv"
     if not path.is_file():
         if sample_id is not None:

@@ -31,12 +31,16 @@ SAME_WEATHER = 1e-3
 OUTLIER = 3.0  # emulator's error at the estimate over its usual size from which a fit exploits it
 
 
-def site_of(path: str | None, data_dir: str | Path) -> Site:
-    """The site of --site (default: LHP), which must be that of the ensemble in `data_dir` where its log names one.
+def site_of(path: str | None, data_dir: str | Path | None) -> Site:
+    """The site of --site (default: LHP), which must be that of the ensemble in `data_dir` (None: there is none) where
+    its log names one.
 
     UserError where the default is another site than the ensemble's; a warning where the user chose another one.
     """
-    site, log = load_site(path or DEFAULT_SITE), Path(data_dir) / LOG
+    site = load_site(path or DEFAULT_SITE)
+    if data_dir is None:
+        return site
+    log = Path(data_dir) / LOG
     noted = read_log(data_dir)["settings"].get("site") or {}
     other = other_constants(site, noted)
     for name, (there, here) in other.items():
@@ -53,7 +57,7 @@ def site_of(path: str | None, data_dir: str | Path) -> Site:
 
 def driving_weather(
     weather_path: str | Path | None,
-    data_dir: str | Path,
+    data_dir: str | Path | None,
     site: Site,
     emulator: Emulator,
     stretches: Sequence[Stretch] = (),
@@ -65,13 +69,14 @@ def driving_weather(
     """
     if weather_path:
         weather = read_weather(weather_path, site)
-    elif (Path(data_dir) / "parameter_summary.csv").is_file():
+    elif data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():
         ensemble = load_ensemble(
             data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         )
         weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
     else:
-        raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
+        where = "no ensemble is given" if data_dir is None else f"{data_dir}: no ensemble there"
+        raise UserError(f"{where} whose weather could drive the simulator; give --weather FILE")
     values, changed = weather.values.copy(), 0
     low, high = np.array([POSSIBLE[name] for name in DYNAMIC_FEATURES]).T
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
@@ -169,7 +174,9 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             f"the windows' weather is not that of {own.source} on {different} days, which your VISIT would see: build "
             "the windows from the same weather, or give theirs with --weather"
         )
-    if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
+    data_dir = arguments.data_dir
+    # VISIT writes the days of the ensemble
+    if data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():
         dates = load_ensemble(
             arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         ).dates
