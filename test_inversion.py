@@ -37,7 +37,14 @@ from calibration.conflict.misfit import misfit_sentence
 from calibration.conflict.reach import Reach, best_inside_bounds
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.engines.command import add_command_arguments, baseline_file
-from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
+from calibration.inversion.config import (
+    DEFAULT_CONFIG,
+    METHODS,
+    POSTERIORS,
+    load_inversion_config,
+    override,
+    target_label,
+)
 from calibration.inversion.inputs import (
     prior_parameters,
 )  # fmt: skip
@@ -79,7 +86,8 @@ def main() -> int:
     results = output_folder(arguments.result_dir, "--result-dir")
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
-        nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
+        nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed, posterior=arguments.posterior,
+        mcmc_minutes=arguments.mcmc_minutes,
     )  # fmt: skip
     if arguments.refine and config.lambda_prior is not None:
         raise UserError(f"{arguments.config}: --refine draws from the posterior; it needs lambda_prior: null")
@@ -92,6 +100,10 @@ def main() -> int:
         emulator = process_subject(arguments, config)
         case = observed_case(arguments, emulator) if arguments.obs else load_case(arguments, emulator)
         inverter = process_inversion(arguments, emulator, config, case.fitted, results, print)
+    inverter.say = print
+    others = arguments.unconstrained or arguments.refine or arguments.model != "emulator"
+    if config.posterior == "mcmc" and others:
+        raise UserError("posterior mcmc is of the emulator alone: leave out --unconstrained, --refine, --model")
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     facts = facts_of(arguments, case, prior_source, emulator) | label_facts(emulator)
 
@@ -284,6 +296,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     group.add_argument("--starts", type=int, help="starting points in one batch (default: configuration)")
     group.add_argument("--seed", type=int, help="seed of starts and samples (default: configuration)")
+    group.add_argument("--posterior", choices=POSTERIORS, help="draws (seconds) or mcmc (minutes, exact)")
+    group.add_argument("--mcmc-minutes", type=float, help="longest time of --posterior mcmc (default: configuration)")
     group.add_argument("--unconstrained", action="store_true", help="no bounds, no prior term (and so no posterior)")
     group.add_argument("--param-save", metavar="JSON", help="also write the parameter snapshot here")
     group.add_argument("--param-load", metavar="JSON", help="no inversion: judge the parameters of a snapshot")

@@ -18,7 +18,6 @@ TOOLS = {
     "ruff": "make test", "import-linter": "make test", "pytest-xdist": "make test (-n 2)",
     "h5netcdf": "xarray's engine of that name", "tensorboard": "torch.utils.tensorboard",
 }  # fmt: skip
-ONLY_BENCHMARKS = {"emcee"}  # benchmarks/benchmark_inversion.py says how to install it
 
 
 def normal(name: str) -> str:
@@ -57,7 +56,7 @@ def test_what_is_imported_is_listed():
     elsewhere = ("tests", "benchmarks")
     users = {name for name, files in imported().items() if any(not f.startswith(elsewhere) for f in files)}
     assert users - listed(MAIN) == set()
-    assert set(imported()) - listed(MAIN) - listed(TESTS) - ONLY_BENCHMARKS == set()
+    assert set(imported()) - listed(MAIN) - listed(TESTS) == set()
 
 
 def test_what_is_listed_is_used():
