@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from emulator_examples import script
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
+from script_calls import call, script
 from standin_visit import make_run_folder
-from tower_examples import call
 
 import test_inversion
 from calibration.common.command_line import UserError
