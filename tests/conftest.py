@@ -31,7 +31,8 @@ def tiny_training(tmp_path_factory):
     """A folder with data/ (12 runs of the analytic forest) and artifacts/ (a tiny emulator of them): read it, or copy
     it first.
     """
-    from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+    from emulator_examples import TINY, tiny_ensemble, write_ensemble
+    from script_calls import script
 
     root = tmp_path_factory.mktemp("tiny")
     data = write_ensemble(root / "data", tiny_ensemble(runs=12))

@@ -1,14 +1,10 @@
 """A cheap stand-in for an ensemble: an analytic forest under generated weather, in run_perturbations.py's format."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import REPOSITORY
 from calibration.common.sites import load_site
 from calibration.ensembles import store as ensemble_store
 from calibration.ensembles.files import Ensemble
@@ -48,10 +44,3 @@ def write_ensemble(directory: Path, ensemble: Ensemble) -> Path:
     table.insert(0, "sample_id", ensemble.sample_ids)
     table.to_csv(directory / "parameter_summary.csv", index=False)
     return directory
-
-
-def script(name: str, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """Run a script of the repository on one thread; its output is captured."""
-    command = [sys.executable, *launcher, str(REPOSITORY / name), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

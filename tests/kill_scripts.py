@@ -23,8 +23,9 @@ from shutil import copytree, rmtree
 import numpy as np
 import pandas as pd
 import torch
-from emulator_examples import TINY, script
+from emulator_examples import TINY
 from PIL import Image
+from script_calls import process as script
 from standin_visit import make_run_folder
 
 from calibration.common.command_line import REPOSITORY

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bad_inputs import FILES, FLAGS, SAYS
-from tower_examples import call
+from script_calls import call
 
 import blend_observation_meteorology
 import build_observation_windows

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from emulator_examples import NAMES, script, tiny_ensemble, write_ensemble
+from emulator_examples import NAMES, tiny_ensemble, write_ensemble
+from script_calls import script
 
 from calibration.common.command_line import UserError
 from calibration.common.configuration import load_configuration

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulator_examples import NAMES, TINY, script, tiny_ensemble, write_ensemble
+from emulator_examples import NAMES, TINY, tiny_ensemble, write_ensemble
+from script_calls import script
 
 from calibration.common.command_line import UserError
 from calibration.common.parameters import read_ranges

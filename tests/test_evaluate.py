@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import script, tiny_ensemble, write_ensemble
+from emulator_examples import tiny_ensemble, write_ensemble
+from script_calls import script
 
 from calibration.common import skill
 from calibration.common.configuration import load_configuration

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tower_examples import call
+from script_calls import call
 
 import blend_observation_meteorology as blending
 from calibration.common.command_line import UserError

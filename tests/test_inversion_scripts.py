@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import NAMES, script, tiny_ensemble
+from emulator_examples import NAMES, tiny_ensemble
+from script_calls import script
 
 import evaluate_parameter_recovery
 import plot_param_scatter

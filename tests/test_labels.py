@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from emulator_examples import TINY, script
+from emulator_examples import TINY
 from mislabelled_ensemble import write_ensemble
+from script_calls import script
 
 import train
 from calibration.common.command_line import UserError, run

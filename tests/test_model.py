@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from emulator_examples import script
+from script_calls import script
 
 from calibration.common.parameters import catalogue, read_ranges
 from calibration.common.scalers import Scaler

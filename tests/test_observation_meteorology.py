@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tower_examples import call, fluxnet, save, temperate
+from script_calls import call
+from tower_examples import fluxnet, save, temperate
 
 from calibration.common.command_line import UserError
 from calibration.common.sites import DEFAULT_SITE

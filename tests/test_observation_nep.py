@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tower_examples import call, fluxnet, japanflux, save
+from script_calls import call
+from tower_examples import fluxnet, japanflux, save
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.reports import kinds, tower

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tower_examples import call, fluxnet
+from script_calls import call
+from tower_examples import fluxnet
 
 import blend_observation_meteorology
 import build_observation_windows

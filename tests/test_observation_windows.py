@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from tower_examples import call
+from script_calls import call
 
 import build_observation_windows as building
 from calibration.common.command_line import UserError

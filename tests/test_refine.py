@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from emulator_examples import script
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
+from script_calls import call, process, script
 from standin_visit import make_run_folder
-from tower_examples import call
 
 import test_inversion
 from calibration.common.command_line import UserError
@@ -465,8 +464,9 @@ def test_the_same_with_a_run_folder_and_on_a_cluster(own_visit, tmp_path):
     ensemble = load_ensemble(own_visit.folder / "data")
     make_run_folder(tmp_path / "CODE", weather=Weather(ensemble.dates, ensemble.dynamic, "the emulator's"))
     arguments = ["--refine", 20, "--verify", "--run-folder", tmp_path / "CODE"]
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local:
-        made = invert(own_visit, tmp_path / "results", *arguments, "--dask-scheduler", local.scheduler_address)
+    flags = [*own_visit.flags, "--result-dir", tmp_path / "results", "--sample-id", 1, *arguments]
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local:
+        made = process("test_inversion.py", *flags, "--dask-scheduler", local.scheduler_address)
     assert made.returncode == 0, made.stderr
     nep = pd.read_csv(tmp_path / "results" / "nep_comparison.csv")
     estimate = json.loads((tmp_path / "results" / "params_snapshot.json").read_text())

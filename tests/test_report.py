@@ -4,10 +4,8 @@ import io
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
-import sys
 from html import escape
 from html.parser import HTMLParser
 from urllib.parse import urlparse
@@ -15,10 +13,10 @@ from urllib.parse import urlparse
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import script
 from PIL import Image
+from script_calls import script
 
-from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.command_line import UserError
 from calibration.common.figure_style import use_format
 from calibration.common.parameters import make_space
 from calibration.conflict import misfit
@@ -30,25 +28,20 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 EVIL = "</script><script>document.title='stolen'</script>"
 
 
-def in_process(monkeypatch, name, *arguments):
-    """Run a script of the root in this process (torch is loaded once); its exit code."""
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(REPOSITORY / name), run_name="__main__")
-    return ended.value.code
-
-
 @pytest.fixture(scope="module")
 def results(tiny_training, tmp_path_factory):
     """data/, artifacts/, results/: what a user has after the whole path, with a tiny emulator."""
     folder = shutil.copytree(tiny_training, tmp_path_factory.mktemp("report") / "project")
     here = ["--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts"]
-    with pytest.MonkeyPatch.context() as patch:
-        assert in_process(patch, "evaluate_model.py", *here, "--window-stride", 90) == 0
-        assert in_process(patch, "test_inversion.py", *here, "--mode", "simulation", "--starts", 2,
-                          "--result-dir", folder / "results" / "fit") == 0  # fmt: skip
-        assert in_process(patch, "evaluate_parameter_recovery.py", *here, "--sample-id", 0, "--window-index", 0,
-                          "--starts", 2, "--result-dir", folder / "results" / "recovery") == 0  # fmt: skip
+    fit, recovery = folder / "results" / "fit", folder / "results" / "recovery"
+    for name, *more in (
+        ("evaluate_model.py", "--window-stride", 90),
+        ("test_inversion.py", "--mode", "simulation", "--starts", 2, "--result-dir", fit),
+        ("evaluate_parameter_recovery.py", "--sample-id", 0, "--window-index", 0, "--starts", 2, "--result-dir",
+         recovery),
+    ):  # fmt: skip
+        made = script(name, *here, *more)
+        assert made.returncode == 0, made.stderr
     space, found = make_space([("a", 0.0, 1.0), ("b", 0.0, 1.0)], "test"), Findings()
     rng = np.random.default_rng(0)
     season = rng.random((1, 400, 4))

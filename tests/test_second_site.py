@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
+from script_calls import call
 from second_site import INVENTED, boreal_weather
-from tower_examples import call
 
 import build_observation_windows
 import prepare_observation_nep

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from emulator_examples import script
+from script_calls import script
 
 import sensitivity
 from calibration.common.command_line import UserError

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from script_calls import call
 from small_ensemble import fluxes_of, make_ensemble, make_weather
-from tower_examples import call, fluxnet, save, temperate
+from tower_examples import fluxnet, save, temperate
 
 import dataset
 import prepare_observation_meteorology

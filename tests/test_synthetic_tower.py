@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
-from tower_examples import call
+from script_calls import call
 
 import prepare_observation_nep
 from calibration.common.command_line import REPOSITORY

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tower_examples import NETWORKS, call, network_file
+from script_calls import call
+from tower_examples import NETWORKS, network_file
 
 from calibration.common.command_line import UserError
 from calibration.tower.file import read_tower_file

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from emulator_examples import TINY, script, tiny_ensemble, write_ensemble
+from emulator_examples import TINY, tiny_ensemble, write_ensemble
+from script_calls import process, script
 
 import train
 from calibration.common.command_line import run
@@ -245,7 +246,7 @@ def test_two_processes_give_the_loss_curve_of_one(directory, quick, tmp_path, mo
         run_train([*flags, "--artifacts-dir", tmp_path / "one" / preset], monkeypatch)
         calls += [*flags, "--artifacts-dir", tmp_path / "two" / preset, "--"]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    two = script("tests/two_trainings.py", *calls[:-1], launcher=launcher)
+    two = process("tests/two_trainings.py", *calls[:-1], launcher=launcher)
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("trained in") == len(presets)  # only rank 0 speaks and writes
     for preset in presets:

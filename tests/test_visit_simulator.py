@@ -1,15 +1,13 @@
 """simulate() and the command line of visit_simulator.py."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 from carbon_budget import water_residuals
+from script_calls import script
 from visit_runs import plausible_values, site, weather
 
-from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.command_line import UserError
 from calibration.common.parameters import catalogue
 from calibration.ensembles.files import read_daily_file
 from calibration.visit.layout import RAW_LAYER, STATE, Soil, parameter_rows
@@ -185,20 +183,14 @@ def test_empty_runs_files_are_refused(tmp_path, text):
         read_runs(write_runs(tmp_path / "runs.csv", text))
 
 
-def call(*arguments):
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "visit_simulator.py"), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-
-
 def test_command_line_writes_summary_and_daily_files(tmp_path):
     runs = write_runs(tmp_path / "runs.csv", RUNS)
     write_weather_csv(tmp_path / "weather.csv", weather())
     out, daily = tmp_path / "out" / "summary.csv", tmp_path / "daily"
-    done = call(
-        "--runs", runs, "--weather", tmp_path / "weather.csv", "--summary", out, "--daily-dir", daily, "--jobs", 1
-    )
+    done = script(
+        "visit_simulator.py", "--runs", runs, "--weather", tmp_path / "weather.csv", "--summary", out, "--daily-dir",
+        daily, "--jobs", 1,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(out)
     measures = [f"{kind}_{flux}" for kind in ("mean", "sd_annual", "sd_daily") for flux in ("GPP", "NPP", "ER", "NEP")]
@@ -218,6 +210,6 @@ def test_command_line_refuses_bad_input_in_one_line_and_writes_nothing(tmp_path)
     runs = write_runs(tmp_path / "runs.csv", RUNS.replace("0.05", "9"))
     write_weather_csv(tmp_path / "weather.csv", weather())
     out = tmp_path / "summary.csv"
-    done = call("--runs", runs, "--weather", tmp_path / "weather.csv", "--summary", out)
+    done = script("visit_simulator.py", "--runs", runs, "--weather", tmp_path / "weather.csv", "--summary", out)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not out.exists()

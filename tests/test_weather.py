@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from script_calls import call
 from second_site import INVENTED, boreal_weather
-from tower_examples import call
 
 import weather as weather_script
 from calibration.common.command_line import REPOSITORY, UserError

@@ -1,29 +1,14 @@
-"""Made-up tower files in the networks' layouts, and a way to call a script's main() in this process."""
+"""Made-up tower files in the networks' layouts."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import run
 from calibration.tower.weather_columns import saturation_vapour_pressure_water
 
 TWELFTHS = 48
-
-
-def call(main, *arguments: object) -> int:
-    """Run a script's main() with these arguments as its command line; returns the exit code."""
-    before = sys.argv
-    sys.argv = ["script.py", *map(str, arguments)]
-    try:
-        run(main)
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        sys.argv = before
-    raise AssertionError("run() always exits")
 
 
 def days(start: str, count: int) -> pd.DatetimeIndex:
