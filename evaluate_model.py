@@ -75,6 +75,11 @@ def print_summary(evaluation: dict) -> None:
                 f"{split:7s}{FLUX_LABELS[variable]:5s}{m['rmse']:9.5f}{m['mae']:9.5f}{m['mape']:8.2f}{m['r2']:8.4f}"
                 f"{m['rollout_rmse_30']:9.5f}{m['nse_median']:9.4f}   {others}"
             )
+    for split in SPLITS:
+        restless = evaluation[split]["nep"]["not_at_rest"]
+        if restless and evaluation[split]["nep"]["r2_at_rest"] is not None:
+            without = ", ".join(f"{FLUX_LABELS[name]} {evaluation[split][name]['r2_at_rest']:.4f}" for name in TARGETS)
+            print(f"{split}: {restless} runs are not at rest (evaluation_worst_runs.csv); R2 without them: {without}")
 
 
 def parse_arguments() -> argparse.Namespace:
