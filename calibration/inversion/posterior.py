@@ -283,6 +283,7 @@ def save_arviz(
     arviz.InferenceData.to_netcdf is an xarray write of one group each, done here with h5netcdf so that importing arviz
     (seconds) is not needed.
     """
+    import dask
     import xarray
 
     chains = posterior.physical[None] if posterior.chains is None else posterior.chains
@@ -303,6 +304,7 @@ def save_arviz(
         data = data.assign_coords({d: np.arange(data.sizes[d]) for d in ("chain",) if d in data.sizes})
         if group == "posterior" and posterior.diagnostics is not None:
             data.attrs |= posterior.diagnostics.attributes()
-        data.to_netcdf(packed, group=group, mode="w" if k == 0 else "a", engine="h5netcdf")
+        with dask.config.set(scheduler="synchronous"):  # xarray would ask a connected cluster for a lock on the memory
+            data.to_netcdf(packed, group=group, mode="w" if k == 0 else "a", engine="h5netcdf")
     with writing(path) as temporary:
         temporary.write_bytes(packed.getbuffer())
