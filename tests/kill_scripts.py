@@ -35,7 +35,7 @@ from calibration.weather.daily import generate_weather, read_weather, write_weat
 
 BETWEEN = 5  # kills before a script may finish
 # What differs between two runs of the same: times, and how often the folder was begun.
-TIMES = ("seconds", "training_seconds", "finished", "seconds_per_case", "command", "created", "date")
+TIMES = ("seconds", "training_seconds", "finished", "seconds_per_case", "command", "arguments", "created", "date")
 TIME_COLUMNS = ("seconds",)
 LINES_OF_TIME = re.compile(r"(?m)^.*(\bs\b|seconds|refinement round|Made \d{4}).*$")
 RANGES = '0: "tree_lue", 0.045, 0.06\n1: "tree_pmax", 10, 14\n2: "soil_sr_lf", 1.0, 1.6\n'

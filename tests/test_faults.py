@@ -125,7 +125,9 @@ def _figure() -> Figure:
     return figure
 
 
-_POSTERIOR = SimpleNamespace(names=("a",), physical=np.random.default_rng(0).random((2000, 1)))
+_POSTERIOR = SimpleNamespace(
+    names=("a",), physical=np.random.default_rng(0).random((2000, 1)), chains=None, diagnostics=None
+)
 _DAYS = np.datetime64("2012-01-01") + np.arange(50)
 WRITERS = {
     "x.json": lambda path: write_json(path, list(range(1000))),

@@ -416,7 +416,7 @@ def test_refined_emulator_is_nearer_to_the_process_model_at_the_estimate(own_vis
     [
         (["--refine", 3], "--refine is 3; it must be 0 (off) or 20 or more"),
         (["--refine", 20, "--unconstrained"], "--refine draws from the posterior, which --unconstrained leaves out"),
-        (["--command-template", "./visit {parameters}"], "is what --refine and --verify run, and --model command; give one"),
+        (["--command-template", "./visit {parameters}"], "is what --refine and --verify run, and --model"),
         (["--verify", "--run-folder", "absent"], "absent: no such folder"),
         (["--refine", 20, "--command-template", "./visit {parameters}"], "needs --parameter-template"),
         (["--verify", "--weather", "absent.csv"], "absent.csv"),
