@@ -55,7 +55,8 @@ def inverter_of(weather, folder=None):
     truth = np.linspace(0.2, 0.8, len(SPACE))
     stretches = observed(weather, model, truth)
     asked.clear()
-    config = make_inversion_config({"error_model": {"observation_sd": 0.002, "discrepancy": False}, "starts": 4})
+    errors = {"observation_sd": 0.002, "discrepancy": False}
+    config = make_inversion_config({"bounds_file": "emulator", "error_model": errors, "starts": 4})
     return ProcessInverter(kept_runs(model, SPACE.names, stretches, folder), SPACE, config), stretches, truth, asked
 
 
