@@ -51,6 +51,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
         """As argparse does; with --quiet (add_quiet) nothing is printed from here on but warnings and closing()."""
         found = super().parse_args(*args, **kwargs)
+        _Voice.last_words = None
         if getattr(found, "quiet", False):
             _Voice.last_words, sys.stdout = sys.stdout, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return found
