@@ -23,6 +23,7 @@ from calibration.common.scalers import Scaler
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS, UNITS
 from calibration.ensembles.files import Ensemble
 from calibration.ensembles.labels import load_labelled, map_of
+from calibration.ensembles.rest import rest_lines
 
 PERIODS = ("train", "validation", "test")
 
@@ -150,6 +151,7 @@ def describe(data: TrainingData, config: Configuration) -> str:
         lines.append(f"labels put right: {', '.join(s for s in labels.shown(ensemble.parameter_names) if ' (' in s)}")
         if labels.without_effect:
             lines.append(f"without effect, so that nothing can be learned of them: {', '.join(labels.without_effect)}")
+    lines += rest_lines(ensemble)
     for name, days in data.periods.items():
         windows = len(window_starts(days, context, horizon))
         lines.append(

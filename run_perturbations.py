@@ -33,7 +33,7 @@ from calibration.common.command_line import (
     run,
     warn,
 )
-from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
+from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, implausible, read_ranges
 from calibration.common.provenance import write_record
 from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
@@ -63,6 +63,8 @@ def main() -> int:
     site = with_variant(load_site(arguments.site), arguments.variant)
     space = read_ranges(arguments.ranges)
     values = draw(space, arguments.n_samples, arguments.seed)
+    if doubt := implausible(space.names, values):
+        warn(f"{arguments.ranges}: {doubt}")
     folder, weather = choose_weather(arguments, site)
     period = choose_period(arguments, site, weather, folder)
     engine = make_engine(arguments, site, space, weather, period, folder)

@@ -29,7 +29,7 @@ from calibration.common.command_line import (
     warn,
 )
 from calibration.common.figure_style import FORMATS, use_format
-from calibration.common.parameters import catalogue
+from calibration.common.parameters import catalogue, in_model
 from calibration.common.provenance import write_record
 from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import Site
@@ -108,15 +108,18 @@ def flux_models(
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
 
     def emulated(values: np.ndarray, days: int) -> np.ndarray:
+        """values (run, parameter) physical -> (run, days, 4) Mg C ha-1 day-1 by the emulator."""
         span = weather.values[period.first - WARMUP : period.first + days][:, order]
         return emulator.predict(values, span, WARMUP, check_ranges=False)
 
     def simulated(values: np.ndarray, days: int) -> np.ndarray:
+        """The same by the process model."""
         made = simulate_vectors(values, emulator.parameter_names, weather, site, arguments.jobs)
         return made[:, period.first : period.first + days]
 
     models = {"emulator": emulated, "process_model": simulated}
-    unknown = [name for name in emulator.parameter_names if name not in catalogue()]
+    names = emulator.parameter_names
+    unknown = [names[i] for i in in_model(names) if names[i] not in catalogue()]
     if unknown and "process_model" in arguments.models:
         if "emulator" not in arguments.models:
             raise UserError(f"the built-in process model has no parameter {unknown[0]}; use --models emulator")

@@ -42,6 +42,7 @@ from calibration.common.command_line import (
 )  # fmt: skip
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
 from calibration.common.folder_lock import only_process_in
+from calibration.common.parameters import implausible
 from calibration.common.provenance import write_record
 from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, Site, load_site
@@ -184,6 +185,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     if labels is not None:
         ensemble = labels.applied(ensemble)
         config = config.override("data", label_map=labels.as_dict())
+    if rank == 0 and (doubt := implausible(ensemble.parameter_names, ensemble.parameters)):
+        warn(f"{ensemble.directory}: {doubt}")
     data = prepare(ensemble, config.splits, splits_given, device)
     say(describe(data, config))
     say(f"loaded in {time.monotonic() - began:.1f} s")

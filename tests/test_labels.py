@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,12 @@ from script_calls import script
 import train
 from calibration.common.command_line import UserError, run
 from calibration.common.configuration import load_configuration
-from calibration.common.parameters import UNUSED
+from calibration.common.parameters import UNUSED, implausible
 from calibration.common.sites import load_site
+from calibration.common.units import TARGETS
 from calibration.emulator.settle import CHECK, settle_labels
 from calibration.emulator.trained import load_emulator
-from calibration.ensembles.files import load_ensemble
+from calibration.ensembles.files import Ensemble, load_ensemble
 from calibration.ensembles.label_check import CHECKED, LabelCheck
 from calibration.ensembles.labels import (
     LabelMap,
@@ -28,6 +30,7 @@ from calibration.ensembles.labels import (
     table_hash,
     write_labels,
 )
+from calibration.ensembles.rest import culprits, rest_lines, runs_at_rest
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters
 from calibration.judgement.judge import Case
 from calibration.judgement.simulator_check import simulate_vectors
@@ -185,3 +188,39 @@ def test_names_that_the_model_does_not_know_are_not_checked(tmp_path):
     said = []
     assert settle_labels(CHECK, load_ensemble(tmp_path), load_site(), tmp_path / "a", said.append) is None
     assert "none of the columns is a parameter of VISIT" in said[0] and not (tmp_path / CHECKED).exists()
+
+
+# ---- what is said of an ensemble beforehand
+
+
+def restless_ensemble(runs=60):
+    """Runs whose NEP leaves zero where tree_tmax is low; tree_lue has nothing to do with it."""
+    rng = np.random.default_rng(0)
+    parameters = np.column_stack([rng.uniform(25, 50, runs), rng.uniform(0.03, 0.07, runs)])
+    low = parameters[:, 0] < 28
+    fluxes = np.ones((runs, 5, 4), dtype=np.float32)
+    fluxes[:, :, TARGETS.index("nep")] = 0.001 * rng.standard_normal((runs, 1)) + 0.3 * low[:, None]
+    days = np.datetime64("2011-01-01") + np.arange(5)
+    names = ("tree_tmax", "tree_lue")
+    return Ensemble(Path("tiny"), np.arange(runs), days, np.ones((5, 10)), fluxes, parameters, names), low
+
+
+def test_forests_not_at_rest_are_named_with_the_column_that_makes_them_so():
+    ensemble, low = restless_ensemble()
+    assert np.array_equal(runs_at_rest(ensemble), ~low) and 2 < low.sum() < 15
+    (one,) = culprits(ensemble.parameter_names, ensemble.parameters, ~low)
+    assert one.name == "tree_tmax" and one.restless[1] < 28 < one.all_runs[1] and one.plausible == (40.0, 50.0)
+    lines = rest_lines(ensemble)
+    assert lines[0].startswith(f"not at rest: {low.sum()} of 60 runs") and "plausible is 40 to 50" in lines[1]
+    assert culprits(ensemble.parameter_names, ensemble.parameters, np.ones(60, bool)) == []
+
+
+def test_an_albedo_of_snow_is_said_and_simulated(tmp_path):
+    (tmp_path / "ranges.csv").write_text('0: "tree_albedo", 0.2, 0.9\n')
+    flags = ["--n-samples", 3, "--ranges", tmp_path / "ranges.csv", "--start", "2015-01-01", "--end", "2015-12-31",
+             "--output-dir", tmp_path / "data", "--jobs", 1]  # fmt: skip
+    done = script("run_perturbations.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "implausible values, simulated as they are: tree_albedo up to 0." in done.stderr
+    assert load_ensemble(tmp_path / "data").parameters.max() > 0.6
+    assert implausible(("tree_albedo", "tree_lue"), np.array([[0.3, 0.9]])) == ""

@@ -40,6 +40,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        """`draw` within the style, which is set back afterwards."""
         with mpl.rc_context(STYLE):
             return draw(*args, **kwargs)
 

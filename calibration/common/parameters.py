@@ -23,6 +23,8 @@ CATALOGUE_FILE = REPOSITORY / "configs" / "visit_parameters.csv"
 DEFAULT_RANGES = REPOSITORY / "configs" / "range_of_paras.csv"
 # A value exactly on a bound has infinite z; it is placed here, 3e-7 of the range inside.
 LATENT_LIMIT = 5.0
+# Legal and yet no forest: an albedo above this is that of fresh snow.
+PLAUSIBLE = {"tree_albedo": 0.6, "c3_albedo": 0.6}
 UNUSED = "unused_"  # before the label of a column that no slot of the process model took (ensembles/labels.py)
 
 
@@ -61,6 +63,16 @@ def _canonical_names() -> dict[str, str]:
 def canonical_name(name: str) -> str | None:
     """The catalogue's spelling of a parameter name in any case (tree_qtf0 -> tree_qTf0), or None if unknown."""
     return _canonical_names().get(name.lower())
+
+
+def implausible(names: Sequence[str], values: np.ndarray) -> str:
+    """What VISIT accepts and no leaf has, in words ('' if nothing); values (run, P) physical."""
+    found = [
+        f"{name} up to {column.max():g} (above {PLAUSIBLE[name]:g})"
+        for name, column in zip(names, np.atleast_2d(values).T, strict=True)
+        if name in PLAUSIBLE and column.max() > PLAUSIBLE[name]
+    ]
+    return f"implausible values, simulated as they are: {', '.join(found)}" if found else ""
 
 
 def in_model(names: Sequence[str]) -> list[int]:

@@ -77,24 +77,25 @@ def take_looks(found: Conflicting, around: Surroundings, jobs: int | None = None
 def emulator_looks(found: Conflicting, tower_weather: Weather | None = None) -> Iterator[dict]:
     """Rows of the fits with the emulator; `tower_weather`: days to take instead of the windows' own."""
     case, result, config = found.case, found.result, found.inverter.config
+    quick = replace(config, starts=STARTS, posterior="draws")  # chains would take minutes for each look
     yield _row(found, AS_IT_IS, "", case, result, found.reach)
     if config.nuisance != "offset":
-        inverter = found.inverter.with_config(replace(config, nuisance="offset", starts=STARTS))
+        inverter = found.inverter.with_config(replace(quick, nuisance="offset"))
         fit = _fit(inverter, result, case.fitted, result.problem.latent.free_names)
         yield _row(found, OFFSET, f"{fit.offsets[found.target]:+.4f}", case, fit, _reach(inverter, fit, case, found))
-    quick = found.inverter.with_config(replace(config, starts=STARTS))
+    inverter = found.inverter.with_config(quick)
     if len(result.problem.latent.free) < len(result.names):
-        fit = _fit(quick, result, case.fitted, None)
+        fit = _fit(inverter, result, case.fitted, None)
         yield _row(found, FREED, f"{len(result.names)} instead of {len(result.problem.latent.free)}", case, fit,
-                   _reach(quick, fit, case, found))  # fmt: skip
+                   _reach(inverter, fit, case, found))  # fmt: skip
     if tower_weather is None:
         yield dict.fromkeys(COLUMNS) | {"look": WEATHER, "change": "not tried", "next": NEXT[WEATHER]}
         return
     fitted, days = other_weather(case.fitted, tower_weather, found.emulator)
     held, _ = other_weather(case.holdout, tower_weather, found.emulator)
     case = replace(case, fitted=fitted, holdout=held)
-    fit = _fit(quick, result, fitted, result.problem.latent.free_names)
-    yield _row(found, WEATHER, f"{days} days", case, fit, _reach(quick, fit, case, found))
+    fit = _fit(inverter, result, fitted, result.problem.latent.free_names)
+    yield _row(found, WEATHER, f"{days} days", case, fit, _reach(inverter, fit, case, found))
 
 
 def process_looks(found: Conflicting, weather: Weather, site: Site, jobs: int | None = None) -> Iterator[dict]:

@@ -17,7 +17,7 @@ from calibration.emulator import figures
 from calibration.emulator.baselines import NAMES, Baselines
 from calibration.emulator.trained import Emulator
 from calibration.ensembles.labels import load_labelled
-from calibration.ensembles.rest import at_rest
+from calibration.ensembles.rest import runs_at_rest
 from dataset import TrainingData, prepare, window_starts
 
 SPLITS = ("seen", "unseen")
@@ -150,7 +150,7 @@ def evaluate_split(
     starts, squares, pooled = window_errors(emulator, data, runs, stride, baselines)
     year = {name: baselines.predict(name, runs, days) for name in NAMES}
     rollout = {name: np.sqrt(values.mean(axis=0)) for name, values in squares.items()}
-    result, rest = {}, runs_at_rest(data)[runs]
+    result, rest = {}, runs_at_rest(data.ensemble)[runs]
     for i, variable in enumerate(TARGETS):
         result[variable] = skill.skill(predicted[..., i], truth[..., i], float(rollout["emulator"][i]))
         result[variable]["r2_windows_30"] = float(pooled["r2"][i])
@@ -197,16 +197,10 @@ def worst_runs(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
         table[f"rmse_{variable}"] = np.sqrt(np.square(error, dtype=np.float64).mean(axis=1))
         table[f"bias_{variable}"] = error.mean(axis=1)
         table[f"mean_{variable}"] = truth[..., i].mean(axis=1)
-    table["at_rest"] = runs_at_rest(data)[data.unseen]
+    table["at_rest"] = runs_at_rest(data.ensemble)[data.unseen]
     table["nse_nep"] = skill.nse_by_run(predicted[..., TARGETS.index("nep")], truth[..., TARGETS.index("nep")])
     parameters = pd.DataFrame(data.ensemble.parameters[data.unseen], columns=data.ensemble.parameter_names)
     return pd.concat([table, parameters], axis=1).sort_values("rmse_nep", ascending=False)
-
-
-def runs_at_rest(data: TrainingData) -> np.ndarray:
-    """(run,) bool of all runs: whether a forest neither grows nor dies over the record; see ensembles/rest.py."""
-    whole = data.ensemble.fluxes.mean(axis=1, dtype=np.float64)
-    return at_rest(whole[:, TARGETS.index("nep")], whole[:, TARGETS.index("gpp")])
 
 
 def seasonal_errors(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:

@@ -136,6 +136,7 @@ def on_cluster(
     tries = dict.fromkeys(range(len(arguments)), 0)
 
     def submit(index: int) -> None:
+        """Hand in one task, under a new name so that a lost one is not taken for done."""
         tries[index] += 1
         task = f"visit-{label}-{index}-{tries[index]}-{time.monotonic_ns()}"
         future = client.submit(_by_value(_call), content, cloudpickle.dumps(arguments[index]), key=task, pure=False)

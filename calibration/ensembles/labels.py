@@ -17,6 +17,7 @@ import yaml
 from calibration.common.command_line import UserError, existing_file, writing
 from calibration.common.configuration import DataOptions
 from calibration.common.parameters import UNUSED, canonical_name, catalogue
+from calibration.common.yaml_file import read_yaml
 from calibration.ensembles.files import SUMMARY, Ensemble, load_ensemble
 from calibration.ensembles.parameter_table import read_parameter_summary
 
@@ -147,11 +148,7 @@ def _slot(given: Any, column: str, source: str | Path) -> str | None:
 
 def read_labels(path: str | Path, directory: str | Path) -> LabelMap:
     """A label map from YAML, for the ensemble in `directory`. UserError when it is none, or another ensemble's."""
-    path = existing_file(path, "train.py --labels check writes it where labels are wrong; see docs/cookbook.md")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    content = read_yaml(path, "train.py --labels check writes it where labels are wrong; see docs/cookbook.md")
     found = from_dict(content, path)
     if not found.fits(directory):
         raise UserError(

@@ -97,6 +97,7 @@ class Proposal:
         drawn = np.sqrt(informed) * onto + np.sqrt(others) * away
 
         def propose(u: np.ndarray, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+            """One move of every walker, as MHMove asks for it."""
             before = self.white(u)
             after = before @ kept + random.standard_normal(u.shape) @ drawn
             backward = 0.5 * (np.sum(after**2, axis=1) - np.sum(before**2, axis=1))

@@ -60,7 +60,7 @@ def _skill_lines(item: Judged) -> list[str]:
 
 
 def _fit_lines(result: InversionResult, distance: str, case: Case) -> list[str]:
-    lines = [f"Fit: {result.config.method}, {result.seconds:.1f} s, {result.problem.evaluations} emulator runs"]
+    lines = [f"Fit: {result.config.method}, {result.seconds:.1f} s, {result.problem.evaluations} runs of the model"]
     lines.append(f"  ended: {endings(result)}")
     if len(result.fit.start_costs) > 1:
         lines.append("  cost of every start: " + ", ".join(f"{cost:.2f}" for cost in np.sort(result.fit.start_costs)))

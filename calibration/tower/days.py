@@ -140,6 +140,7 @@ def _midnights(path: Path, name: str, digits: pd.Series, kind: int, line: np.nda
 
 
 def one_site(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
+    """UserError when a site column names more than one site."""
     for index, name in enumerate(columns):
         if name.upper() in SITE_COLUMNS:
             sites = table.iloc[:, index].dropna().astype(str).str.strip().unique()
@@ -150,6 +151,7 @@ def one_site(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
 
 
 def rising(path: Path, dates: np.ndarray, line: np.ndarray) -> None:
+    """UserError, naming the file's line (day,), unless each of dates (day,) comes after the one before."""
     steps = np.diff(dates).astype(int)
     if (steps > 0).all():
         return

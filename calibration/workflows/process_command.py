@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file, write_csv
-from calibration.common.parameters import catalogue
+from calibration.common.parameters import catalogue, in_model
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
@@ -62,7 +62,8 @@ def process_subject(arguments: argparse.Namespace, config: InversionConfig) -> P
             existing_file(Path(arguments.data_dir) / "parameter_summary.csv", "give the folder of an ensemble")
         windows = arguments.obs_npz if arguments.mode == "observation" and not arguments.obs else None
         subject = process_setup(config, arguments.config, arguments.data_dir, windows)
-    unknown = [name for name in subject.parameter_names if name not in catalogue()]
+    names = subject.parameter_names
+    unknown = [names[i] for i in in_model(names) if names[i] not in catalogue()]
     if unknown and arguments.model == "simulator":
         raise UserError(
             f"{subject.directory}: has the parameter {unknown[0]}, which the built-in process model does not have "
