@@ -19,11 +19,11 @@ import numpy as np
 
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, warn, write_json
 from calibration.common.parameters import catalogue
-from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, say_default, with_variant
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.engines.builtin import weather_hash
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
-from calibration.ensembles.files import LOG, Ensemble, load_ensemble, notice, read_log
+from calibration.ensembles.files import LOG, Ensemble, load_ensemble, noted_site, notice, read_log
 from calibration.ensembles.label_search import Search, search
 from calibration.ensembles.variants import (
     NEP_DOUBT,
@@ -50,6 +50,7 @@ def main() -> int:
     if twins:
         return report_twins(twins, ensemble, arguments)
     weather, weather_note = find_weather(arguments, ensemble, site)
+    say_default(site, None if noted_site(ensemble.directory) else ensemble.directory)
     evidence = gather(ensemble, weather, site, arguments.runs)
     print(
         f"{ensemble.directory}: {len(ensemble.sample_ids)} runs, {len(ensemble.parameter_names)} columns, "

@@ -38,7 +38,7 @@ from calibration.common.command_line import (
     write_json,
 )
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
-from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants, say_default
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.choice import (
     FEWEST_RUNS,
@@ -54,7 +54,7 @@ from calibration.emulator.error import EmulatorErrors, estimate_errors, save_err
 from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
 from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
 from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
-from calibration.ensembles.files import LOG, read_log
+from calibration.ensembles.files import LOG, noted_site
 from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, describe, load_data
 from model import count_parameters
@@ -150,9 +150,11 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 
 def warn_of_another_site(directory: Path, site: Site) -> None:
-    """Say so when the ensemble's log names other site constants than `site`: a forgotten --site goes unnoticed else."""
-    log = directory / LOG
-    noted = read_log(directory)["settings"].get("site") or {}
+    """Say so when the ensemble's log names other site constants than `site`, or none and the site is the default: a
+    forgotten --site goes unnoticed else.
+    """
+    log, noted = directory / LOG, noted_site(directory)
+    say_default(site, None if noted else directory)
     for name, (there, here) in other_constants(site, noted).items():
         if name != "variant":  # training does not depend on VISIT's version
             warn(

@@ -177,6 +177,11 @@ def read_log(directory: str | Path) -> dict[str, Any]:
     return content | {"settings": settings if isinstance(settings, dict) else {}}
 
 
+def noted_site(directory: str | Path) -> dict[str, Any]:
+    """The site constants with which an ensemble was made, by its log; empty where it names none."""
+    return read_log(directory)["settings"].get("site") or {}
+
+
 def failed_samples(path: str | Path) -> set[int]:
     """Sample ids that an experiment_results.csv calls failed; empty when there is no such file.
 

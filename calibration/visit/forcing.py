@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibration.common.command_line import UserError, warn
-from calibration.common.sites import Site
+from calibration.common.sites import EVERGREEN, Site
 from calibration.weather import atmosphere
 
 ZERO_CELSIUS = 273.15
@@ -148,8 +148,15 @@ def spinup_forcing(
     return forcing, -(-SPINUP_YEARS // forcing.years)
 
 
-def check_pressure_known(site: Site, measured: np.ndarray | None) -> None:
-    """UserError when the site's variant takes the air pressure from a forcing that has none."""
+def check_model_holds(site: Site, measured: np.ndarray | None) -> None:
+    """UserError when the process model would be wrong for the site's forest, or when the site's variant takes the air
+    pressure from a forcing that has none; measured: (day,) Pa or None.
+    """
+    if site.forest != EVERGREEN:
+        raise UserError(
+            f"{site.path}: forest is {site.forest!r}, allowed is {EVERGREEN}: the process model has no leaf fall by "
+            "season and would be wrong; use a process model of your own (run_perturbations.py --run-folder)"
+        )
     if site.variant.pressure == "forcing" and measured is None:
         raise UserError(
             "the variant `pressure: forcing` needs weather with pressure: VISIT's 19-column text, or a CSV with "
@@ -161,7 +168,6 @@ def _pressure(site: Site, t_air: np.ndarray, measured: np.ndarray | None) -> np.
     """(day,) air pressure, hPa, where the site's variant takes it from."""
     if site.variant.pressure == "altitude":
         return atmosphere.air_pressure(site.altitude, t_air)
-    check_pressure_known(site, measured)
     if site.variant.pressure == "forcing":
         return measured / 100.0
     return np.full_like(t_air, float(site.variant.pressure))
@@ -171,6 +177,7 @@ def _forcing(
     values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site,
     measured: np.ndarray | None = None,
 ) -> DailyForcing:  # fmt: skip
+    check_model_holds(site, measured)
     t_surface, t_air, t_soil, t_deep, _, cloud_percent, precipitation, q, wind = values[:, :9].T.astype(np.float64)
     t_surface, t_air, t_soil, t_deep = (t - ZERO_CELSIUS for t in (t_surface, t_air, t_soil, t_deep))
     if t_air.min() < -2.0:
