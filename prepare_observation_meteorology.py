@@ -22,8 +22,8 @@ from calibration.common.command_line import (
     make_parser,
     not_an_input,
     run,
+    write_csv,
     write_json,
-    writing,
 )
 from calibration.common.sites import Site, load_site
 from calibration.common.units import METEOROLOGY
@@ -147,8 +147,7 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
 
 def write_comparison(output: Path, comparison: pd.DataFrame, no_figure: bool) -> None:
     """The table tower against ERA5 by month, its figure, and one line a variable."""
-    with writing(output.with_name(f"{output.stem}_comparison.csv")) as temporary:
-        comparison.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(output.with_name(f"{output.stem}_comparison.csv"), comparison, float_format="%.6g")
     if not no_figure:
         from calibration.tower.figures import comparison_figure, save_figure  # matplotlib is slow to import
 

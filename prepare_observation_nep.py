@@ -21,8 +21,8 @@ from calibration.common.command_line import (
     not_an_input,
     run,
     warn,
+    write_csv,
     write_json,
-    writing,
 )
 from calibration.tower.checks import ABSURD_NEE
 from calibration.tower.file import TowerFile, read_tower_file
@@ -83,11 +83,9 @@ def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
 def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: NepColumns, arguments) -> None:
     """The observation CSV, the tables by year and month, the record of choices, and the figure; then a summary."""
     years, months = by_year(table), by_month(table)
-    with writing(output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.10g")
+    write_csv(output, table, float_format="%.10g")
     for name, content in (("by_year", years), ("by_month", months)):
-        with writing(output.with_name(f"{output.stem}_{name}.csv")) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(output.with_name(f"{output.stem}_{name}.csv"), content, float_format="%.6g")
     write_json(output.with_name(f"{output.stem}_choices.json"), {
         "input": str(arguments.input), "layout": columns.layout.name, "nee_column": columns.nee,
         "nee_qc_column": columns.qc, "qc_best": columns.qc_best, "qc_threshold": arguments.qc_threshold,

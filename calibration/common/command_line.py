@@ -142,6 +142,12 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8), atomically."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_csv(path: str | Path, table: "DataFrame", index: bool = False, **options: Any) -> None:
     """Write a table (pandas) as CSV, atomically; options go to DataFrame.to_csv."""
     with writing(path) as temporary:
