@@ -149,7 +149,8 @@ def write_comparison(output: Path, comparison: pd.DataFrame, no_figure: bool) ->
     """The table tower against ERA5 by month, its figure, and one line a variable."""
     write_csv(output.with_name(f"{output.stem}_comparison.csv"), comparison, float_format="%.6g")
     if not no_figure:
-        from calibration.tower.figures import comparison_figure, save_figure  # matplotlib is slow to import
+        from calibration.common.figure_style import save_figure  # matplotlib is slow to import
+        from calibration.tower.figures import comparison_figure
 
         save_figure(comparison_figure(comparison), output.with_name(f"{output.stem}_comparison.png"))
     print("tower against ERA5 on common days:")

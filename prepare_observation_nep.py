@@ -93,7 +93,8 @@ def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: 
         "forced": arguments.force, "days": len(table), "valid_days": int(table["obs_mask"].sum()),
     })  # fmt: skip
     if not arguments.no_figure:
-        from calibration.tower.figures import nep_figure, save_figure  # matplotlib is slow to import
+        from calibration.common.figure_style import save_figure  # matplotlib is slow to import
+        from calibration.tower.figures import nep_figure
 
         save_figure(nep_figure(table, months, columns.nee), output.with_suffix(".png"))
     print(f"wrote {output}: {len(table)} days, {int(table['obs_mask'].sum())} valid")
