@@ -124,9 +124,7 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     forcing = read_weather(arguments.era5, site, arguments.first_day) if arguments.era5 else None
     tower = read_tower_file(arguments.input)
     layout = recognise(tower) if arguments.layout == "auto" else LAYOUTS[arguments.layout]
-    print(f"{tower.path}: {layout.title}, {tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")
-    for note in tower.notes:
-        print(f"  {note}")
+    print("\n".join(tower.described(layout.title)))
     threshold = None if arguments.no_qc else arguments.qc_threshold
     weather = TowerWeather(tower, layout, threshold, arguments.qc_best, parse_units(arguments.unit))
     height = arguments.wind_height if arguments.wind_height is not None else site and site.wind_height

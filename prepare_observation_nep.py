@@ -58,10 +58,7 @@ def main() -> None:
 
 def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
     """Say what was recognised and what will be used."""
-    print(f"{tower.path}: {columns.layout.title}{variant(tower)}, {len(tower.columns)} columns, "
-          f"{tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")  # fmt: skip
-    for note in tower.notes:
-        print(f"  {note}")
+    print("\n".join(tower.described(f"{columns.layout.title}{variant(tower)}")))
     if columns.qc:
         sign = ">=" if columns.qc_best == HIGH else "<="
         print(f"  NEE from {columns.nee}, kept where {columns.qc} {sign} {threshold:g} ({columns.qc_best} is best)")

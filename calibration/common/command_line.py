@@ -163,6 +163,17 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error}); write it again or restore it") from None
 
 
+def read_table(path: str | Path, hint: str, **options: Any) -> "DataFrame":
+    """Read a CSV that a user gives or a script left; UserError, ending with `hint`, when it is missing or no table."""
+    import pandas as pd  # slow to import: scripts that read no table need not wait
+
+    path = existing_file(path, hint)
+    try:
+        return pd.read_csv(path, **{"encoding": "utf-8-sig", **options})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); {hint}") from None
+
+
 def output_folder(path: str | Path, flag: str) -> Path:
     """`path` if it is a folder or can become one, for a script to ask before its work. UserError names `flag`."""
     path = Path(path)
