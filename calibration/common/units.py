@@ -44,7 +44,11 @@ G_M2_PER_MG_HA = 100.0  # g m-2 in 1 Mg ha-1
 
 
 def nee_g_m2_to_nep_mg_ha(nee):
-    """NEE in g C m-2 day-1 (positive = release) -> NEP in Mg C ha-1 day-1 (positive = uptake); any array shape."""
+    """NEE in g C m-2 day-1 (positive = release) -> NEP in Mg C ha-1 day-1 (positive = uptake); any array shape.
+
+    >>> nee_g_m2_to_nep_mg_ha(-2.5)
+    0.025
+    """
     return -nee / G_M2_PER_MG_HA
 
 

@@ -74,6 +74,17 @@ def load_ensemble(
     drop: columns of the table that are no parameters, left out. Runs that experiment_results.csv lists as failed are
     left out with a notice, and columns that look like no parameters are named.
     Raises UserError naming the file when a file is missing, damaged or does not match the others.
+
+    >>> from calibration.common.sites import load_site
+    >>> from calibration.weather.daily import generate_weather
+    >>> weather, day = generate_weather(load_site(), "2015-01-01", "2015-01-31", seed=1), [0.1, 0.04, 0.01, 0.03]
+    >>> path = Path("data", "LHP_1_daily_0003.txt")
+    >>> write_daily_file(path, weather.dates, weather.values, np.full((31, 4), day))
+    >>> path.with_name("parameter_summary.csv").write_text("sample_id,tree_lue\\n3,0.05\\n")
+    26
+    >>> ensemble = load_ensemble("data")
+    >>> ensemble.sample_ids.tolist(), ensemble.parameter_names, ensemble.fluxes.shape  # run, day, flux of units.TARGETS
+    ([3], ('tree_lue',), (1, 31, 4))
     """
     directory = Path(directory)
     sample_ids, names, parameters = read_parameter_summary(directory / SUMMARY, drop)

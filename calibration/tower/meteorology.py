@@ -48,6 +48,9 @@ def wind_at_10m(speed, height: float, roughness: float):
     """Wind speed at 10 m, m s-1, from the speed at `height` m by the logarithmic profile over `roughness` m.
 
     UserError unless both heights lie above the roughness length.
+
+    >>> round(float(wind_at_10m(3.0, height=46.0, roughness=2.0)), 2)
+    1.54
     """
     if not (0 < height <= 500 and 0 < roughness < min(height, 10.0)):
         raise UserError(

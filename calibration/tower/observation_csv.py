@@ -81,7 +81,11 @@ def _check_nep(path: Path, table: pd.DataFrame) -> None:
 
 
 def longest_gap(valid: np.ndarray) -> np.ndarray:
-    """Longest run of False along the last axis; valid: (..., day) bool -> (...) int, days."""
+    """Longest run of False along the last axis; valid: (..., day) bool -> (...) int, days.
+
+    >>> int(longest_gap(np.array([True, False, False, True])))
+    2
+    """
     index = np.arange(valid.shape[-1])
     last_valid = np.maximum.accumulate(np.where(valid, index, -1), axis=-1)
     return (index - last_valid).max(axis=-1, initial=0)
