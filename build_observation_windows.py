@@ -15,7 +15,7 @@ import pandas as pd
 
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, run, warn
 from calibration.common.sites import load_site
-from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, UNITS
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT, UNITS
 from calibration.tower.observation_csv import read_observations
 from calibration.tower.window_building import build_windows, outside_training, trained_range
 from calibration.tower.windows import DAY, Windows
@@ -37,7 +37,7 @@ def main() -> None:
     )
     add("--start", type=iso_date, default=None, help="first target day, YYYY-MM-DD; default: the first observed one")
     add("--end", type=iso_date, default=None, help="last target day, included; default: the last observed one")
-    add("--context-len", type=int, default=180, help="days of weather before each window")
+    add("--context-len", type=int, default=CONTEXT_DAYS, help="days of weather before each window")
     add("--prediction-len", type=int, default=30, help="days of each window")
     add("--min-valid", type=float, default=1, help="valid NEP days a window needs; below 1: share of its days")
     add("--max-gap", type=int, default=None, help="longest run of days without valid NEP in a window; default: any")

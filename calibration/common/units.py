@@ -39,6 +39,7 @@ LARGEST_NUMBER = 1e15  # netCDF's fill values (9.97e36, 1e20) lie beyond
 ZERO_CELSIUS = 273.15  # K
 SECONDS_PER_DAY = 86400.0
 DAYS_PER_YEAR = 365.25
+CONTEXT_DAYS = 180  # weather before the first day that is looked at; an emulator's own: evaluation.context_days
 DEAD = 1.0  # Mg C ha-1 year-1 of mean GPP: below it there is no forest
 G_M2_PER_MG_HA = 100.0  # g m-2 in 1 Mg ha-1
 
