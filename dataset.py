@@ -21,7 +21,8 @@ from calibration.common.configuration import (
 )
 from calibration.common.scalers import Scaler
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS, UNITS
-from calibration.ensembles.files import Ensemble, load_ensemble
+from calibration.ensembles.files import Ensemble
+from calibration.ensembles.labels import load_labelled, map_of
 
 PERIODS = ("train", "validation", "test")
 
@@ -110,11 +111,9 @@ def prepare(
     )  # fmt: skip
 
 
-def load_data(
-    config: Configuration, directory: str | Path | None = None, splits_given: bool = False, device: str = "cpu"
-) -> TrainingData:
-    """Load, check, split and scale the ensemble in `directory` (default: the configuration's data.directory)."""
-    directory = Path(directory or config.data.directory)
+def open_ensemble(config: Configuration, directory: str | Path) -> Ensemble:
+    """Load and check the ensemble in `directory`. UserError with what to do where there is none."""
+    directory = Path(directory)
     if not (directory / "parameter_summary.csv").is_file():
         raise UserError(
             f"{directory}/parameter_summary.csv: no ensemble there; make one with "
@@ -122,7 +121,14 @@ def load_data(
             "files and "
             "their parameter_summary.csv there, or point --data-dir to them"
         )
-    ensemble = load_ensemble(directory, columns=config.data.column_order, drop=config.data.drop_columns)
+    return load_labelled(directory, config.data)
+
+
+def load_data(
+    config: Configuration, directory: str | Path | None = None, splits_given: bool = False, device: str = "cpu"
+) -> TrainingData:
+    """Load, check, split and scale the ensemble in `directory` (default: the configuration's data.directory)."""
+    ensemble = open_ensemble(config, directory or config.data.directory)
     return prepare(ensemble, config.splits, splits_given, device)
 
 
@@ -139,6 +145,11 @@ def describe(data: TrainingData, config: Configuration) -> str:
         + ", ".join(f"{v:.4f}" for v in data.target_scaler.scale),
         f"runs: {len(data.seen)} seen, {len(data.unseen)} unseen (never trained on)",
     ]  # fmt: skip
+    labels = map_of(config.data)
+    if labels is not None:
+        lines.append(f"labels put right: {', '.join(s for s in labels.shown(ensemble.parameter_names) if ' (' in s)}")
+        if labels.without_effect:
+            lines.append(f"without effect, so that nothing can be learned of them: {', '.join(labels.without_effect)}")
     for name, days in data.periods.items():
         windows = len(window_starts(days, context, horizon))
         lines.append(

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, run
+from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, output_folder, run
 from calibration.common.figure_style import FORMATS, use_format
+from calibration.common.folder_lock import only_process_in
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
@@ -42,9 +44,9 @@ def main() -> int:
     )  # fmt: skip
     inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
     if arguments.cases:
-        run_the_study(arguments, emulator, inverter)
+        where, following, found = run_the_study(arguments, emulator, inverter)
     else:
-        run_one_case(arguments, emulator, inverter)
+        where, following, found = run_one_case(arguments, emulator, inverter)
     write_record(arguments.result_dir, begin, {
         "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir, "configuration": arguments.config,
         "weather": arguments.weather,
@@ -53,11 +55,14 @@ def main() -> int:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 
         print(f"report: {report_on(arguments.result_dir)}")
+    closing(where, following, found)
     return 0
 
 
-def run_one_case(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
-    """One window of an ensemble run, inverted and compared with the run's parameters."""
+def run_one_case(
+    arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter
+) -> tuple[str, str, str]:
+    """One window of an ensemble run, inverted and compared with the run's parameters; what closing() says of it."""
     traced = [emulator.parameter_names[i] for i in emulator.parameter_index(arguments.trace_params or [])]
     ensemble = load_matching_ensemble(emulator, arguments.data_dir)
     stretch, truth = simulation_window(emulator, ensemble, arguments.sample_id, arguments.window_index)
@@ -71,16 +76,19 @@ def run_one_case(arguments: argparse.Namespace, emulator: Emulator, inverter: St
     summary, prefix = write_case(
         case, Path(arguments.result_dir), settings, traced, arguments.trace_stride, not arguments.no_plots
     )
-    print(
+    found = (
         f"mean error / range: prior {summary['range_error_prior']:.3f}, "
         f"estimated {summary['range_error_estimated']:.3f} "
         f"({summary['better_than_prior']} of {summary['free_parameters']} parameters better than the prior)"
     )
-    print(f"results in {arguments.result_dir}/{prefix}*")
+    where = f"{arguments.result_dir}/{prefix}"
+    return f"{where}*", f"python plot_param_scatter.py {where}params.csv --include-prior", found
 
 
-def run_the_study(arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter) -> None:
-    """A study of --cases truths that the simulator makes."""
+def run_the_study(
+    arguments: argparse.Namespace, emulator: Emulator, inverter: StaticParameterInverter
+) -> tuple[str, str, str]:
+    """A study of --cases truths that the simulator makes; what closing() says of it."""
     study = Study(
         arguments.cases, arguments.span, arguments.noise, arguments.gaps, not arguments.noise_unknown, arguments.refine
     )
@@ -88,19 +96,22 @@ def run_the_study(arguments: argparse.Namespace, emulator: Emulator, inverter: S
     weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator)
     simulate = partial(simulate_vectors, names=emulator.parameter_names, weather=weather, site=site)
     directory = Path(arguments.result_dir)
+    lock = only_process_in(directory, "evaluate_parameter_recovery.py")
     summary, results = run_study(
         study, directory, emulator, inverter, weather, simulate, arguments.overwrite, arguments.jobs,
         arguments.dask_scheduler,
     )  # fmt: skip
     write_study(directory, summary, results, emulator.parameter_names, not arguments.no_plots)
-    print(
+    found = (
         f"{summary['cases']} cases of {summary['span_days']} days, noise {summary['noise']}: coverage of 90 percent "
         f"intervals {100 * summary['coverage_90']:.1f} percent, "
         f"annual NEP {100 * summary['annual_nep_coverage_90']:.1f}; "
         f"error / range {summary['range_error_estimated']:.3f} (prior {summary['range_error_prior']:.3f}); "
         f"{summary['informed_parameters']} parameters informed; {summary['seconds_per_case']:.1f} s a case"
     )
-    print(f"results in {directory}")
+    if lock is not None:
+        lock.release()
+    return str(directory), f"python make_report.py {directory}", found
 
 
 def choose_prior(arguments: argparse.Namespace, emulator: Emulator, truth: np.ndarray) -> np.ndarray:
@@ -134,6 +145,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--trace-params", nargs="+", metavar="NAME", help="parameters drawn along the iterations")
     group.add_argument("--trace-stride", type=int, default=1, help="draw every n-th iteration")
     group.add_argument("--unconstrained", action="store_true", help="no bounds, no prior term")
+    add_quiet(group)
     group.add_argument("--no-plots", action="store_true", help="tables only")
     group.add_argument("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
     group.add_argument("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
@@ -155,6 +167,7 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--overwrite", action="store_true", help="drop the cases of an earlier study with other settings"
     )
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     if arguments.targets:
         arguments.targets = ",".join(arguments.targets)

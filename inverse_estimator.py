@@ -1,7 +1,7 @@
 """StaticParameterInverter: estimate VISIT's static parameters from observed fluxes through a frozen emulator."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from calibration.inversion.config import InversionConfig, make_inversion_config
 from calibration.inversion.data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
 from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
+from calibration.inversion.mcmc import mcmc_posterior
 from calibration.inversion.methods import Fit, starting_points
-from calibration.inversion.posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior
+from calibration.inversion.posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior, mode_at
 from calibration.inversion.problem import DailyBias, Forward, InversionProblem
 from calibration.inversion.solvers import solver_of
 
@@ -88,6 +89,10 @@ class StaticParameterInverter:
     True
     """
 
+    problem_kind = InversionProblem
+    prior_draws = 200  # runs of the prior against the data, before the fit
+    say: Callable[[str], object] = staticmethod(lambda line: None)  # hears what takes long, before it begins
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -126,8 +131,12 @@ class StaticParameterInverter:
 
     def with_seed(self, seed: int) -> "StaticParameterInverter":
         """The same inverter with other starts and samples."""
+        return self.with_config(replace(self.config, seed=seed))
+
+    def with_config(self, config: InversionConfig) -> "StaticParameterInverter":
+        """The same inverter under another configuration."""
         other = copy(self)
-        other.config = replace(self.config, seed=seed)
+        other.config = config
         return other
 
     def corrected(self, bias: DailyBias, errors: EmulatorErrors) -> "StaticParameterInverter":
@@ -212,6 +221,12 @@ class StaticParameterInverter:
                 posterior = laplace_posterior(
                     problem, fit, self.config.samples, self.config.seed, self.config.randomized_draws
                 )
+            if self.config.posterior == "mcmc":
+                mode = mode_at(problem, fit.u, fit.cost, fit.predicted, fit.jacobian)
+                posterior = mcmc_posterior(
+                    problem, mode, posterior, self.config.seed, self.config.mcmc_minutes, self.say
+                )
+                notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
         optimized = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
         result = InversionResult(
             self.names, problem.latent.prior, optimized, problem, fit, posterior, self.config,
@@ -248,7 +263,7 @@ class StaticParameterInverter:
         likelihood = config.lambda_prior is None
         if likelihood and config.error_model.emulator and self.errors is None:
             warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
-        return InversionProblem(
+        return self.problem_kind(
             self.forward(stretches), observations, latent,
             make_error_model(observations, self.errors if likelihood else None, config.error_model, weights),
             config.offset_sd if config.nuisance == "offset" else 0.0,

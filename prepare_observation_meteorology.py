@@ -80,6 +80,7 @@ def main() -> None:
         help="fill this variable although ERA5 and the tower differ as in another unit (repeatable)",
     )
     add("--no-figure", action="store_true", help="write no figure")
+    add("--report", action="store_true", help="also write report.html on the output's folder (make_report.py)")
     arguments = parser.parse_args()
     not_an_input(arguments.output, arguments.input, arguments.era5)
     if arguments.fill == "era5" and not arguments.era5:
@@ -117,6 +118,10 @@ def main() -> None:
             print(f"  {line}")
     if comparison is not None:
         write_comparison(output, comparison, arguments.no_figure)
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(output.parent)}")
 
 
 def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None, list[str]]:

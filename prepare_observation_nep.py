@@ -45,6 +45,7 @@ def main() -> None:
     add("--qc-threshold", type=float, default=0.5, help="worst flag that is kept: at most (low best), at least (high)")
     add("--force", action="store_true", help="use a flux whose sign looks reversed")
     add("--no-figure", action="store_true", help="write no figure")
+    add("--report", action="store_true", help="also write report.html on the output's folder (make_report.py)")
     arguments = parser.parse_args()
 
     not_an_input(arguments.output, arguments.input)
@@ -54,6 +55,10 @@ def main() -> None:
     describe(tower, columns, arguments.qc_threshold)
     table = prepare(tower, columns, arguments.qc_threshold, arguments.start, arguments.end, arguments.force)
     write_results(Path(arguments.output), table, tower, columns, arguments)
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(Path(arguments.output).parent)}")
 
 
 def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:

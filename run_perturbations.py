@@ -24,6 +24,8 @@ import scipy
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
+    add_quiet,
+    closing,
     iso_date,
     make_parser,
     output_folder,
@@ -32,9 +34,11 @@ from calibration.common.command_line import (
     warn,
 )
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, read_ranges
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, say_default, with_variant
 from calibration.common.units import DEAD
-from calibration.engines.builtin import BuiltinEngine, RunResult, weather_hash
+from calibration.engines.builtin import BuiltinEngine, RunResult
 from calibration.engines.cluster import connect
 from calibration.engines.command import (
     FolderEngine,
@@ -49,7 +53,7 @@ from calibration.engines.trial import expected_gpp, try_out
 from calibration.engines.writer import Design, EnsembleWriter
 from calibration.ensembles.files import load_ensemble
 from calibration.visit.forcing import check_model_holds
-from calibration.weather.daily import Weather, generate_weather, read_weather
+from calibration.weather.daily import Weather, generate_weather, read_weather, weather_hash
 
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
 
@@ -89,7 +93,16 @@ def main() -> int:
         print(f"stopped after {len(writer.rows)} of {arguments.n_samples} runs; the same command continues")
         raise
     table = writer.finish()
-    return report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
+    write_record(writer.directory, begin, {
+        "ranges": arguments.ranges, "weather": arguments.weather, "site": arguments.site,
+    }, seed=arguments.seed)  # fmt: skip
+    code = report(table, len(kept), time.perf_counter() - begin, writer.directory, design, columns)
+    if arguments.report and not code:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(writer.directory)}")
+    closing(writer.directory, f"python train.py --data-dir {writer.directory}" if not code else "")
+    return code
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -109,10 +122,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT than the site YAML's, see there")
     add("--spinup", choices=("fast", "full"), default="fast", help="full: all 2010 years, as VISIT does; far slower")
     add("--no-text", action="store_true", help="only the binary copy (14 times smaller): no daily text files")
+    add_quiet(parser)
+    add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     add("--overwrite", action="store_true", help="replace an ensemble with other settings in --output-dir")
     add("--engine", choices=("builtin", "command"), help="the process model here, or your own VISIT (default: builtin, "
         "or command with --run-folder)")  # fmt: skip
     add_command_arguments(parser.add_argument_group("--engine command: every run in a private working directory"))
+    add_reproduce(parser, "--output-dir")
     arguments = parser.parse_args()
     if arguments.engine == "builtin" and arguments.run_folder:
         raise UserError("--engine builtin is the process model here, --run-folder your own VISIT; leave one out")
@@ -262,8 +278,7 @@ def report(
     good = table[table["status"] == "ok"]
     failed = table[table["status"] == "failed"]
     print(
-        f"{len(good)} of {len(table)} runs succeeded, {len(failed)} failed ({kept} were there already), "
-        f"{seconds:.0f} s -> {directory}"
+        f"{len(good)} of {len(table)} runs succeeded, {len(failed)} failed ({kept} were there already), {seconds:.0f} s"
     )
     for row in failed.head(3).itertuples():
         print(f"  sample {row.sample_id} failed: {row.message}")

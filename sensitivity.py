@@ -12,8 +12,6 @@ Where the runs of the real VISIT are present, their elementary effects are compa
 
 import argparse
 import time
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -21,6 +19,8 @@ import torch
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
+    add_quiet,
+    closing,
     iso_date,
     make_parser,
     output_folder,
@@ -31,6 +31,7 @@ from calibration.common.command_line import (
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.parameters import catalogue
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import Site
 from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES
 from calibration.emulator.trained import Emulator, load_emulator
@@ -64,9 +65,7 @@ def main() -> int:
     models = flux_models(arguments, emulator, weather, site, period)
 
     def bar(label: str, runs: int):
-        """A progress bar, silent with --quiet."""
-        if arguments.quiet:
-            return nullcontext(SimpleNamespace(update=lambda runs: None))
+        """A progress bar over runs."""
         return progress(total=runs, desc=label, unit="run")
 
     analysis, found = Analysis(emulator.space, models, period.days, arguments.seed, bar), Findings()
@@ -87,16 +86,17 @@ def main() -> int:
     }  # fmt: skip
     use_format(arguments.figure_format)
     found.write(directory)
-    print(found.facts.get("answer", "done") if arguments.quiet else "\n".join(found.lines))
+    print("\n".join(found.lines))
     write_record(directory, begin, {
         "emulator": arguments.artifacts_dir, "ensemble": data,
         "weather": arguments.weather, "real VISIT's runs": arguments.reference,
     }, seed=arguments.seed)  # fmt: skip
-    print(f"done in {time.perf_counter() - begin:.0f} s; results in {directory}, start with sensitivity_summary.txt")
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 
         print(f"report: {report_on(directory)}")
+    said = [found.facts["answer"]] if arguments.quiet and "answer" in found.facts else []
+    closing(directory, f"python make_report.py {directory}", *said, f"{time.perf_counter() - begin:.0f} s")
     return 0
 
 
@@ -148,7 +148,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--reference-weather", help="their weather (default: beside them)")
     add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
     add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
-    add("--quiet", action="store_true", help="no progress bars; print the answer and the folder only")
+    add_quiet(parser)
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
     arguments.days = sorted(set(arguments.days or []))
     if arguments.days and arguments.days[0] < 2:

@@ -17,27 +17,66 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, output_folder, run, warn
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    add_quiet,
+    closing,
+    iso_date,
+    make_parser,
+    output_folder,
+    run,
+    warn,
+    write_csv,
+)
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
+from calibration.conflict.looks import Conflicting, Surroundings, looks_lines, looks_table, take_looks
+from calibration.conflict.misfit import misfit_sentence
+from calibration.conflict.reach import Reach, best_inside_bounds
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.engines.command import add_command_arguments, baseline_file
-from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override, target_label
+from calibration.inversion.config import (
+    DEFAULT_CONFIG,
+    METHODS,
+    POSTERIORS,
+    load_inversion_config,
+    override,
+    target_label,
+)
 from calibration.inversion.inputs import (
-    load_matching_ensemble,
-    observation_stretches,
     prior_parameters,
-    simulation_window,
 )  # fmt: skip
-from calibration.judgement.fit import Conflict
+from calibration.judgement.fit import CONFLICTING, Conflict
 from calibration.judgement.judge import Case, Judgement, judge_inversion, judge_parameters
 from calibration.judgement.outputs import inversion_metadata, write_outputs
 from calibration.judgement.prior_check import conflict_before_fit
 from calibration.judgement.refine import check_runs, refine_inversion
 from calibration.judgement.report import distance_sentence
-from calibration.judgement.simulator_check import export_parameters, process_model, verify_estimate
+from calibration.judgement.simulator_check import (
+    driving_weather,
+    export_parameters,
+    process_model,
+    site_of,
+    verify_estimate,
+)
 from calibration.judgement.tables import load_snapshot
+from calibration.weather.daily import read_weather
+from calibration.workflows.case import label_facts, load_case
+from calibration.workflows.process_command import (
+    MODELS,
+    check_arguments,
+    compare_with_emulator,
+    observed_case,
+    process_inversion,
+    process_subject,
+)
+from calibration.workflows.process_setup import ProcessSetup
 from inverse_estimator import StaticParameterInverter
+
+BEST = "best that any parameters inside the bounds reach"  # lines of the summary
+CONFLICT, CHANGE = "what conflicts", "what would change it"
 
 
 def main() -> int:
@@ -45,44 +84,59 @@ def main() -> int:
     use_format(arguments.figure_format)
     begin = time.perf_counter()
     results = output_folder(arguments.result_dir, "--result-dir")
-    emulator = load_emulator(arguments.artifacts_dir, arguments.device)
-    arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
-        nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed,
+        nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed, posterior=arguments.posterior,
+        mcmc_minutes=arguments.mcmc_minutes,
     )  # fmt: skip
     if arguments.refine and config.lambda_prior is not None:
         raise UserError(f"{arguments.config}: --refine draws from the posterior; it needs lambda_prior: null")
-    inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
-    case = load_case(arguments, emulator)
+    if arguments.model == "emulator":
+        emulator = load_emulator(arguments.artifacts_dir, arguments.device)
+        arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
+        inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
+        case = load_case(arguments, emulator)
+    else:
+        emulator = process_subject(arguments, config)
+        case = observed_case(arguments, emulator) if arguments.obs else load_case(arguments, emulator)
+        inverter = process_inversion(arguments, emulator, config, case.fitted, results, print)
+    inverter.say = print
+    others = arguments.unconstrained or arguments.refine or arguments.model != "emulator"
+    if config.posterior == "mcmc" and others:
+        raise UserError("posterior mcmc is of the emulator alone: leave out --unconstrained, --refine, --model")
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
-    facts = facts_of(arguments, case, prior_source)
+    facts = facts_of(arguments, case, prior_source, emulator) | label_facts(emulator)
 
     simulator = None
     if arguments.param_load:
         judgement, metadata = judge_snapshot(arguments, inverter, case, prior, facts)
     else:
-        judgement, simulator = invert(arguments, emulator, inverter, case, prior, results, facts)
+        judgement, simulator, reach = invert(arguments, emulator, inverter, case, prior, results, facts)
         metadata = inversion_metadata(judgement) | {
             "unconstrained": arguments.unconstrained, "artifacts": str(arguments.artifacts_dir),
             "config": str(arguments.config), "command": " ".join(sys.argv),
+            "best_inside_bounds": None if reach is None else reach.as_record(),
         }  # fmt: skip
-    emulator.check_ranges(judgement.optimized)
-    distance = distance_sentence(inverter.space, emulator.training_parameters, judgement.optimized)
+    distance = ""
+    if arguments.model == "emulator":
+        emulator.check_ranges(judgement.optimized)
+        distance = distance_sentence(inverter.space, emulator.training_parameters, judgement.optimized)
     write_outputs(
         judgement, results, facts, metadata, distance, inverter.space, simulator, arguments.param_save,
         not arguments.no_plots,
     )  # fmt: skip
     write_record(results, begin, {
         "emulator": arguments.artifacts_dir, "ensemble": arguments.data_dir, "configuration": arguments.config,
-        "observations": arguments.obs_npz if arguments.mode == "observation" else None,
+        "observations": arguments.obs or (arguments.obs_npz if arguments.mode == "observation" else None),
         "parameters": arguments.param_load, "weather": arguments.weather,
     }, seed=config.seed)  # fmt: skip
-    print(f"{judgement.verdict}\nresults in {results}\ndone in {time.perf_counter() - begin:.1f} s")
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 
         print(f"report: {report_on(results)}")
+    said = [f"{key}: {facts[key]}" for key in (CONFLICT, CHANGE) if key in facts]
+    closing(results, following(arguments, judgement), judgement.verdict, *said,
+            f"done in {time.perf_counter() - begin:.1f} s")  # fmt: skip
     return 0
 
 
@@ -94,18 +148,20 @@ def invert(
     prior: np.ndarray,
     results: Path,
     facts: dict,
-) -> tuple[Judgement, np.ndarray | None]:
+) -> tuple[Judgement, np.ndarray | None, Reach | None]:
     """The prior against the data, the fit, its refinement, its judgement, and its check by the process model.
 
-    Returns the judgement and the process model's flux (day,) where --verify ran it; adds lines to `facts`.
+    Returns the judgement, the process model's flux (day,) where --verify ran it, and the best that any parameters
+    reach; adds lines to `facts`.
     """
     free, fix = arguments.free, arguments.fix or ()
     conflict, model, simulator = None, None, None
+    around = surroundings(arguments, emulator, case) if arguments.diagnose else None
     if arguments.refine or arguments.verify:
         model = process_model(arguments, emulator, case.fitted)
         facts["process model"] = model.identity["model"]
     if not arguments.unconstrained:
-        conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix)
+        conflict = conflict_before_fit(inverter, case.fitted, prior, free, fix, inverter.prior_draws)
         say_conflict(conflict, inverter.config.targets[0])
     result = inverter.invert_stretches(prior, case.fitted, arguments.unconstrained, free, fix)
     if arguments.refine:
@@ -113,11 +169,48 @@ def invert(
             model, arguments.refine, emulator, inverter, case.fitted, result, results, print
         )
     judgement = judge_inversion(case, inverter, result, conflict)
+    main = judgement.main
+    emulated = arguments.model == "emulator"  # a search by process model would cost as much as the inversion
+    reach = best_inside_bounds(inverter, result, case.fitted, main.target) if emulated else None
+    if reach is not None:
+        rmse = main.table.loc["fitted"]["rmse"]
+        facts[BEST] = reach.sentence(rmse["optimized"], rmse["constant"])
+    if judgement.verdict.startswith(CONFLICTING):
+        facts[CONFLICT] = misfit_sentence(main.dates[main.valid], (main.optimized - main.observed)[main.valid])
+        if around is not None and reach is not None:
+            table = looks_table(take_looks(Conflicting(emulator, inverter, case, result, reach, main.target), around))
+            write_csv(results / "diagnosis.csv", table)
+            facts[CHANGE] = "\n  ".join(["", *looks_lines(table, rmse["constant"])])
+    if not emulated:
+        facts["process model"] = inverter.runs.model.identity["model"]
+        facts["runs of it"] = inverter.runs.tally()
+        export_parameters(baseline_file(arguments), arguments.slots, result, results / "visit_parameters.txt")
+        if arguments.artifacts_dir:
+            facts["emulator beside it"] = compare_with_emulator(
+                arguments, emulator, inverter.asked, case.fitted, result, results
+            )
     if arguments.verify:
         simulator, lines = verify_estimate(model, result, case.fitted, judgement.main)
         facts |= lines
         export_parameters(baseline_file(arguments), arguments.slots, result, results / "visit_parameters.txt")
-    return judgement, simulator
+    return judgement, simulator, reach
+
+
+def surroundings(arguments: argparse.Namespace, emulator: Emulator, case: Case) -> Surroundings:
+    """What --diagnose looks at beside the emulator, read before the fit."""
+    site = site_of(arguments.site, arguments.data_dir)
+    weather = driving_weather(arguments.weather, arguments.data_dir, site, emulator, case.fitted)
+    tower = read_weather(arguments.tower_weather, site) if arguments.tower_weather else None
+    return Surroundings(site, weather, tower)
+
+
+def following(arguments: argparse.Namespace, judgement: Judgement) -> str:
+    """What to do next, by the verdict."""
+    if judgement.result is None:
+        return ""
+    if judgement.verdict.startswith(CONFLICTING):
+        return "docs/cookbook.md, task 9" if arguments.diagnose else "the same command with --diagnose: what would help"
+    return "" if arguments.verify else "the same command with --verify: the process model itself at the estimate"
 
 
 def judge_snapshot(
@@ -131,24 +224,6 @@ def judge_snapshot(
     return judge_parameters(case, inverter, prior, optimized, metadata.get("offsets") or {}), metadata
 
 
-def load_case(arguments: argparse.Namespace, emulator: Emulator) -> Case:
-    """Observed days from an ensemble run or from a window file."""
-    if arguments.mode == "simulation":
-        ensemble = load_matching_ensemble(emulator, arguments.data_dir)
-        stretch, truth = simulation_window(emulator, ensemble, arguments.sample_id, arguments.window_index)
-        text = f"run {arguments.sample_id} of {arguments.data_dir}, window {arguments.window_index}"
-        return Case([stretch], [], f"{text} ({stretch.dates[0]} to {stretch.dates[-1]})", 1, truth)
-    holdout = (arguments.holdout_start, arguments.holdout_end) if arguments.holdout_start else None
-    fitted, held, count = observation_stretches(
-        emulator, arguments.obs_npz, arguments.obs_index, arguments.obs_range_start, arguments.obs_range_end,
-        arguments.obs_range_step, arguments.max_obs_windows, holdout, arguments.rescale,
-    )  # fmt: skip
-    valid = np.concatenate([s.dates[s.mask.any(axis=1)] for s in fitted])
-    if not len(valid):
-        raise UserError(f"{arguments.obs_npz}: no valid observation in the chosen windows; choose other dates")
-    return Case(fitted, held, f"{arguments.obs_npz}, observed days {valid.min()} to {valid.max()}", count)
-
-
 def say_conflict(conflict: Conflict, target: str) -> None:
     """A line on the prior against the data, and a warning where they disagree."""
     print(f"prior against data: {conflict.sentence()}")
@@ -157,11 +232,13 @@ def say_conflict(conflict: Conflict, target: str) -> None:
         warn(f"{target_label(target)} conflicts with the prior; months: {months}")
 
 
-def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str) -> dict:
+def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str, emulator: Emulator | ProcessSetup) -> dict:
     """The head of the summary."""
+    inverted = {"emulator": arguments.artifacts_dir}
+    if arguments.model != "emulator":
+        inverted = {"model": f"{arguments.model}, the process model itself; parameters of {emulator.directory}"}
     return {
-        "mode": arguments.mode, "data": case.description, "windows": case.windows, "prior": prior_source,
-        "emulator": arguments.artifacts_dir,
+        "mode": arguments.mode, "data": case.description, "windows": case.windows, "prior": prior_source, **inverted,
         "bounds": "none (unconstrained)" if arguments.unconstrained else "as configured",
     }  # fmt: skip
 
@@ -176,18 +253,24 @@ def parse_arguments() -> argparse.Namespace:
         help="where the observations come from (default: observation when an --obs-* flag is given, else simulation)",
     )
     add("--config", default=str(DEFAULT_CONFIG), help="inversion YAML")
-    add("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="trained emulator")
+    add(
+        "--model", choices=MODELS, default="emulator",
+        help="what is inverted: the emulator, the built-in process model (simulator), or your own VISIT (command)",
+    )  # fmt: skip
+    add("--artifacts-dir", help="trained emulator (default: artifacts; with another --model: none, or one to compare)")
     add("--data-dir", help="ensemble: parameter_summary.csv (prior), runs (default: that of the emulator's training)")
     add("--result-dir", default=str(REPOSITORY / "results" / "inversion"), help="folder for tables and figures")
     add("--device", default="cpu", help="cpu, cuda, cuda:1")
     add("--no-plots", action="store_true", help="tables only")
     add("--figure-format", choices=FORMATS, default="png", help="pdf or svg for a paper")
+    add_quiet(parser)
     add("--report", action="store_true", help="also write report.html: all on one page (make_report.py)")
     group = parser.add_argument_group("simulation mode")
     group.add_argument("--sample-id", type=int, default=0, help="run of the ensemble")
     group.add_argument("--window-index", type=int, default=0, help="window of the test period, 0 = its first day")
     group = parser.add_argument_group("observation mode")
     group.add_argument("--obs-npz", help="window file (default: observations/obs_windows.npz)")
+    group.add_argument("--obs", metavar="CSV", help="CSV of prepare_observation_nep.py; needs another --model")
     group.add_argument("--obs-index", type=int, help="one window of the file (default: 0)")
     group.add_argument(
         "--obs-range-start", type=iso_date, help="first day, YYYY-MM-DD: windows that start in the range"
@@ -213,9 +296,16 @@ def parse_arguments() -> argparse.Namespace:
     )
     group.add_argument("--starts", type=int, help="starting points in one batch (default: configuration)")
     group.add_argument("--seed", type=int, help="seed of starts and samples (default: configuration)")
+    group.add_argument("--posterior", choices=POSTERIORS, help="draws (seconds) or mcmc (minutes, exact)")
+    group.add_argument("--mcmc-minutes", type=float, help="longest time of --posterior mcmc (default: configuration)")
     group.add_argument("--unconstrained", action="store_true", help="no bounds, no prior term (and so no posterior)")
     group.add_argument("--param-save", metavar="JSON", help="also write the parameter snapshot here")
     group.add_argument("--param-load", metavar="JSON", help="no inversion: judge the parameters of a snapshot")
+    group = parser.add_argument_group("where the verdict is CONFLICTS WITH THE MODEL")
+    group.add_argument("--diagnose", action="store_true", help="quick looks at what would change it (diagnosis.csv)")
+    group.add_argument(
+        "--tower-weather", metavar="FILE", help="for --diagnose: output of prepare_observation_meteorology.py"
+    )
     group = parser.add_argument_group("the process model itself")
     group.add_argument(
         "--verify", action="store_true", help="re-run the simulator with the estimate; write VISIT's parameter file"
@@ -232,13 +322,21 @@ def parse_arguments() -> argparse.Namespace:
     add_command_arguments(parser.add_argument_group("your own VISIT in its place, as in run_perturbations.py"))
     group.add_argument("--jobs", type=int, help="runs of your own VISIT at a time (default: 2)")
     group.add_argument("--dask-scheduler", help="tcp://host:8786: runs of your own VISIT go there")
+    add_reproduce(parser, "--result-dir")
     arguments = parser.parse_args()
-    observing = [arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index]
+    observing = [
+        arguments.obs, arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index,
+    ]  # fmt: skip
     if arguments.mode is None:
         arguments.mode = "observation" if any(value is not None for value in observing) else "simulation"
     if arguments.targets:
         arguments.targets = ",".join(arguments.targets)
     arguments.obs_npz = arguments.obs_npz or str(REPOSITORY / "observations" / "obs_windows.npz")
+    if arguments.model == "emulator":
+        arguments.artifacts_dir = arguments.artifacts_dir or str(REPOSITORY / "artifacts")
+    elif arguments.mode == "simulation" and not arguments.data_dir:
+        arguments.data_dir = str(REPOSITORY / "data")
+    check_arguments(arguments)
     if (arguments.holdout_start is None) != (arguments.holdout_end is None):
         raise UserError("--holdout-start and --holdout-end belong together; give both (YYYY-MM-DD)")
     if arguments.holdout_start and arguments.holdout_start > arguments.holdout_end:
@@ -252,10 +350,15 @@ def parse_arguments() -> argparse.Namespace:
     check_runs(arguments.refine)
     if arguments.refine and arguments.unconstrained:
         raise UserError("--refine draws from the posterior, which --unconstrained leaves out; give one of them")
-    if (arguments.run_folder or arguments.command_template) and not (arguments.refine or arguments.verify):
-        raise UserError("your own VISIT is what --refine and --verify run; give one of these too")
-    if arguments.param_load and (arguments.refine or arguments.verify):
-        raise UserError("--param-load judges given parameters; --refine and --verify belong to an inversion")
+    own = arguments.run_folder or arguments.command_template
+    if own and arguments.model != "command" and not (arguments.refine or arguments.verify):
+        raise UserError("your own VISIT is what --refine and --verify run, and --model command; give one of these too")
+    if arguments.diagnose and arguments.model != "emulator":
+        raise UserError("--diagnose asks the emulator; leave out --model, or --diagnose")
+    if arguments.tower_weather and not arguments.diagnose:
+        raise UserError("--tower-weather is what --diagnose looks at; give --diagnose too")
+    if arguments.param_load and (arguments.diagnose or arguments.refine or arguments.verify):
+        raise UserError("--param-load judges given parameters; --refine, --verify, --diagnose belong to an inversion")
     return arguments
 
 

@@ -14,8 +14,9 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +27,36 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import torch.distributed as distributed
-from joblib import cpu_count
 
 from calibration.common.command_line import (
     REPOSITORY,
     UserError,
+    add_quiet,
+    closing,
+    existing_file,
     make_parser,
     read_json,
     run,
     warn,
     write_json,
-)
+)  # fmt: skip
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, load_choice, load_configuration, period
-from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants, say_default
+from calibration.common.folder_lock import only_process_in
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
+from calibration.common.sites import DEFAULT_SITE, Site, load_site
 from calibration.common.units import FLUX_LABELS, TARGETS
-from calibration.emulator.choice import (
-    FEWEST_RUNS,
-    Trial,
-    as_records,
-    candidates,
-    fitting_epochs,
-    table,
-    try_out,
-)
+from calibration.emulator.choice import as_records, choose
 from calibration.emulator.cross_fit import build_model, cross_fit, folds_needed
 from calibration.emulator.error import EmulatorErrors, estimate_errors, save_errors
-from calibration.emulator.record import describe_training, finish, resume, save_checkpoints, save_scalers
-from calibration.emulator.trained import BEST, CONFIG, HISTORY, LATEST, load_emulator, usable_device
-from calibration.emulator.training import VALIDATION_KEY, TrainingState, make_optimizer, train
-from calibration.ensembles.files import LOG, noted_site
+from calibration.emulator.record import begin_folder, describe_training, finish, resume, save_checkpoints, save_scalers
+from calibration.emulator.settle import CHECK, TRUST, choose_device, settle_labels, warn_of_another_site
+from calibration.emulator.trained import CONFIG, HISTORY, LATEST, load_emulator
+from calibration.emulator.training import SCORE_KEY, VALIDATION_KEY, TrainingState, make_optimizer, train
+from calibration.ensembles.labels import from_dict
 from calibration.network.shared_dropout import PROCESSES
-from dataset import TrainingData, describe, load_data
+from dataset import TrainingData, describe, open_ensemble, prepare
 from model import count_parameters
-
-TRIAL_TIME = 0.4  # share of the time that short trainings may take together
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,15 +71,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data-dir", help="folder of the ensemble (default: data.directory of the YAML)")
     parser.add_argument(
+        "--labels", metavar="check|trust|FILE", help="check (default): stop where the outputs contradict the labels of "
+        "parameter_summary.csv; trust: take them as they are, without closed forms; FILE: the map that the check wrote",
+    )  # fmt: skip
+    parser.add_argument(
         "--drop-columns", nargs="+", metavar="NAME",
         help="columns of parameter_summary.csv that are no parameters (remembered; default: YAML)",
     )  # fmt: skip
-    parser.add_argument(
-        "--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the trained emulator"
-    )
-    parser.add_argument(
-        "--site", default=str(DEFAULT_SITE), help="the site's YAML; its latitude, altitude and soil count here"
-    )
+    parser.add_argument("--artifacts-dir", default=str(REPOSITORY / "artifacts"), help="folder for the emulator")
+    parser.add_argument("--site", default=str(DEFAULT_SITE), help="site YAML: latitude, altitude and soil count here")
     parser.add_argument(
         "--train-period", nargs=2, metavar=("FIRST", "LAST"), help="years or dates, inclusive (default: YAML)"
     )
@@ -112,12 +109,15 @@ def parse_arguments() -> argparse.Namespace:
         "--max-minutes", type=float, help="time limit; the schedule is compressed to end in it (default: none)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto = a GPU where there is one")
+    add_quiet(parser)
+    parser.add_argument("--report", action="store_true", help="also write report.html (make_report.py)")
     parser.add_argument("--resume", action="store_true", help="continue from checkpoint_latest.pt of --artifacts-dir")
     parser.add_argument(
         "--mixed-precision", action="store_true", help="bfloat16 on a GPU (slower on CPUs, refused there)"
     )
     parser.add_argument("--tensorboard", metavar="DIR", nargs="?", const=str(REPOSITORY / "logs" / "tensorboard"),
                         help="write a TensorBoard log there (default folder: logs/tensorboard)")  # fmt: skip
+    add_reproduce(parser, "--artifacts-dir")
     return parser.parse_args()
 
 
@@ -140,30 +140,6 @@ def resolve_configuration(arguments: argparse.Namespace, preset: str | None) -> 
     return config.override("model", hidden_size=arguments.hidden_size, num_layers=arguments.num_layers), bool(periods)
 
 
-def choose_device(name: str, local_rank: int) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda`...; UserError when it does not exist."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{local_rank}"
-    return usable_device(name)
-
-
-def warn_of_another_site(directory: Path, site: Site) -> None:
-    """Say so when the ensemble's log names other site constants than `site`, or none and the site is the default: a
-    forgotten --site goes unnoticed else.
-    """
-    log, noted = directory / LOG, noted_site(directory)
-    say_default(site, None if noted else directory)
-    for name, (there, here) in other_constants(site, noted).items():
-        if name != "variant":  # training does not depend on VISIT's version
-            warn(
-                f"{log}: the runs were made with {name} {there}, training supposes {here} ({site.name}); "
-                "give the ensemble's site with --site"
-            )
-            break
-
-
 def start_processes() -> tuple[int, int, int]:
     """(rank, world, local rank); joins the process group when torchrun started us."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -174,8 +150,8 @@ def start_processes() -> tuple[int, int, int]:
     return distributed.get_rank(), world, int(os.environ["LOCAL_RANK"])
 
 
-def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device) -> int:
-    """Load, train, save, estimate errors; only rank 0 writes and speaks."""
+def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.device, held: ExitStack) -> int:
+    """Load, train, save, estimate errors; only rank 0 writes and speaks. `held` keeps the folder for this process."""
 
     def say(text):
         """Print on rank 0 only."""
@@ -185,6 +161,8 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     directory = Path(arguments.artifacts_dir)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--artifacts-dir {directory}: is a file; give a folder")
+    if arguments.resume:
+        existing_file(directory / LATEST, "nothing to resume: start without --resume")
     choice = load_choice(arguments.architecture, arguments.preset)
     preset = arguments.preset
     if arguments.resume and choice is not None and (directory / CONFIG).is_file():  # what was chosen then
@@ -193,33 +171,47 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     data_directory = (
         Path(arguments.data_dir) if arguments.data_dir else ARCHITECTURE_FILE.parent / config.data.directory
     )
-    began = time.monotonic()
-    data = load_data(config, data_directory, splits_given, device)
+    began, started = time.monotonic(), time.perf_counter()
+    site = load_site(arguments.site)
+    ensemble = open_ensemble(config, data_directory)
+    warn_of_another_site(ensemble.directory, site)
+    if arguments.resume and arguments.labels is None and (directory / CONFIG).is_file():
+        kept = read_json(directory / CONFIG)
+        arguments.labels, label_map = kept.get("labels", CHECK), kept["configuration"]["data"].get("label_map")
+        labels = label_map and from_dict(label_map, directory / CONFIG)
+    else:
+        labels = settle_labels(arguments.labels or CHECK, ensemble, site, directory, say)
+    if labels is not None:
+        ensemble = labels.applied(ensemble)
+        config = config.override("data", label_map=labels.as_dict())
+    data = prepare(ensemble, config.splits, splits_given, device)
     say(describe(data, config))
     say(f"loaded in {time.monotonic() - began:.1f} s")
     runs, splits = len(data.ensemble.sample_ids), asdict(data.splits)
     presets = [preset] if choice is None else choice.presets
     configs = [
-        resolve_configuration(arguments, name)[0].override("splits", **splits).for_runs(runs) for name in presets
+        replace(resolve_configuration(arguments, name)[0], data=config.data).override("splits", **splits).for_runs(runs)
+        for name in presets
     ]
-    site = load_site(arguments.site)
+    if rank == 0 and (lock := only_process_in(directory, "train.py")) is not None:
+        held.callback(lock.release)
     minutes = arguments.minutes or (choice.minutes * max(1.0, math.sqrt(runs / 180)) if choice else math.inf)
-    config, trials = choose(configs, data, device, site, minutes * 60 - (time.monotonic() - began), say)
+    left = minutes * 60 - (time.monotonic() - began)
+    config, trials = choose(configs, data, device, site, left, arguments.labels != TRUST, say)
 
     torch.manual_seed(config.training.seed)
     generator = torch.Generator().manual_seed(config.training.seed)
     model = build_model(config, data, device, site)
-    warn_of_another_site(data.ensemble.directory, site)
     record = describe_training(config, data)  # before anything is removed: it reads the ensemble's log
-    record["choice"] = as_records(trials)
+    record["choice"], record["labels"] = as_records(trials), arguments.labels or CHECK
     optimizer = make_optimizer(model, config.training)
     state = TrainingState()
+    save = partial(save_checkpoints, directory, config, data, model, optimizer, state, generator)
     if arguments.resume:
         resume(directory, config, data, model, optimizer, state, generator)
         say(f"resumed after epoch {state.epoch}")
     elif rank == 0:
-        for name in (BEST, LATEST, HISTORY):  # an old best must not pass for this training's
-            (directory / name).unlink(missing_ok=True)
+        begin_folder(directory, lambda: save(is_best=False))
     options = config.training
     say(
         f"preset {config.preset}: LSTM {config.model.num_layers} x {config.model.hidden_size}, "
@@ -237,7 +229,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         """Save and report an epoch; `row`: its line of the training history."""
         if rank:
             return
-        save_checkpoints(directory, config, data, model, optimizer, state, generator, is_best)
+        save(is_best)
         write_json(directory / HISTORY, state.history)
         if board is not None:
             for key, value in row.items():
@@ -246,7 +238,7 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         remaining = state.seconds / state.epoch * (options.epochs - state.epoch)
         print(
             f"epoch {row['epoch']:3d}/{options.epochs}  loss {row['train_loss']:.5f}  val Rollout_RMSE@30 of "
-            f"NEP {row[VALIDATION_KEY]:.5f}"
+            f"NEP {row[VALIDATION_KEY]:.5f}, of all {row[SCORE_KEY]:.3f} sd"
             f"{' *' if is_best else '  '}  {state.seconds:.0f} s, about {remaining:.0f} s to go"
         )
 
@@ -257,41 +249,18 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
         rest = max_seconds - (time.monotonic() - began) if max_seconds is not None else math.inf
         errors = error_model(directory, config, data, device, site, state.seconds, rest)
         save_errors(directory, errors)
-        report(directory, errors)
+        report(errors)
+        write_record(directory, started, {
+            "ensemble": data_directory, "architecture": arguments.architecture, "site": arguments.site,
+        }, seed=options.seed)  # fmt: skip
+        if arguments.report:
+            from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+            print(f"report: {report_on(directory)}")
+        closing(directory, f"python evaluate_model.py --artifacts-dir {directory}")
     if board is not None:
         board.close()
     return 0
-
-
-def choose(
-    configs: list[Configuration], data: TrainingData, device: torch.device, site: Site, seconds: float,
-    say: Callable[[str], None],
-) -> tuple[Configuration, list[Trial]]:  # fmt: skip
-    """The configuration that serves these runs within `seconds`, and the trials behind it (none without a choice)."""
-    if len(configs) == 1 or PROCESSES.world > 1:  # the processes of torchrun must agree without having measured
-        return configs[0], []
-    presets = candidates(configs, data.ensemble.parameter_names, closed_forms=True)
-    if len(presets) == 1 or len(data.seen) < FEWEST_RUNS:
-        if len(data.seen) < FEWEST_RUNS:
-            warn(
-                f"{len(data.seen)} runs to train on: too few to choose a preset by evidence ({FEWEST_RUNS}); "
-                f"it is {presets[0].preset}, and its skill on unseen runs is hardly known"
-            )
-        return presets[0], []
-    say(
-        f"choosing among {', '.join(preset.preset for preset in presets)}, training and the error model: at most "
-        f"{seconds / 60:.1f} minutes (--minutes)"
-    )
-    began = time.monotonic()
-    trials = try_out(presets, data, device, site, seconds * TRIAL_TIME / len(presets))
-    say(f"R2 of short trainings on runs held out, in {data.splits.validation[0][:4]}, held out as well:")
-    say(table(trials))
-    networks = 1 + folds_needed(data, trials[0].config.training.error_runs) / cpu_count()
-    epochs = fitting_epochs(trials[0], networks, seconds - (time.monotonic() - began))
-    config = trials[0].config
-    if epochs < config.training.epochs:
-        say(f"{epochs} of {config.training.epochs} epochs fit in the time; more with a larger --minutes")
-    return config.override("training", epochs=epochs), trials
 
 
 def make_board(directory: str):
@@ -321,24 +290,26 @@ def error_model(
     return estimate_errors(load_emulator(directory), data, warmup, further)
 
 
-def report(directory: Path, errors: EmulatorErrors) -> None:
-    """The error on one screen, and what to do next."""
+def report(errors: EmulatorErrors) -> None:
+    """The error in one line."""
     sd = ", ".join(f"{FLUX_LABELS[name]} {errors.summary['fluxes'][name]['sd']:.5f}" for name in TARGETS)
     print(f"error sd on {errors.summary['runs']} unseen runs, free running over all days: {sd} Mg C ha-1 day-1")
-    print(f"written to {directory}; next: python evaluate_model.py")
 
 
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.max_minutes is not None and not (arguments.max_minutes > 0 and math.isfinite(arguments.max_minutes)):
-        raise UserError(f"--max-minutes is {arguments.max_minutes}, must be above 0")
+    for name in ("minutes", "max_minutes"):
+        given = getattr(arguments, name)
+        if given is not None and not (given > 0 and math.isfinite(given)):
+            raise UserError(f"--{name.replace('_', '-')} is {given}, must be above 0")
     rank, world, local_rank = start_processes()
     PROCESSES.rank, PROCESSES.world = rank, world
     device = choose_device(arguments.device, local_rank)
     if arguments.mixed_precision and device.type == "cpu":
         raise UserError("--mixed-precision needs a GPU (bfloat16 was measured twice as slow on a CPU); leave it out")
     try:
-        return fit(arguments, rank, world, device)
+        with ExitStack() as held:
+            return fit(arguments, rank, world, device, held)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if (
             isinstance(error, RuntimeError)

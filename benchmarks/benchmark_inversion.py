@@ -2,7 +2,7 @@
 
   --part methods     time to the same cost: gauss_newton, adam, SciPy's L-BFGS-B and least_squares, same emulator
   --part spans       a whole inversion (8 starts, error model, Laplace posterior): 30 days, a year, five years
-  --part mcmc        posteriors of gauss_newton, plain Laplace and ensemble against emcee (pip install emcee)
+  --part mcmc        posteriors of gauss_newton, plain Laplace and ensemble against emcee
   --part simulator   the refined emulator against Gauss-Newton on the simulator itself
 
 Example

@@ -13,7 +13,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from calibration.common.command_line import UserError  # noqa: E402
 from calibration.common.units import DYNAMIC_FEATURES  # noqa: E402
 from calibration.inversion.config import ErrorModelConfig, override  # noqa: E402
 from calibration.inversion.error_model import make_error_model  # noqa: E402
@@ -52,10 +51,8 @@ def towards_gaussian(mean: np.ndarray, covariance: np.ndarray, share: float):
 
 def mcmc(bench: "Bench", arguments) -> str:
     """Means and sds of gauss_newton (randomized minima), plain Laplace and the ensemble method beside emcee."""
-    try:
-        import emcee
-    except ImportError:
-        raise UserError("--part mcmc needs emcee: pip install emcee") from None
+    import emcee
+
     problem = bench.problem(arguments.span)
     fit = gauss_newton(problem, starting_points(problem, 8, arguments.seed), bench.inverter.config)
     laplace = laplace_posterior(problem, fit, 4000, arguments.seed)

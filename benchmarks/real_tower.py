@@ -170,7 +170,7 @@ def judged(result: Path, flux: str, case: Case) -> list[dict]:
 
 
 def page(table: pd.DataFrame, emulators: pd.DataFrame) -> str:
-    """The section for benchmarks/README.md."""
+    """The section benchmarks/results/real_tower.md."""
     lines = [
         "## The real tower", "",
         "`python benchmarks/real_tower.py --era5 era5_daily_2011_2016.csv --tower japanflux_daily_2012_2016.csv`. "

@@ -2,7 +2,8 @@
 
 Weather, an ensemble of the process model, the emulator, its evaluation, a synthetic tower with known parameters, and
 then the scripts that a user would run on a real tower: NEP, windows, inversion, judgement, recovery, scatter.
-Everything lands in demo/; the repository's data/, artifacts/ and observations/ are left alone.
+Everything lands in demo/; the repository's data/, artifacts/ and observations/ are left alone. What the scripts print
+is in demo/demo.log; here stands a line a step and one screen at the end.
 """
 
 import os
@@ -21,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wh
 from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, read_json, run, writing
 
 MARK = ".made-by-run_demo"
+LOG = "demo.log"
+TAIL = 5  # lines of the log that a failed step shows
 # --small: every step is made, with a network that has learned next to nothing; for tests of the steps
 SMALL_RUNS = 12
 SMALL_TRAINING = (
@@ -87,15 +90,21 @@ def demo_steps(folder: Path, runs: int, preset: str, seed: int, small: bool = Fa
     ]  # fmt: skip
 
 
-def run_step(step: Step, number: int, total: int, recovery: Path) -> float:
-    """Run one command with its output shown; returns seconds. Stops the demo with its exit code on failure."""
+def run_step(step: Step, number: int, total: int, recovery: Path, log: Path) -> float:
+    """Run one command, its output added to `log`; returns seconds. A failure ends the demo with its last lines."""
     arguments = [str(newest_recovery_table(recovery)) if a == "RECOVERY_CSV" else a for a in step.arguments]
-    print(f"\n[{number}/{total}] {step.title}\n  $ python {' '.join(arguments)}")
+    print(f"[{number:2d}/{total}] {step.title} ...", end="", flush=True)
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments])
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"\n[{number}/{total}] {step.title}\n  $ python {' '.join(arguments)}\n")
+        file.flush()
+        done = subprocess.run([sys.executable, *arguments], stdout=file, stderr=subprocess.STDOUT)
+    seconds = time.perf_counter() - began
+    print(f" {seconds:.0f} s")
     if done.returncode:
-        raise UserError(f"the demo stopped at step {number} ({arguments[0]}, exit code {done.returncode}): see above")
-    return time.perf_counter() - began
+        print("\n".join(log.read_text(encoding="utf-8").splitlines()[-TAIL:]))
+        raise UserError(f"the demo stopped at step {number} ({arguments[0]}, exit code {done.returncode}); see {log}")
+    return seconds
 
 
 def newest_recovery_table(folder: Path) -> Path:
@@ -107,8 +116,10 @@ def newest_recovery_table(folder: Path) -> Path:
 
 
 def verdict(result: Path) -> str:
-    """First line of an inversion_summary.txt: what the fit is worth, in one sentence."""
-    return (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()[0]
+    """First words of an inversion_summary.txt, what the fit is worth, and the skill of skill.csv."""
+    words = (result / "inversion_summary.txt").read_text(encoding="utf-8").partition(":")[0]
+    skill = pd.read_csv(result / "skill.csv").set_index("model")
+    return f"{words} (NEP RMSE {skill.loc['optimized', 'rmse']:.4f}, a constant {skill.loc['constant', 'rmse']:.4f})"
 
 
 def verified(result: Path) -> str:
@@ -136,8 +147,7 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
     took = {step.arguments[0]: value for step, value in zip(steps, seconds, strict=True)}
     row = "  {:8s}" + "{:>8.3f}" * 4 + "{:>12.3f}"
     lines = [
-        "=" * 100,
-        f"The demo took {total / 60:.1f} minutes; everything is in {folder}/",
+        f"The demo took {total / 60:.1f} minutes. Everything is in {folder}/, what the scripts said in {folder / LOG}.",
         "",
         f"ensemble   {(runs['status'] == 'ok').sum()} of {len(runs)} runs, mean GPP "
         f"{runs['mean_gpp'].mean():.1f} Mg C ha-1 year-1 ({took['run_perturbations.py']:.0f} s)",
@@ -150,24 +160,19 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
     baselines = ", ".join(f"{name} {value['r2']:.2f}" for name, value in skill["unseen"]["nep"]["baselines"].items())
     lines += [
         f"           R2 of NEP by baselines, unseen: {baselines}",
-        f"tower      one window, fitted: {verdict(results / 'window')}",
-        f"           its parameters over {TEST_YEAR}: {verdict(results / 'window_judged_over_year')}",
-        f"           all of {TEST_YEAR}, fitted: {verdict(results / 'year')}",
+        f"tower      30 days: {verdict(results / 'window')}",
+        f"           their parameters over {TEST_YEAR}: {verdict(results / 'window_judged_over_year')}",
+        f"           all of {TEST_YEAR}: {verdict(results / 'year')}",
         f"           the process model itself with these parameters: {verified(results / 'year')}",
         f"           {inside} of {count} true parameters lie inside their 90 percent intervals",
         f"recovery   30 days of run 0: error / range {recovery['range_error_estimated']:.3f}, prior "
         f"{recovery['range_error_prior']:.3f}; {100 * recovery['coverage_90']:.0f} percent inside their intervals",
         "",
-        f"figures    {artifacts}/*.png (skill), {results}/year/nep_comparison.png (start here),",
-        f"           {results}/year/identifiability.png, {results}/recovery/*overview.png",
-        "",
-        "with your own data (README, 'Your own data'):",
-        "  VISIT runs   python train.py --data-dir YOUR_RUNS && python evaluate_model.py --data-dir YOUR_RUNS",
-        "  tower        python prepare_observation_nep.py --input TOWER.csv --start 2012-01-01 --end 2016-12-31",
-        "               python build_observation_windows.py --daily WEATHER.csv",
-        "               python test_inversion.py --mode observation --obs-range-start 2012-01-01"
-        " --obs-range-end 2012-12-31",
-        "=" * 100,
+        "Next, with your own VISIT runs and tower (README, 'Your own data'):",
+        "  python train.py --data-dir YOUR_RUNS && python evaluate_model.py --data-dir YOUR_RUNS --report",
+        "  python prepare_observation_nep.py --input TOWER.csv --start 2012-01-01 --end 2012-12-31",
+        "  python build_observation_windows.py --daily WEATHER.csv",
+        "  python test_inversion.py --obs-range-start 2012-01-01 --obs-range-end 2012-12-31 --report",
     ]
     return "\n".join(lines)
 
@@ -193,9 +198,9 @@ def main() -> int:
     runs = arguments.runs or (SMALL_RUNS if arguments.small else 180)
     steps = demo_steps(folder, runs, arguments.preset, arguments.seed, arguments.small)
     began = time.perf_counter()
-    seconds = [
-        run_step(step, number, len(steps), folder / "results" / "recovery") for number, step in enumerate(steps, 1)
-    ]
+    print(f"{len(steps)} steps, about five minutes on two quiet cores; what they say goes to {folder / LOG}")
+    recovery, log = folder / "results" / "recovery", folder / LOG
+    seconds = [run_step(step, number, len(steps), recovery, log) for number, step in enumerate(steps, 1)]
     report = summary(folder, steps, seconds, time.perf_counter() - began)
     with writing(folder / "summary.txt") as path:
         path.write_text(report + "\n", encoding="utf-8")

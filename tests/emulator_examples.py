@@ -12,7 +12,8 @@ from calibration.ensembles.files import Ensemble
 from calibration.weather.daily import generate_weather
 
 NAMES = ("tree_pmax", "tree_lue", "soil_sr_lf", "my_parameter", "c3_sla")  # the last is constant
-TINY = ["--epochs", "2", "--steps-per-epoch", "2", "--batch-size", "8", "--device", "cpu", "--error-runs", "0"]
+TINY = ["--epochs", "2", "--steps-per-epoch", "2", "--batch-size", "8", "--device", "cpu", "--error-runs", "0",
+        "--labels", "trust"]  # fmt: skip
 
 
 def tiny_ensemble(runs: int = 8, start: str = "2015-01-01", end: str = "2017-12-31", seed: int = 0) -> Ensemble:

@@ -15,11 +15,11 @@ from calibration.common.command_line import UserError
 from calibration.common.parameters import read_ranges
 from calibration.common.sites import load_site
 from calibration.engines.perturbation import draw
-from calibration.ensembles import label_search
+from calibration.ensembles import label_check, label_search
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences
+from calibration.ensembles.label_check import judge
 from calibration.ensembles.label_search import Search, other_sites, returned, shifted, swapped
 from calibration.weather.daily import Weather, generate_weather, write_weather_csv
-from check_ensemble import judge
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_eight_wrong_labels_are_found(tmp_path, weather, site, monkeypatch, 
 
 
 def test_no_alarm_for_an_ensemble_from_here_with_a_cut_period(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(check_ensemble, "search", no_search)
+    monkeypatch.setattr(label_check, "search", no_search)
     arguments = ["--n-samples", "4", "--seed", "9", "--start", "2015-03-01", "--end", "2015-12-31", "--jobs", "1"]
     monkeypatch.setattr(sys, "argv", ["x", *arguments, "--output-dir", str(tmp_path)])
     assert run_perturbations.main() == 0
@@ -79,7 +79,7 @@ def test_no_alarm_for_an_ensemble_from_here_with_a_cut_period(tmp_path, monkeypa
 
 
 def test_other_weather_is_told_apart(tmp_path, weather, site, monkeypatch, capsys):
-    monkeypatch.setattr(check_ensemble, "search", no_search)
+    monkeypatch.setattr(label_check, "search", no_search)
     other = generate_weather(site, "2011-01-01", "2012-12-31", seed=6)
     write_ensemble(tmp_path, weather, site, runs=4, file_weather=other, names=["tree_lue", "tree_pmax"])
     assert check(monkeypatch, tmp_path)[1]["verdict"] == "other weather"

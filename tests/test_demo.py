@@ -29,7 +29,11 @@ def demo(tmp_path_factory):
 def test_every_step_leaves_what_it_promises_in_the_callers_folder(demo):
     folder, output = demo
     assert not (REPOSITORY / "mine").exists()
-    assert output.count("\n[") == len(run_demo.demo_steps(folder, 8, "recommended", 1)) == 12
+    assert ("\n" + output).count("\n[") == len(run_demo.demo_steps(folder, 8, "recommended", 1)) == 12
+    lines = output.replace(str(folder), "demo").splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 130, "a screenful"
+    log = (folder / run_demo.LOG).read_text(encoding="utf-8")
+    assert log.count("$ python ") == 12 and "Warning" not in log, "a library's warnings are not the user's business"
     assert [name for name in FIGURES if (folder / name).stat().st_size < 5000] == []
     assert len(list(folder.glob("results/recovery/*overview.png"))) == 1
     assert len(list(folder.glob("results/recovery/*norm_scatter.png"))) == 1
@@ -49,7 +53,7 @@ def test_the_closing_screen_says_what_the_files_say(demo):
     expected = [unseen[flux]["r2"] for flux in ("gpp", "npp", "nep", "rh")] + [1000 * unseen["nep"]["rmse"]]
     assert [float(value) for value in line[1:]] == pytest.approx(expected, abs=6e-4)
     year = (folder / "results" / "year" / "inversion_summary.txt").read_text()
-    assert year.splitlines()[0] in summary and "simulator against the data, NEP" in year
+    assert year.partition(":")[0] in summary and "simulator against the data, NEP" in year
     truth = json.loads((folder / "observations" / "tower_truth.json").read_text())["parameters"]
     table = pd.read_csv(folder / "results" / "year" / "posterior_summary.csv").set_index("param_name")
     inside = sum(table.low_90[name] <= value <= table.high_90[name] for name, value in truth.items())

@@ -1,5 +1,6 @@
 """Units, the site file and what scripts do at their boundary."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,36 @@ def test_default_site_is_lambir_hills():
     site = load_site()
     assert (site.name, site.latitude, site.lower_capacity) == ("LHP", 4.2, 477.0)
     assert site.weather_statistics.parent == DEFAULT_SITE.parent
+
+
+def test_quiet_leaves_warnings_and_the_closing_lines(tmp_path: Path):
+    program = tmp_path / "long.py"
+    program.write_text(
+        "from calibration.common.command_line import add_quiet, closing, make_parser, progress, run, warn\n"
+        "def main():\n"
+        "    parser = make_parser('a long script')\n"
+        "    add_quiet(parser)\n"
+        "    parser.parse_args()\n"
+        "    print('on the way')\n"
+        "    warn('look here')\n"
+        "    list(progress(range(3)))\n"
+        "    closing('results/x', 'python next.py', 'found 3')\n"
+        "run(main)\n"
+    )
+    outputs = {}
+    for flags in ((), ("--quiet",)):
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run([sys.executable, program, *flags], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0 and done.stderr == "warning: look here\n"
+        outputs[flags] = done.stdout
+    ending = "found 3\nresults in results/x\nnext: python next.py\n"
+    assert outputs == {(): "on the way\n" + ending, ("--quiet",): ending}
+
+
+@pytest.mark.parametrize("name", [
+    "run_perturbations", "train", "evaluate_model", "test_inversion", "evaluate_parameter_recovery", "sensitivity",
+    "check_ensemble",
+])  # fmt: skip
+def test_scripts_that_take_long_can_be_quiet_and_say_where_the_result_is(name):
+    text = (REPOSITORY / f"{name}.py").read_text(encoding="utf-8")
+    assert "add_quiet(" in text and "closing(" in text

@@ -260,7 +260,7 @@ def test_files_with_another_column_order_are_read_as_in_training(tmp_path):
     table = pd.DataFrame(ensemble.parameters, columns=list(NAMES))
     table.insert(0, "sample_id", ensemble.sample_ids)
     table.to_csv(tmp_path / "parameter_summary.csv", index=False)
-    data = SimpleNamespace(column_order=list(order), drop_columns=None)
+    data = SimpleNamespace(column_order=list(order), drop_columns=None, label_map=None)
     emulator = SimpleNamespace(configuration=SimpleNamespace(data=data), parameter_names=NAMES, directory=tmp_path)
     np.testing.assert_allclose(load_matching_ensemble(emulator, tmp_path).fluxes, ensemble.fluxes, atol=1e-7)
     data.column_order = None

@@ -11,6 +11,7 @@ from tower_examples import fluxnet, save, temperate
 from calibration.common.command_line import UserError
 from calibration.common.sites import DEFAULT_SITE
 from calibration.common.units import METEOROLOGY, POSSIBLE, SECONDS_PER_DAY
+from calibration.reports import tower as tower_report
 from calibration.tower.meteorology import specific_humidity, wind_at_10m
 from calibration.tower.weather_columns import saturation_vapour_pressure_water
 from calibration.tower.weather_comparison import era5_adjustment
@@ -168,6 +169,11 @@ def era5(path, start="2018-06-01", count=1300, shift=1.5):
     return path
 
 
+def section_own(section):
+    """Variables of which the report says that the tower has days."""
+    return [name for name, days, _ in section.blocks[0].rows if days]
+
+
 def test_filling_with_era5_adjusts_on_the_overlap_and_covers_every_day(tmp_path):
     table = fluxnet(count=731)
     table.loc[100:160, ["TA_F", "P_F", "TA_F_MDS"]] = -9999
@@ -182,6 +188,10 @@ def test_filling_with_era5_adjusts_on_the_overlap_and_covers_every_day(tmp_path)
     truth = temperate(731, "2019-01-01", seed=0).iloc[100:161]
     np.testing.assert_allclose(met["tmp_2m"][inner], truth.ta + 273.15, atol=1e-3)  # the bias of 1.5 K is gone
     np.testing.assert_allclose(met["prate_sfc"][inner], truth.p / SECONDS_PER_DAY, atol=1e-9, rtol=1e-4)
+    [section] = tower_report.sections(tmp_path)
+    assert section.verdict.startswith("6 OF 9 VARIABLES ARE THE TOWER'S OWN")
+    compared = {row[0]: row for row in section.blocks[1].rows}
+    assert compared["tmp_2m"][5] == pytest.approx(1.5, abs=0.01) and set(compared) == set(section_own(section))
     weather = read_weather(tmp_path / "met.csv")  # the output is a weather file
     assert len(weather) == 1300 and weather.column("a_co2").min() > 380
     comparison = pd.read_csv(tmp_path / "met_comparison.csv").query("month == 'all'").set_index("variable")

@@ -8,8 +8,9 @@ import pytest
 from script_calls import call
 from tower_examples import fluxnet, japanflux, save
 
-from calibration.common.command_line import REPOSITORY
+from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.unit_change import find_unit_change
+from calibration.reports import kinds, tower
 from prepare_observation_nep import main
 
 LHP = REPOSITORY.parent / "shared" / "data" / "lhp" / "japanflux_daily_2012_2016.csv"
@@ -219,3 +220,26 @@ def test_facts_of_the_lhp_file(tmp_path):
     reversed_path = tmp_path / "reversed.csv"
     reversed_file.to_csv(reversed_path, index=False)
     assert call(main, "--input", reversed_path, "--output", output, "--nee-column", "NEE_PI_F") == 2
+
+
+def test_the_report_says_how_many_days_are_valid_and_what_to_expect_of_their_mean(tmp_path):
+    table = japanflux(400)
+    table["NEE_vUT"] = -3.0  # 0.03 Mg C ha-1 day-1, 11 a year: far from a forest at rest
+    table.loc[100:180, "NEE_vUT"] = -9999
+    output = tmp_path / "nep.csv"
+    flags = ("--input", save(table, tmp_path / "tower.csv"), "--output", output, "--nee-qc-column", "")
+    assert call(main, *flags, "--report") == 0
+    [section] = tower.sections(tmp_path)
+    assert section.verdict == "READ WITH CARE: 319 of 400 days are valid (80 percent), the longest gap is 81 days."
+    assert "over a year +11.0 Mg C ha-1" in section.meaning[1] and "expect a conflict" in section.meaning[1]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert section.verdict in page and 'src="data:image/png;base64' in page
+    assert "conflict" not in tower.sink_sentence(0.001)
+
+
+def test_half_a_record_of_a_tower_is_named(tmp_path):
+    output = tmp_path / "nep.csv"
+    call(main, "--input", save(japanflux(60), tmp_path / "tower.csv"), "--output", output, "--no-figure")
+    (tmp_path / "nep_by_year.csv").unlink()
+    with pytest.raises(UserError, match="nep_by_year.csv: no such file; half a result: run prepare_observation_nep"):
+        kinds.sections_of(tmp_path)

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import arviz
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,9 @@ from linear_emulator import (
     window_data,
 )
 
-from calibration.inversion import randomized_likelihood
+from calibration.common.command_line import UserError
+from calibration.inversion import mcmc, randomized_likelihood
+from calibration.inversion.posterior import save_arviz
 from calibration.inversion.randomized_likelihood import Mode, randomized_minima
 
 
@@ -42,6 +45,54 @@ def test_linear_gaussian_posterior_is_exact(method):
     posterior = info["posterior"]
     np.testing.assert_allclose(posterior.covariance, covariance, rtol=1e-3)
     np.testing.assert_allclose(posterior.latent.std(axis=0), sd, rtol=0.03)
+
+
+def sampled(**config):
+    """Info of an inversion of the linear emulator with --posterior mcmc, the true mean and covariance."""
+    model = LinearEmulator()
+    context, future, y, mask = problem(model)
+    static, _ = scalers()
+    asked = inverter(model, {**UNBOUNDED, "posterior": "mcmc", **config})
+    _, info = asked.invert(static.mean, context, future, y, mask)
+    return (info, *analytic_posterior(model, future, y))
+
+
+def test_mcmc_agrees_with_the_analytic_posterior_and_says_how_it_converged(tmp_path):
+    info, mean, covariance = sampled()
+    posterior, sd = info["posterior"], np.sqrt(np.diag(covariance))
+    assert posterior.diagnostics.converged and posterior.method == "MCMC"
+    assert posterior.diagnostics.effective.min() >= 400 and posterior.diagnostics.r_hat.max() < 1.01
+    assert (np.abs(posterior.latent.mean(axis=0) - mean) < 0.15 * sd).all()  # three standard errors of 400 samples
+    np.testing.assert_allclose(posterior.latent.std(axis=0), sd, rtol=0.11)
+    assert any("MCMC converged" in note for note in info["notes"])
+    dates = np.datetime64("2020-01-01") + np.arange(2)
+    save_arviz(tmp_path / "posterior.nc", posterior, {"true_nep": np.zeros((4, 2))}, dates, {"nep": np.zeros(2)})
+    read = arviz.from_netcdf(tmp_path / "posterior.nc").posterior
+    assert read.sizes["chain"] == 4 and read.attrs["converged"] == 1
+    assert (arviz.rhat(read).to_array() < 1.05).all()
+
+
+def test_chains_that_have_no_time_leave_the_draws(monkeypatch):
+    monkeypatch.setattr(mcmc, "EFFECTIVE", 10**7)  # this posterior is so easy that forty steps would do
+    info, _, _ = sampled(mcmc_minutes=1e-4)
+    plain, _, _ = sampled(posterior="draws")
+    assert not info["posterior"].diagnostics.converged and info["posterior"].chains is None
+    np.testing.assert_array_equal(info["posterior"].latent, plain["posterior"].latent)
+    assert any("MCMC NOT CONVERGED, the randomized draws stand" in note for note in info["notes"])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"mcmc_minutes": 0.0}, "mcmc_minutes is 0.0, allowed is a number above 0"),
+        ({"posterior": "nuts"}, "posterior is 'nuts', allowed is draws, mcmc"),
+        ({"method": "ensemble"}, "posterior is 'mcmc', allowed is draws with method ensemble"),
+        ({"lambda_prior": 0.1}, "posterior is 'mcmc', allowed is draws where lambda_prior is a number"),
+    ],
+)
+def test_what_mcmc_cannot_be_asked_for(config, message):
+    with pytest.raises(UserError, match=message):
+        sampled(**config)
 
 
 def test_ensemble_method_agrees_with_the_analytic_posterior():

@@ -343,6 +343,7 @@ def own_visit(tmp_path_factory):
     assert made.returncode == 0, made.stderr
     made = script(
         "train.py", "--data-dir", folder / "data", "--artifacts-dir", folder / "artifacts", "--epochs", 2,
+        "--labels", "trust",
         "--steps-per-epoch", 4, "--batch-size", 8, "--device", "cpu", "--error-runs", 0, "--hidden-size", 8,
         "--num-layers", 1, "--train-period", 2011, 2011, "--validation-period", 2012, 2012, "--test-period", 2013, 2013,
     )  # fmt: skip
@@ -377,7 +378,7 @@ def test_files_of_refine_and_verify_with_the_users_visit(own_visit, refined):
     table = pd.read_csv(refined.folder / "refinement.csv")
     assert (table["error_after"] < table["error_before"]).all(), "of runs left out: what is learned is not by heart"
     # and two with the last estimate, of --refine and --verify
-    assert refined.runs == table["runs"].iloc[-1] + 2 + TRIAL
+    assert refined.runs <= table["runs"].iloc[-1] + 2 + TRIAL  # an estimate that comes back is not run again
     assert (
         f"the answer is that of round {table['round'][table['kept']].max()}"
         in (refined.folder / "inversion_summary.txt").read_text()
@@ -415,7 +416,7 @@ def test_refined_emulator_is_nearer_to_the_process_model_at_the_estimate(own_vis
     [
         (["--refine", 3], "--refine is 3; it must be 0 (off) or 20 or more"),
         (["--refine", 20, "--unconstrained"], "--refine draws from the posterior, which --unconstrained leaves out"),
-        (["--command-template", "./visit {parameters}"], "is what --refine and --verify run; give one of these too"),
+        (["--command-template", "./visit {parameters}"], "is what --refine and --verify run, and --model"),
         (["--verify", "--run-folder", "absent"], "absent: no such folder"),
         (["--refine", 20, "--command-template", "./visit {parameters}"], "needs --parameter-template"),
         (["--verify", "--weather", "absent.csv"], "absent.csv"),

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 from urllib.parse import urlparse
 
@@ -18,6 +19,7 @@ from script_calls import script
 from calibration.common.command_line import UserError
 from calibration.common.figure_style import use_format
 from calibration.common.parameters import make_space
+from calibration.conflict import misfit
 from calibration.exploration.analysis import Analysis, Findings
 from calibration.reports import emulator, inversion, kinds, page
 from calibration.reports.content import GOOD, Section, Table
@@ -140,7 +142,7 @@ def test_a_misfit_is_split_into_mean_season_and_days():
     noise = np.random.default_rng(0).standard_normal(len(dates))
     for mean, season, day, most in ((-3.0, 1.0, 1.0, "mean"), (0.2, 3.0, 1.0, "season"), (0.2, 1.0, 3.0, "day to day")):
         residual = mean + season * np.sqrt(2) * np.sin(phase) + day * noise
-        parts = inversion.misfit_parts(dates, residual)
+        parts = misfit.misfit_parts(dates, residual)
         assert max(parts, key=lambda name: parts[name][1]) == most
         assert parts["mean"][0] == pytest.approx(abs(mean), abs=0.1) and parts["season"][0] == pytest.approx(
             season, rel=0.25
@@ -155,8 +157,11 @@ def test_a_misfit_is_split_into_mean_season_and_days():
 def test_in_conflict_the_page_does_not_praise_parameters(copy):
     summary = (copy / "inversion_summary.txt").read_text()
     (copy / "inversion_summary.txt").write_text("CONFLICTS WITH THE MODEL: so it is\n" + summary)
-    meaning = " ".join(inversion.section(copy).meaning)
-    assert "Informed" not in meaning and "What conflicts, as shares of the misfit: mean" in meaning
+    section = inversion.section(copy)
+    meaning = " ".join(section.meaning)
+    assert "Informed" not in meaning and "What conflicts: mean" in meaning
+    tables = [block for block in section.blocks if block.kind == "table" and block.headers[0] == "parameter"]
+    assert len(tables) == 1 and not tables[0].marked and "not findings" in tables[0].caption
 
 
 @pytest.mark.parametrize(
@@ -209,8 +214,8 @@ def test_a_picture_is_packed_without_changing_what_is_seen(results):
 
 
 def test_a_damaged_picture_is_named(copy):
-    (copy / "identifiability.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="identifiability.png: not readable as a PNG"):
+    (copy / "nep_comparison.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="nep_comparison.png: not readable as a PNG"):
         page.render("t", [inversion.section(copy)])
 
 
@@ -268,7 +273,15 @@ def chromium(path, profile, *options):
                           timeout=120, env={**os.environ, "LANG": "C"})  # fmt: skip
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line and "setting log level" not in line]
     hosts = {urlparse(url).netloc for url in re.findall(r'"url":"(https?:[^"]+)"', log.read_text(errors="replace"))}
-    return done.stdout, console, {host for host in hosts if not host.endswith("google.com")}  # Chromium's own
+    own = [host for host in hosts if host.endswith("google.com") or host == "update.googleapis.com"]  # Chromium's
+    return done.stdout, console, hosts - set(own)
+
+
+def framed(html, width):
+    """The page in a frame of `width` pixels, whose dataset the page around it takes: a window is never below 500."""
+    return f"""<body><iframe style="width:{width}px;height:1200px;border:0" srcdoc="{escape(html)}"></iframe><script>
+      addEventListener("load", () => setTimeout(() => Object.assign(document.body.dataset,
+        document.querySelector("iframe").contentDocument.body.dataset), 3000));</script></body>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -282,12 +295,13 @@ def test_in_a_browser_nothing_fails_and_nothing_is_requested(results, tmp_path, 
       const values = [...head.closest("table").tBodies[0].rows].map((r) => +r.cells[3].dataset.value);
       document.body.dataset.sorted = values.every((v, i) => !i || values[i - 1] <= v);
       document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
+      document.body.dataset.width = innerWidth;
       document.body.dataset.plots = document.querySelectorAll(".bk-Figure").length;
     }, 1500));</script></body>"""
-    path.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
-    dom, console, hosts = chromium(path, tmp_path / "profile", f"--window-size={width},1200")
+    path.write_text(framed(path.read_text(encoding="utf-8").replace("</body>", probe), width), encoding="utf-8")
+    dom, console, hosts = chromium(path, tmp_path / "profile", "--window-size=1500,1200")
     assert console == [] and hosts == set()
-    assert 'data-sorted="true"' in dom and 'data-wide="false"' in dom
+    assert 'data-sorted="true"' in dom and 'data-wide="false"' in dom and f'data-width="{width}"' in dom
     assert int(re.search(r'data-plots="(\d+)"', dom).group(1)) == 2  # the series and the parameters
 
 

@@ -189,6 +189,7 @@ def test_ctrl_c_says_how_to_go_on(uninterrupted, tmp_path, weather_file, monkeyp
     assert f"({parts} were there already)" in capsys.readouterr().out
     assert sorted(path.name for path in directory.iterdir() if path.name != ".lock") == [
         "ensemble.npz", "experiment_results.csv", "parameter_log.json", "parameter_summary.csv",
+        "run_perturbations_record.json",
     ]  # fmt: skip
     with_text, without = load_ensemble(uninterrupted), load_ensemble(directory)
     assert (with_text.fluxes == without.fluxes).all() and (with_text.parameters == without.parameters).all()

@@ -29,6 +29,7 @@ def test_whole_path_at_another_site(tmp_path):
     )
     assert call(
         train.main, "--data-dir", data, "--artifacts-dir", artifacts, "--epochs", 1, "--steps-per-epoch", 2,
+        "--labels", "trust",
         "--hidden-size", 8, "--num-layers", 1, "--train-period", 2013, 2014, "--validation-period", 2015, 2015,
         "--test-period", 2016, 2016,
     ) == 0  # fmt: skip

@@ -4,16 +4,17 @@ A user's mistake ends in one line on stderr and exit code 2 (no traceback); a de
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
+LONGEST_LINE = 1500  # characters of a message
+# What a disk answers that takes no more: full, over the quota, a file too large, read-only, broken.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -43,6 +47,32 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print `message` and end with exit code 2."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        """As argparse does; with --quiet (add_quiet) nothing is printed from here on but warnings and closing()."""
+        found = super().parse_args(*args, **kwargs)
+        if getattr(found, "quiet", False):
+            _Voice.last_words, sys.stdout = sys.stdout, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return found
+
+
+class _Voice:
+    """Where closing() speaks while --quiet silences the rest; None: everything is said."""
+
+    last_words: IO[str] | None = None
+
+
+def add_quiet(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """The flag --quiet of a script that takes long."""
+    parser.add_argument("--quiet", action="store_true", help="only warnings and the closing lines; no progress bars")
+
+
+def closing(result: str | Path, following: str = "", *lines: str) -> None:
+    """The last lines of a long script, with --quiet too: what it found, where it is, what to run next."""
+    stream = _Voice.last_words or sys.stdout
+    for line in (*lines, f"results in {result}" if result else "", f"next: {following}" if following else ""):
+        if line:
+            print(line, file=stream)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -75,7 +105,7 @@ def run(main: Callable[[], int | None]) -> None:
         _discard_output()
         raise SystemExit(CLOSED_PIPE) from None
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -93,19 +123,26 @@ def _discard_output() -> None:
             os.dup2(nowhere, stream.fileno())
 
 
+def one_line(message: str) -> str:
+    """`message` on one line that a terminal can show: the middle of a very long one (a file's content) is left out."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE * 2 // 3]} ... {line[-LONGEST_LINE // 3 :]}"
+
+
 def warn(message: str) -> None:
     """Print one warning line to stderr."""
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
 
 
 def notice(message: str) -> None:
     """Print one line to stderr about something that is handled and worth knowing."""
-    print(f"notice: {' '.join(message.split())}", file=sys.stderr)
+    print(f"notice: {one_line(message)}", file=sys.stderr)
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
-    """A tqdm bar (rate and remaining time), silent when stderr is not a terminal."""
-    return tqdm(iterable, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+    """A tqdm bar (rate and remaining time), silent when stderr is not a terminal, and with --quiet."""
+    silent = _Voice.last_words is not None or not sys.stderr.isatty()
+    return tqdm(iterable, disable=silent, dynamic_ncols=True, **options)
 
 
 @contextmanager
@@ -132,8 +169,14 @@ def writing(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        kept = "; the earlier file is kept" if path.exists() else ""
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room{kept}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -158,9 +201,10 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError names the file and line when it is missing or broken."""
     path = existing_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); write it again or restore it") from None
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of 5000 digits
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not readable as JSON ({reason}); write it again or restore it") from None
 
 
 def read_table(path: str | Path, hint: str, **options: Any) -> "DataFrame":

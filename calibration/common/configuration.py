@@ -1,6 +1,7 @@
 """The emulator's configuration: LHP_architecture.yaml as typed values; unknown keys and wrong types are errors."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import date, timedelta
@@ -9,10 +10,10 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 import numpy as np
-import yaml
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, warn
+from calibration.common.command_line import REPOSITORY, UserError, warn
 from calibration.common.units import TARGETS
+from calibration.common.yaml_file import read_yaml
 
 ARCHITECTURE_FILE = REPOSITORY / "LHP_architecture.yaml"
 AUTO = "auto"  # in place of a preset's name: measured (emulator/choice.py)
@@ -86,6 +87,7 @@ class DataOptions:
     directory: str
     column_order: list | None
     drop_columns: list | None
+    label_map: dict | None = None  # set by train.py --labels: see ensembles/labels.py
 
 
 @dataclass(frozen=True)
@@ -143,21 +145,18 @@ class Configuration:
 
 def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None = None) -> Configuration:
     """Read the YAML and pick `preset` (default: the file's). UserError on anything unknown, missing or out of range."""
-    path = existing_file(path, "LHP_architecture.yaml belongs in the repository's root")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    path, content = Path(path), read_yaml(path, "LHP_architecture.yaml belongs in the repository's root")
     keys = ("preset", "choice", "data", "splits", "presets", "evaluation")
     _check_keys(content, keys, path, "the top level", optional=("choice",))
     presets = content["presets"]
+    _require(isinstance(presets, Mapping), path, "presets must hold 'name: ...' lines")
     choice = _choice(content, path)
     preset = preset or content["preset"]
+    _require(isinstance(preset, str), path, f"preset is {preset!r}, expected a name")
     if preset == AUTO:
         preset = choice.presets[0]
-    if not isinstance(presets, Mapping) or preset not in presets:
-        known = ", ".join(presets) if isinstance(presets, Mapping) else "none"
-        raise UserError(f"{path}: no preset '{preset}'; known are {known} and {AUTO}")
+    if preset not in presets:
+        raise UserError(f"{path}: no preset '{preset}'; known are {', '.join(map(str, presets))} and {AUTO}")
     for name, body in presets.items():  # a typing error in the other preset should not wait to be found
         _check_keys(body, ("model", "training"), path, f"presets.{name}")
     content = {"preset": preset, **presets[preset], **{key: content[key] for key in ("data", "splits", "evaluation")}}
@@ -166,8 +165,9 @@ def load_configuration(path: str | Path = ARCHITECTURE_FILE, preset: str | None 
 
 def load_choice(path: str | Path = ARCHITECTURE_FILE, preset: str | None = None) -> Choice | None:
     """What `preset: auto` chooses from; None where one preset is named, by `preset` or by the YAML."""
-    path = existing_file(path, "LHP_architecture.yaml belongs in the repository's root")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path, content = Path(path), read_yaml(path, "LHP_architecture.yaml belongs in the repository's root")
+    if not isinstance(content, Mapping) or "preset" not in content:
+        raise UserError(f"{path}: has no key 'preset'; compare with the repository's LHP_architecture.yaml")
     return _choice(content, path) if (preset or content["preset"]) == AUTO else None
 
 
@@ -179,8 +179,9 @@ def _choice(content: Mapping[str, Any], path: Path) -> Choice:
     choice = _build(Choice, content["choice"], path, "choice")
     _require(len(choice.presets) > 0 and choice.minutes > 0, path, "choice needs presets, and minutes above 0")
     for name in choice.presets:
-        if name not in content["presets"]:
-            raise UserError(f"{path}: choice.presets names '{name}'; known are {', '.join(content['presets'])}")
+        if not isinstance(name, str) or name not in content["presets"]:
+            known = ", ".join(map(str, content["presets"]))
+            raise UserError(f"{path}: choice.presets names {name!r}; known are {known}")
     return choice
 
 
@@ -340,6 +341,8 @@ def _typed(value: Any, kind: Any, source: Path, where: str) -> Any:
     kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
     for expected in kinds:
         if expected is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                break
             return float(value)
         if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
             return json.loads(json.dumps(value, default=str)) if isinstance(value, dict | list) else value

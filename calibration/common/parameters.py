@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
+from calibration.common.yaml_file import read_yaml
 
 CATALOGUE_FILE = REPOSITORY / "configs" / "visit_parameters.csv"
 DEFAULT_RANGES = REPOSITORY / "configs" / "range_of_paras.csv"
 # A value exactly on a bound has infinite z; it is placed here, 3e-7 of the range inside.
 LATENT_LIMIT = 5.0
+UNUSED = "unused_"  # before the label of a column that no slot of the process model took (ensembles/labels.py)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ def _canonical_names() -> dict[str, str]:
 def canonical_name(name: str) -> str | None:
     """The catalogue's spelling of a parameter name in any case (tree_qtf0 -> tree_qTf0), or None if unknown."""
     return _canonical_names().get(name.lower())
+
+
+def in_model(names: Sequence[str]) -> list[int]:
+    """Indices of the names that are not those of columns without a slot: what a process model is given."""
+    return [i for i, name in enumerate(names) if not name.startswith(UNUSED)]
 
 
 @dataclass(frozen=True)
@@ -281,10 +287,7 @@ def _is_header(parts: list[str]) -> bool:
 
 
 def _yaml_entries(path: Path) -> list[tuple[str, float, float | str]]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    content = read_yaml(path)
     if not (isinstance(content, dict) and set(content) == {"parameter_bounds"}) or not isinstance(
         content["parameter_bounds"], Mapping
     ):

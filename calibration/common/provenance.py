@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -36,11 +37,20 @@ def write_record(directory: str | Path, began: float, inputs: Mapping[str, str |
     """
     script = Path(sys.argv[0])
     write_json(Path(directory) / f"{script.stem}{SUFFIX}", {
-        "command": " ".join(["python", script.name, *sys.argv[1:]]),
+        "command": shlex.join(["python", script.name, *sys.argv[1:]]),
+        "arguments": sys.argv[1:], "working_directory": str(Path.cwd()),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - began, 1), **known, "versions": versions(),
-        "inputs": {name: {"path": str(path), "sha256": sha256(path)} for name, path in inputs.items() if path},
+        "inputs": {name: _input(Path(path)) for name, path in inputs.items() if path},
     })  # fmt: skip
+
+
+def _input(path: Path) -> dict[str, str]:
+    """Path and hash; of a configuration its text too, which may be edited later."""
+    found = {"path": str(path), "sha256": sha256(path)}
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        found["content"] = path.read_text(encoding="utf-8", errors="replace")
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -2,8 +2,6 @@
 contract.
 """
 
-import pickle
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,8 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from calibration.common.command_line import UserError, read_json, warn, write_json, writing
-
-# What unpickling a damaged or foreign file raises.
-UNREADABLE = (
-    pickle.UnpicklingError, zlib.error, AttributeError, EOFError, ImportError, LookupError, OSError, TypeError,
-    ValueError,
-)  # fmt: skip
+from calibration.common.command_line import UserError, notice, read_json, write_json, writing
+from calibration.common.scaler_pickle import UNREADABLE, read_pickled_scaler
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class Scaler:
 
 
 def load_scaler(path: str | Path, names: Sequence[str] | None = None) -> Scaler:
-    """Load a scaler from its JSON twin, or from the pickle (with a warning) when only that exists.
+    """Load a scaler from its JSON twin, or from the pickle when only that exists (said; no code in it is run).
 
     `names` name the columns of a pickle without names. UserError when the file is missing, broken or of other width.
     """
@@ -105,20 +98,15 @@ def load_scaler(path: str | Path, names: Sequence[str] | None = None) -> Scaler:
 def _load_pickle(path: Path, names: Sequence[str] | None) -> Scaler:
     if not path.is_file():
         raise UserError(f"{path}: no such scaler (nor {path.with_suffix('.json').name}); run train.py first")
-    warn(
-        f"{path}: read as a pickle, which can run code and depends on library versions; trust its origin or "
-        "use the JSON twin"
-    )
     try:
-        scaler = joblib.load(path)
+        found = read_pickled_scaler(path)
     except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: not readable as a pickle ({reason}); run train.py again, or give the JSON") from None
-    if not isinstance(scaler, StandardScaler):
-        raise UserError(f"{path}: holds a {type(scaler).__name__}, expected scikit-learn's StandardScaler")
-    names = names if names is not None else getattr(scaler, "feature_names_in_", None)
-    if names is None or len(names) != scaler.mean_.size:
+    names = found.names or names
+    if names is None or len(names) != found.mean.size:
         raise UserError(
-            f"{path}: {scaler.mean_.size} columns without fitting names; give the scaler's JSON twin instead"
+            f"{path}: {found.mean.size} columns without fitting names; give the scaler's JSON twin instead"
         )
-    return Scaler(tuple(str(name) for name in names), np.asarray(scaler.mean_), np.asarray(scaler.scale_))
+    notice(f"{path}: read as a pickle; the JSON twin is what the scripts prefer")
+    return Scaler(tuple(str(name) for name in names), found.mean, found.scale)

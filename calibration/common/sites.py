@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
+from calibration.common.command_line import REPOSITORY, UserError, notice
+from calibration.common.yaml_file import parse_yaml, read_yaml
 
 DEFAULT_SITE = REPOSITORY / "configs" / "sites" / "lhp.yaml"
 TEXTURES = ("coarse", "medium", "fine")
@@ -92,11 +93,7 @@ _LIMITS = {
 
 def load_site(path: str | Path = DEFAULT_SITE) -> Site:
     """Read a site's YAML. UserError on an unknown or missing key, or a value outside its limits."""
-    path = existing_file(path, "copy configs/sites/lhp.yaml and edit it")
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    path, content = Path(path), read_yaml(path, "copy configs/sites/lhp.yaml and edit it")
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no 'key: value' lines; copy configs/sites/lhp.yaml and edit it")
     wanted = [field.name for field in fields(Site) if field.name != "path"]
@@ -115,8 +112,11 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
     for key in ("name", "weather"):
         if not isinstance(content[key], str) or not content[key].strip():
             raise UserError(f"{path}: {key} is {content[key]!r}, expected text; put it in quotes if it is a number")
+    if not (path.parent / content["weather"]).resolve().is_relative_to(path.parent.resolve()):
+        raise UserError(f"{path}: weather is {content['weather']!r}, allowed is a file beside this one or below it")
+    content.setdefault("forest", EVERGREEN)
     for key, allowed in (("texture", TEXTURES), ("forest", FORESTS)):
-        if content.setdefault(key, EVERGREEN) not in allowed:
+        if content[key] not in allowed:
             raise UserError(f"{path}: {key} is {content[key]!r}, allowed is one of {', '.join(allowed)}")
     period = content["period"]
     if (
@@ -176,6 +176,11 @@ def make_variant(choices: Any, source: str) -> Variant:
 def with_variant(site: Site, choices: list[str] | None) -> Site:
     """The site with variants of the command line, NAME or NAME=VALUE, in place of its own."""
     given = {name: value for name, _, value in (choice.partition("=") for choice in choices or [])}
-    values = {name: yaml.safe_load(value) if value else True for name, value in given.items()}
+    values = {}
+    for name, value in given.items():
+        try:
+            values[name] = parse_yaml(value) if value else True
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"--variant {name}={value}: the value is not readable as a word or a number") from None
     make_variant(values, "--variant")
     return replace(site, variant=replace(site.variant, **values))

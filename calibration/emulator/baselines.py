@@ -1,15 +1,19 @@
-"""What a prediction must beat: constant, persistence, climatology and a linear ARX model, on the same days.
+"""What a prediction must beat: constant, persistence, climatology, a linear ARX model, and the mean of a run by a
+Gaussian process or by gradient boosting with the climatology's course of the year; on the same days.
 
 All of them may use more than the emulator where that makes them stronger: persistence and ARX start from the run's true
 flux on the day before (which no proposed parameter vector has).
 """
 
 import numpy as np
+import torch
+from sklearn.ensemble import GradientBoostingRegressor
 
 from calibration.common.units import TARGETS
+from calibration.network.run_means import RunMeans
 from dataset import TrainingData
 
-NAMES = ("constant", "persistence", "climatology", "arx")
+NAMES = ("constant", "persistence", "climatology", "arx", "gaussian_process", "boosting")
 HALF_WINDOW = 15  # days: climatology is a running mean of the day-of-year means
 RIDGE = 1e-3
 ARX_ROWS = 200_000
@@ -26,6 +30,7 @@ class Baselines:
             truth.mean(axis=0, dtype=np.float64)[None], self._day_of_year(data.periods["train"])
         )[0]
         self._fit_arx(truth)
+        self._fit_run_means(truth.mean(axis=1, dtype=np.float64))
 
     def _day_of_year(self, days: slice) -> np.ndarray:
         dates = self.data.ensemble.dates[days]
@@ -60,6 +65,32 @@ class Baselines:
             flux = np.clip(flux @ self.arx_flux + forcing + static, -1e3, 1e3)
             result[:, day] = flux
         return self.data.target_scaler.inverse(result).astype(np.float32)
+
+    def gaussian_process(self, runs: np.ndarray, days: slice) -> np.ndarray:
+        """A Gaussian process' mean of the run (network/run_means.py), with the climatology of all seen runs."""
+        return self._around(self.by_process[runs], days)
+
+    def boosting(self, runs: np.ndarray, days: slice) -> np.ndarray:
+        """The same with gradient boosting (scikit-learn's, 300 trees of depth 3, rate 0.05, half of the runs each)."""
+        return self._around(self.by_boosting[runs], days)
+
+    def _around(self, means: np.ndarray, days: slice) -> np.ndarray:
+        """Means (run, 4) with the course of the year of all seen runs, (run, day, 4)."""
+        anomaly = self.all_climatology[self._day_of_year(days)] - self.mean
+        return (means[:, None] + anomaly).astype(np.float32)
+
+    def _fit_run_means(self, means: np.ndarray) -> None:
+        """Learn the mean fluxes (seen run, 4) over the training period from the parameters; predict them for all."""
+        static, seen = self.data.static.cpu().numpy().astype(np.float64), self.data.seen
+        process = RunMeans(static.shape[1], len(seen))
+        process.fit(static[seen], self.data.target_scaler.transform(means))
+        with torch.no_grad():
+            found = process(torch.as_tensor(static, dtype=torch.float32)).numpy()
+        self.by_process = self.data.target_scaler.inverse(found)
+        trees = {"n_estimators": 300, "learning_rate": 0.05, "max_depth": 3, "subsample": 0.5, "random_state": 0}
+        self.by_boosting = np.stack(
+            [GradientBoostingRegressor(**trees).fit(static[seen], mean).predict(static) for mean in means.T], axis=1
+        )
 
     def predict(self, name: str, runs: np.ndarray, days: slice) -> np.ndarray:
         """Baseline `name` for runs (run,) over days -> (run, day, 4) Mg C ha-1 day-1."""

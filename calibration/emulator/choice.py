@@ -5,23 +5,28 @@ the year as an input helps where forests were not at rest on the first day, and 
 the training weather by heart. Which holds is not guessed but measured, on a fifth of the seen runs.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from joblib import cpu_count
 
+from calibration.common.command_line import warn
 from calibration.common.configuration import Configuration
 from calibration.common.parameters import canonical_name
 from calibration.common.sites import Site
 from calibration.common.units import FLUX_LABELS, TARGETS
-from calibration.emulator.cross_fit import fit_in_memory, in_parallel, split_seen, training_days
+from calibration.emulator.cross_fit import fit_in_memory, folds_needed, in_parallel, split_seen, training_days
+from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData
 
 FEWEST_RUNS = 20  # seen runs below which a fifth of them cannot tell presets apart
 MOST_HELD_OUT = 100  # runs: more tell no more
 CLEARLY = 0.9  # share of the error that a preset may leave to be taken in place of one listed before it
 TRIAL = 0.5  # share of the schedule that a trial gets
+TRIAL_TIME = 0.4  # share of the time that trials may take together
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,40 @@ class Trial:
         """What is compared: mean R2 of the fluxes, weighted as the loss weighs them."""
         weights = self.config.training.flux_weights
         return float(np.average([self.r2[name] for name in TARGETS], weights=[weights[name] for name in TARGETS]))
+
+
+def choose(
+    configs: Sequence[Configuration], data: TrainingData, device: torch.device, site: Site, seconds: float,
+    closed_forms: bool, say: Callable[[str], object],
+) -> tuple[Configuration, list[Trial]]:  # fmt: skip
+    """The configuration that serves these runs within `seconds`, and the trials behind it (none without a choice).
+
+    closed_forms: whether presets that use them may be chosen; `say` takes lines about what is tried.
+    """
+    if len(configs) == 1 or PROCESSES.world > 1:  # the processes of torchrun must agree without having measured
+        return configs[0], []
+    presets = candidates(configs, data.ensemble.parameter_names, closed_forms)
+    if len(presets) == 1 or len(data.seen) < FEWEST_RUNS:
+        if len(data.seen) < FEWEST_RUNS:
+            warn(
+                f"{len(data.seen)} runs to train on: too few to choose a preset by evidence ({FEWEST_RUNS}); "
+                f"it is {presets[0].preset}, and its skill on unseen runs is hardly known"
+            )
+        return presets[0], []
+    say(
+        f"choosing among {', '.join(preset.preset for preset in presets)}, training and the error model: at most "
+        f"{seconds / 60:.1f} minutes (--minutes)"
+    )
+    began = time.monotonic()
+    trials = try_out(presets, data, device, site, seconds * TRIAL_TIME / len(presets))
+    say(f"R2 of short trainings on runs held out, in {data.splits.validation[0][:4]}, held out as well:")
+    say(table(trials))
+    networks = 1 + folds_needed(data, trials[0].config.training.error_runs) / cpu_count()
+    epochs = fitting_epochs(trials[0], networks, seconds - (time.monotonic() - began))
+    config = trials[0].config
+    if epochs < config.training.epochs:
+        say(f"{epochs} of {config.training.epochs} epochs fit in the time; more with a larger --minutes")
+    return config.override("training", epochs=epochs), trials
 
 
 def candidates(

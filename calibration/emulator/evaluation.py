@@ -16,7 +16,7 @@ from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
 from calibration.emulator import figures
 from calibration.emulator.baselines import NAMES, Baselines
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.files import load_ensemble
+from calibration.ensembles.labels import load_labelled
 from calibration.ensembles.rest import at_rest
 from dataset import TrainingData, prepare, window_starts
 
@@ -72,7 +72,7 @@ def load_matching(emulator: Emulator, directory: Path) -> TrainingData:
             f"{directory}/parameter_summary.csv: no ensemble there; give --data-dir the folder it was trained on"
         )
     options = emulator.configuration.data
-    ensemble = load_ensemble(directory, columns=options.column_order, drop=options.drop_columns)
+    ensemble = load_labelled(directory, options)
     if ensemble.parameter_names != emulator.parameter_names:
         other = sorted(set(ensemble.parameter_names) ^ set(emulator.parameter_names))
         raise UserError(
@@ -150,10 +150,13 @@ def evaluate_split(
     starts, squares, pooled = window_errors(emulator, data, runs, stride, baselines)
     year = {name: baselines.predict(name, runs, days) for name in NAMES}
     rollout = {name: np.sqrt(values.mean(axis=0)) for name, values in squares.items()}
-    result = {}
+    result, rest = {}, runs_at_rest(data)[runs]
     for i, variable in enumerate(TARGETS):
         result[variable] = skill.skill(predicted[..., i], truth[..., i], float(rollout["emulator"][i]))
         result[variable]["r2_windows_30"] = float(pooled["r2"][i])
+        result[variable]["not_at_rest"] = int((~rest).sum())
+        at_rest_alone = skill.r2(predicted[rest][..., i], truth[rest][..., i]) if rest.any() else None
+        result[variable]["r2_at_rest"] = at_rest_alone
         result[variable]["baselines"] = {
             name: skill.skill(year[name][..., i], truth[..., i], float(rollout[name][i])) for name in NAMES
         }
@@ -194,12 +197,16 @@ def worst_runs(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
         table[f"rmse_{variable}"] = np.sqrt(np.square(error, dtype=np.float64).mean(axis=1))
         table[f"bias_{variable}"] = error.mean(axis=1)
         table[f"mean_{variable}"] = truth[..., i].mean(axis=1)
-    whole = data.ensemble.fluxes.mean(axis=1, dtype=np.float64)  # (run, 4) over the record
-    rest = at_rest(whole[:, TARGETS.index("nep")], whole[:, TARGETS.index("gpp")])
-    table["at_rest"] = rest[data.unseen]
+    table["at_rest"] = runs_at_rest(data)[data.unseen]
     table["nse_nep"] = skill.nse_by_run(predicted[..., TARGETS.index("nep")], truth[..., TARGETS.index("nep")])
     parameters = pd.DataFrame(data.ensemble.parameters[data.unseen], columns=data.ensemble.parameter_names)
     return pd.concat([table, parameters], axis=1).sort_values("rmse_nep", ascending=False)
+
+
+def runs_at_rest(data: TrainingData) -> np.ndarray:
+    """(run,) bool of all runs: whether a forest neither grows nor dies over the record; see ensembles/rest.py."""
+    whole = data.ensemble.fluxes.mean(axis=1, dtype=np.float64)
+    return at_rest(whole[:, TARGETS.index("nep")], whole[:, TARGETS.index("gpp")])
 
 
 def seasonal_errors(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:

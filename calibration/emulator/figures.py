@@ -26,10 +26,10 @@ def loss_figure(history: dict[str, list], validation_key: str) -> Figure:
         axes.semilogy(
             history["epoch"], history["train_rollout_loss"], color=BLUE, ls=":", lw=1, label="free-running term"
         )
-    axes.set(xlabel="epoch", ylabel="loss (mean squared error of scaled fluxes)")
+    axes.set(xlabel="epoch", ylabel="loss (mean squared error\nof scaled fluxes)")
     right = axes.twinx()
     right.semilogy(history["epoch"], history[validation_key], color=ALERT, ls="-.", label="validation, 30 days")
-    right.set_ylabel(f"Rollout_RMSE@30 of NEP ({FLUX_UNIT})")
+    right.set_ylabel(f"Rollout_RMSE@30 of NEP\n({FLUX_UNIT})")
     lines = axes.get_lines() + right.get_lines()
     axes.legend(lines, [line.get_label() for line in lines], loc="upper right")
     return figure

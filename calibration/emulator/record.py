@@ -4,7 +4,10 @@ config.json (everything that load_emulator() and a reader need), both scalers, c
 checkpoint_latest.pt (weights and the state of the training), training_loss.png.
 """
 
+import io
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ from calibration.common.configuration import Configuration
 from calibration.common.figure_style import save_figure
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.figures import loss_figure
-from calibration.emulator.trained import BEST, CONFIG, FORMAT, LATEST, load_checkpoint, space_entries
+from calibration.emulator.trained import BEST, CONFIG, FORMAT, HISTORY, LATEST, load_checkpoint, space_entries
 from calibration.emulator.training import VALIDATION_KEY, TrainingState
 from calibration.ensembles.files import read_log
+from calibration.ensembles.labels import map_of
 from dataset import TrainingData
 
+ROOM = 4  # times the size of a checkpoint that must be free: two checkpoints, each written beside its old self
 LOSS_FIGURE = "training_loss"
 STATE = ("step", "epoch", "best", "best_epoch", "seconds", "history")  # of TrainingState, kept in checkpoint_latest.pt
 
@@ -37,7 +42,7 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
             for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)
         },
         "parameter_space": space_entries(
-            ensemble.parameter_names, ensemble.parameters, read_log(ensemble.directory)
+            ensemble.parameter_names, ensemble.parameters, log_under_labels(ensemble.directory, config)
         ),
         "data": {
             "directory": str(config.data.directory), "runs": len(ensemble.sample_ids),
@@ -48,6 +53,15 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
         },
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
     }  # fmt: skip
+
+
+def log_under_labels(directory: Path, config: Configuration) -> dict[str, Any]:
+    """Content of parameter_log.json with its ranges under the names that the label map gives the columns."""
+    log, labels = read_log(directory), map_of(config.data)
+    ranges = log["settings"].get("ranges")
+    if labels is None or not isinstance(ranges, dict):
+        return log
+    return log | {"settings": log["settings"] | {"ranges": labels.ranges(ranges)}}
 
 
 def save_scalers(directory: Path, data: TrainingData) -> None:
@@ -62,8 +76,27 @@ def save_scalers(directory: Path, data: TrainingData) -> None:
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """torch.save through a temporary name: a kill leaves the old file or the new one."""
+    packed = io.BytesIO()  # torch's own writing to a file says nothing of why it failed
+    torch.save(content, packed)
     with writing(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(packed.getbuffer())
+
+
+def begin_folder(directory: Path, save_first: Callable[[], None]) -> None:
+    """Take the place of an earlier training, whose best weights must not pass for this one's.
+
+    save_first writes this training's first checkpoint_latest.pt: where there is no room for it, or not for the files to
+    follow, that is said (UserError) while the earlier emulator is still whole. A kill from here on can be resumed.
+    """
+    save_first()
+    needed = ROOM * (directory / LATEST).stat().st_size
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise UserError(
+            f"{directory}: {free >> 20} MB free, training needs {needed >> 20}; make room"
+        )
+    for name in (BEST, HISTORY):
+        (directory / name).unlink(missing_ok=True)
 
 
 def save_checkpoints(
@@ -102,6 +135,11 @@ def resume(
                     f"{value}; "
                     "resume with the same settings, or start without --resume"
                 )
+    if before["data"].get("label_map") != now["data"]["label_map"]:
+        raise UserError(
+            f"{directory / LATEST}: trained under another label map; resume with the same --labels, or start without "
+            "--resume"
+        )
     if latest["training"]["sample_ids"] != data.ensemble.sample_ids.tolist() or not np.array_equal(
         latest["training_parameters"].numpy(), data.ensemble.parameters[data.seen]
     ):
@@ -126,5 +164,5 @@ def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> Non
     save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
     print(
         f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
-        f"{state.best:.5f} Mg C ha-1 day-1"
+        f"{state.history[VALIDATION_KEY][state.best_epoch - 1]:.5f} Mg C ha-1 day-1, of all fluxes {state.best:.3f} sd"
     )

@@ -19,6 +19,7 @@ from calibration.common.parameters import ParameterSpace, make_space, read_range
 from calibration.common.scalers import Scaler, load_scaler
 from calibration.common.units import CONTEXT_DAYS, TARGETS
 from calibration.emulator.error import EmulatorErrors, load_errors
+from calibration.ensembles.labels import LabelMap, map_of
 from model import StaticConditionedLSTM, create_model
 
 CONFIG, BEST, LATEST, HISTORY = "config.json", "checkpoint_best.pt", "checkpoint_latest.pt", "training_history.json"
@@ -51,6 +52,19 @@ class Emulator:
     def data_directory(self) -> Path:
         """The folder of the ensemble that it was trained on."""
         return ARCHITECTURE_FILE.parent / self.configuration.data.directory
+
+    @property
+    def labels(self) -> LabelMap | None:
+        """Where columns of its ensemble went that were labelled wrong (train.py --labels)."""
+        return map_of(self.configuration.data)
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Parameters that reports write with the table's own label too: name -> e.g. 'tree_lf0 (slot 37, tree_lc0)'."""
+        if self.labels is None:
+            return {}
+        written = self.labels.shown(self.parameter_names)
+        return {name: text for name, text in zip(self.parameter_names, written, strict=True) if name != text}
 
     @torch.no_grad()
     def predict(

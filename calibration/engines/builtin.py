@@ -7,7 +7,6 @@ An engine is sent to worker processes, returns every run's result or the reason 
 into the ensemble's folder: that is the parent's job, so workers need not share a disk with it.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,15 +67,6 @@ class BuiltinEngine:
             else RunResult(sample, None, seconds, "the fluxes are not finite with these parameters")
             for sample, run in zip(sample_ids, fluxes, strict=True)
         ]
-
-
-def weather_hash(weather: Weather, pressure: bool = False) -> str:
-    """SHA-256 of days and values (and pressure, where it counts): was an ensemble made with this weather?"""
-    days = weather.dates.astype("datetime64[D]").astype(np.int64)
-    content = days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()
-    if pressure and weather.pressure is not None:
-        content += np.ascontiguousarray(weather.pressure, dtype=np.float64).tobytes()
-    return hashlib.sha256(content).hexdigest()
 
 
 def as_columns(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,9 +3,11 @@
 import argparse
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import string
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ PLACEHOLDERS = ("workdir", "parameters", "sample_id", "weather", "start", "end",
 DEFAULT_PARAMETER_NAME = "parameters.txt"
 LOG_TAIL = 200_000  # bytes of a failed run's log that are kept
 LOG = ".log"
+SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "fish", "busybox")
+UNSAFE_IN_SHELL = r"[^\w./:,+=@%-]"
 
 
 class ProgramEngine:
@@ -193,8 +197,26 @@ class CommandEngine(ProgramEngine):
         program = self._command(tokens, known)[0]
         if "{" not in tokens[0] and shutil.which(program) is None:
             raise UserError(f"--command-template: program {program} is not found or not executable; check its path")
+        self._check_shell(tokens)
         baseline = dict(zip(names, self.baseline(names).tolist(), strict=True))
         fill_template(self.parameter_template, self.parameter_template.read_bytes(), baseline, self.slots)
+
+    def _check_shell(self, tokens: Sequence[str]) -> None:
+        """UserError where a path would become part of what a shell (bash -c '...') reads, with signs it interprets."""
+        if Path(tokens[0]).name not in SHELLS:
+            return
+        workdir = self.scratch or Path(tempfile.gettempdir())
+        values = {"cwd": str(self.cwd), "weather": self.weather, "workdir": str(workdir)}
+        values["parameters"] = str(workdir / self.parameter_name)
+        for word in tokens[1:]:
+            for key in (key for _, key, _, _ in string.Formatter().parse(word) if key in values):
+                unsafe = re.search(UNSAFE_IN_SHELL, values[key])
+                if unsafe and word != f"{{{key}}}":
+                    raise UserError(
+                        f"--command-template: {tokens[0]} would read {{{key}}}, {values[key]!r}, as part of its "
+                        f"program, where {unsafe[0]!r} has a meaning of its own; hand it over as an argument: "
+                        f"{tokens[0]} -c 'visit \"$1\"' {tokens[0]} {{{key}}}"
+                    )
 
     def _command(self, tokens: Sequence[str], values: Mapping[str, str]) -> list[str]:
         command = [token.format_map(values) for token in tokens]

@@ -25,6 +25,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from calibration.common.command_line import UserError, progress, write_json, writing
+from calibration.common.folder_lock import only_process_in
 from calibration.common.units import DAYS_PER_YEAR, DEAD
 from calibration.engines.builtin import RunResult
 from calibration.ensembles import store as ensemble_store
@@ -112,8 +113,7 @@ class EnsembleWriter:
         """
         self.check(overwrite)
         design, log = self.design, self.directory / LOG
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.directory)
+        self._lock = only_process_in(self.directory, "run_perturbations.py")
         if overwrite and log.is_file():
             self._clear()
         for leftover in self.directory.glob(f".{design.prefix}_*_daily_*"):  # of a run that was killed while writing
@@ -302,23 +302,3 @@ def _differences(there: dict, now: dict, place: str = "") -> list[str]:
             found.append(f"{place}{key}: {a} there, {b} now")
     return found
 
-
-def _lock(directory: Path) -> io.TextIOWrapper | None:
-    """An exclusive lock on `directory` until the returned file is closed or the process ends, however it ends.
-
-    UserError when another process holds it. Where there are no file locks (Windows, some network disks): None.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    handle = (directory / ".lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise UserError(f"{directory}: another run_perturbations.py is writing here; wait for it or stop it") from None
-    except OSError:
-        handle.close()
-        return None
-    return handle

@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class Ensemble:
     fluxes: np.ndarray  # (run, day, 4) float32, order of units.TARGETS, Mg C ha-1 day-1
     parameters: np.ndarray  # (run, parameter) float64, physical units
     parameter_names: tuple[str, ...]
+
+    def with_names(self, names: Sequence[str]) -> "Ensemble":
+        """The same with the parameters under other names (parameter,)."""
+        return replace(self, parameter_names=tuple(names))
 
     @property
     def constant_parameters(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ together, swaps, other constants. A step that explains most of what was left is 
 followed side by side, since of several mistakes one put right may explain little.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -154,11 +155,18 @@ class Node:
         return float(np.sqrt((self.by_run**2).mean()))
 
 
-def search(evidence: Evidence, jobs: int | None = None, say: Callable[[str], object] | None = None) -> Search:
-    """Beam search for the hypothesis that explains the outputs: screened on few runs, decided on all of them."""
+def search(
+    evidence: Evidence, jobs: int | None = None, say: Callable[[str], object] | None = None,
+    max_seconds: float | None = None,
+) -> Search:  # fmt: skip
+    """Beam search for the hypothesis that explains the outputs: screened on few runs, decided on all of them.
+
+    After `max_seconds` no further step is begun: what is found by then is judged.
+    """
+    end = time.monotonic() + max_seconds if max_seconds is not None else float("inf")
     start = Node(Hypothesis(), misfits_by_run(evidence, [Hypothesis()], jobs)[0])
     beam, best, unclear = [start], start, 0
-    while best.misfit > EXACT and unclear < PATIENCE:
+    while best.misfit > EXACT and unclear < PATIENCE and time.monotonic() < end:
         if best.hypothesis.constants and best.misfit < FITTED:
             break
         floor = PERFECT * best.misfit

@@ -12,6 +12,7 @@ import numpy as np
 from calibration.common.sites import Variant
 from calibration.common.units import DAYS_PER_YEAR, DEAD
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences, simulated
+from calibration.weather.daily import Weather
 
 NEP_DOUBT = 0.1  # Mg C ha-1 year-1, median over the runs, above which NEP is not that of the model here
 WORTH = 0.6  # share of the misfit that a variant must fall below to be taken
@@ -46,19 +47,27 @@ def fit(evidence: Evidence, variant: Variant, jobs: int | None = None) -> Fit:
     return Fit(variant, float(np.sqrt((parts**2).mean())), float(np.median(nep - wanted)))
 
 
-def other_variants(evidence: Evidence, base: Variant) -> list[Variant]:
-    """`base` with one thing changed; what it has changed already stays."""
-    year = int(str(evidence.weather.dates[0])[:4])
+def one_change(weather: Weather, base: Variant) -> list[Variant]:
+    """`base` with one thing changed, whatever makes sense under `weather`."""
+    year = int(str(weather.dates[0])[:4])
     trials = {
         "exports_in_nep": [not base.exports_in_nep], "old_runoff": [not base.old_runoff],
         "random_spinup": [not base.random_spinup], "sapwood_cap": [not base.sapwood_cap],
         "first_co2_year": [year + shift for shift in CO2_SHIFTS],
-        "pressure": [1005.0, 1013.25, *(["forcing"] if evidence.weather.pressure is not None else [])],
+        "pressure": [1005.0, 1013.25, *(["forcing"] if weather.pressure is not None else [])],
     }  # fmt: skip
-    changed = {f.name for f in fields(Variant) if getattr(base, f.name) != getattr(evidence.site.variant, f.name)}
+    changed = [replace(base, **{name: value}) for name, values in trials.items() for value in values]
+    return [variant for variant in changed if variant != base]
+
+
+def other_variants(evidence: Evidence, base: Variant) -> list[Variant]:
+    """`base` with one thing changed; what it has changed already stays."""
+    names = [f.name for f in fields(Variant)]
+    kept = [name for name in names if getattr(base, name) != getattr(evidence.site.variant, name)]
     return [
-        replace(base, **{name: value}) for name, values in trials.items() if name not in changed for value in values
-    ]
+        variant for variant in one_change(evidence.weather, base)
+        if all(getattr(variant, name) == getattr(base, name) for name in kept)
+    ]  # fmt: skip
 
 
 def explain_by_variant(evidence: Evidence, jobs: int | None = None) -> list[Fit]:

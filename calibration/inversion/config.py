@@ -1,17 +1,18 @@
 """The inversion's configuration: typed keys with defaults, read from a YAML; an unknown key is an error."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
+from calibration.common.command_line import REPOSITORY, UserError, notice
 from calibration.common.units import FLUX_LABELS
+from calibration.common.yaml_file import read_yaml
 
 DEFAULT_CONFIG = REPOSITORY / "configs" / "inversion_config.yaml"
 METHODS = ("gauss_newton", "adam", "ensemble")
+POSTERIORS = ("draws", "mcmc")
 EMULATOR_RANGES = "emulator"  # value of bounds_file: the ranges that the emulator was trained on
 # Flux wanted by the user -> weights of the emulator's outputs gpp, npp, nep, rh (units.TARGETS); ER = GPP - NEP.
 TARGET_COMBINATIONS = {
@@ -69,6 +70,8 @@ class InversionConfig:
     seed: int = 2025
     nuisance: str = "none"
     offset_sd: float = 0.03
+    posterior: str = "draws"
+    mcmc_minutes: float = 5.0
     samples: int = 2000
     randomized_draws: int = 128
     gauss_newton: GaussNewtonConfig = field(default_factory=GaussNewtonConfig)
@@ -90,11 +93,7 @@ class InversionConfig:
 
 def load_inversion_config(path: str | Path = DEFAULT_CONFIG) -> InversionConfig:
     """Read a YAML; UserError names the file and key for an unknown key, a wrong type or a forbidden value."""
-    path = existing_file(path, "see configs/inversion_config.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from None
+    path, content = Path(path), read_yaml(path, "see configs/inversion_config.yaml")
     return make_inversion_config(_earlier_form(content or {}, path), path)
 
 
@@ -175,7 +174,7 @@ def _typed(value: Any, annotation: str, place: str) -> Any:
     if kinds & {"int", "float"} and not isinstance(value, bool):
         try:
             number = float(value)
-            if "float" in kinds:
+            if "float" in kinds and math.isfinite(number):
                 return number
             if number == int(number):
                 return int(number)
@@ -208,7 +207,11 @@ def _check(config: InversionConfig, source: str) -> None:
     need(config.nuisance in ("none", "offset"), "nuisance", config.nuisance, "none, offset")
     sd = config.error_model.observation_sd
     need(sd is None or sd > 0, "error_model.observation_sd", sd, "null or a number above 0")
-    for key in ("lr", "max_iters", "offset_sd", "samples"):
+    need(config.posterior in POSTERIORS, "posterior", config.posterior, ", ".join(POSTERIORS))
+    exact = config.posterior == "mcmc"
+    need(not exact or config.method != "ensemble", "posterior", "mcmc", "draws with method ensemble, which has its own")
+    need(not exact or config.lambda_prior is None, "posterior", "mcmc", "draws where lambda_prior is a number")
+    for key in ("lr", "max_iters", "offset_sd", "samples", "mcmc_minutes"):
         need(getattr(config, key) > 0, key, getattr(config, key), "a number above 0")
     need(config.randomized_draws >= 0, "randomized_draws", config.randomized_draws, "0 or more")
     need(config.starts is None or config.starts > 0, "starts", config.starts, "null or a number above 0")

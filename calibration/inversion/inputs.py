@@ -7,24 +7,32 @@ import numpy as np
 
 from calibration.common.command_line import UserError, warn
 from calibration.emulator.trained import Emulator
-from calibration.ensembles.files import Ensemble, load_ensemble, read_parameter_summary
+from calibration.ensembles.files import Ensemble
+from calibration.ensembles.labels import load_labelled, read_labelled_summary
 from calibration.inversion.data import DAY, Stretch, keep_days, stretch_from_arrays, stretches_from_windows
 from calibration.tower.windows import Windows, load_windows
 from dataset import day_slice, window_starts
 
 
-def prior_parameters(emulator: Emulator, data_dir: str | Path, sample_id: int | None = None) -> tuple[np.ndarray, str]:
+def prior_parameters(
+    emulator: Emulator, data_dir: str | Path | None, sample_id: int | None = None
+) -> tuple[np.ndarray, str]:
     """The prior vector (parameter,) in the emulator's order, physical, and a word on where it comes from.
 
-    Default: the mean of data_dir/parameter_summary.csv; without that file the mean of the training vectors. With
-    `sample_id` that run's parameters. UserError on an unknown sample or a parameter missing from the file.
+    Default: the mean of data_dir/parameter_summary.csv; without that file the mean of the training vectors, without
+    a data_dir the middle of the ranges. With `sample_id` that run's parameters. UserError on an unknown sample or a
+    parameter missing from the file.
     """
+    if data_dir is None:
+        if sample_id is not None:
+            raise UserError("--obs-prior-sample is a run of an ensemble; give its folder with --data-dir")
+        return emulator.space.unit_to_physical(np.full(len(emulator.space), 0.5)), "middle of the ranges"
     path = Path(data_dir) / "parameter_summary.csv"
     if not path.is_file():
         if sample_id is not None:
             raise UserError(f"{path}: no such file, so the prior cannot be sample {sample_id}; give --data-dir")
         return emulator.training_parameters.mean(axis=0), "mean of the emulator's training vectors"
-    ids, names, values = read_parameter_summary(path)
+    ids, names, values = read_labelled_summary(data_dir, emulator.configuration.data)
     values = in_order(emulator, names, values, path)
     if sample_id is None:
         return values.mean(axis=0), "mean of parameter_summary.csv"
@@ -44,8 +52,10 @@ def in_order(emulator: Emulator, names, values: np.ndarray, path: Path) -> np.nd
     """Columns of values (run, parameter) in the emulator's order; UserError names a missing one."""
     missing = [name for name in emulator.parameter_names if name not in names]
     if missing:
+        own = emulator.shown.get(missing[0])
+        label = f" (in its label map: {own})" if own else ""
         raise UserError(
-            f"{path}: has no column {missing[0]}, which the emulator in {emulator.directory} needs; "
+            f"{path}: has no column {missing[0]}, which the emulator in {emulator.directory} needs{label}; "
             "use the ensemble that it was trained on, or train again"
         )
     return values[:, [list(names).index(name) for name in emulator.parameter_names]]
@@ -53,9 +63,7 @@ def in_order(emulator: Emulator, names, values: np.ndarray, path: Path) -> np.nd
 
 def load_matching_ensemble(emulator: Emulator, data_dir: str | Path) -> Ensemble:
     """The ensemble with its columns in the emulator's order."""
-    ensemble = load_ensemble(
-        data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
-    )
+    ensemble = load_labelled(data_dir, emulator.configuration.data)
     values = in_order(emulator, ensemble.parameter_names, ensemble.parameters, Path(data_dir) / "parameter_summary.csv")
     return Ensemble(
         ensemble.directory, ensemble.sample_ids, ensemble.dates, ensemble.dynamic, ensemble.fluxes, values,

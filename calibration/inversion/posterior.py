@@ -1,8 +1,10 @@
 """What the data say about the parameters and the flux: Laplace posterior, samples, intervals, predictive bands."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from calibration.inversion.error_model import ErrorModel, discrepancy_covariance
 from calibration.inversion.methods import Fit
 from calibration.inversion.problem import InversionProblem
 from calibration.inversion.randomized_likelihood import Mode, randomized_minima
+
+if TYPE_CHECKING:
+    from calibration.inversion.mcmc import Diagnostics
 
 INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as informed by the data
 SAME_MODE = 4.0  # squared Mahalanobis distance within which two starts ended in the same place
@@ -36,6 +41,8 @@ class Posterior:
     covariance: np.ndarray  # (size, size) Laplace covariance at the best mode
     eigenvalues: np.ndarray  # (size,) of the data part of the Gauss-Newton matrix, largest first
     method: str
+    chains: np.ndarray | None = None  # (chain, draw, parameter) physical, of MCMC that converged
+    diagnostics: "Diagnostics | None" = None  # of MCMC, whether it converged or not
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Central interval of every parameter: (parameter,), (parameter,), physical units."""
@@ -122,12 +129,18 @@ def _distinct_modes(problem: InversionProblem, fit: Fit) -> list[Mode]:
             if any((u - m.u) @ h @ (u - m.u) < SAME_MODE for m, h in zip(modes, matrices, strict=True)):
                 continue
             predicted, jacobian = problem.costs(u[None])[1][0], problem.central_jacobian(u)
-        _, stacked = problem.least_squares(u[None], predicted[None], jacobian[None])
-        matrices.append(stacked[0].T @ stacked[0])
-        # covariance = matrix^-1 = F F' with F = inverse transpose of the Cholesky factor
-        factor = np.linalg.inv(np.linalg.cholesky(matrices[-1])).T
-        modes.append(Mode(u, cost, predicted, -stacked[0, : len(problem.observations)], factor))
+        modes.append(mode_at(problem, u, cost, predicted, jacobian))
+        inverse = np.linalg.inv(modes[-1].factor)
+        matrices.append(inverse.T @ inverse)
     return modes
+
+
+def mode_at(problem: InversionProblem, u: np.ndarray, cost: float, predicted: np.ndarray, jacobian: np.ndarray) -> Mode:
+    """The Gaussian around u (size,), where the prediction is `predicted` (entry,) with slopes (entry, size)."""
+    _, stacked = problem.least_squares(u[None], predicted[None], jacobian[None])
+    # covariance = matrix^-1 = F F' with F = inverse transpose of the Cholesky factor
+    factor = np.linalg.inv(np.linalg.cholesky(stacked[0].T @ stacked[0])).T
+    return Mode(u, cost, predicted, -stacked[0, : len(problem.observations)], factor)
 
 
 def all_days(stretches: Sequence[Stretch], target: str) -> Observations:
@@ -261,27 +274,37 @@ def save_posterior(path: str | Path, posterior: Posterior, **extra: np.ndarray) 
 def save_arviz(
     path: str | Path, posterior: Posterior, predictive: dict[str, np.ndarray], dates, observed: dict[str, np.ndarray]
 ) -> None:
-    """Write a netCDF that arviz.from_netcdf reads: posterior (chain 1), posterior_predictive, observed_data.
+    """Write a netCDF that arviz.from_netcdf reads: posterior, posterior_predictive, observed_data.
+
+    The posterior has one chain, or those of MCMC, whose R-hat and effective sample sizes are its attributes.
 
     predictive: name -> (sample, day), observed: name -> (day,), Mg C ha-1 day-1; dates (day,). What is predicted under
     the name of the observed flux has observation error, as arviz.plot_ppc and its relatives expect.
     arviz.InferenceData.to_netcdf is an xarray write of one group each, done here with h5netcdf so that importing arviz
     (seconds) is not needed.
     """
+    import dask
     import xarray
 
-    coordinates = {"chain": [0], "day": dates.astype("datetime64[ns]")}
+    chains = posterior.physical[None] if posterior.chains is None else posterior.chains
+    coordinates = {"day": dates.astype("datetime64[ns]")}
     groups = {
         "posterior": {
-            name: (("chain", "draw"), posterior.physical[None, :, i]) for i, name in enumerate(posterior.names)
+            name: (("chain", "draw"), chains[:, :, i]) for i, name in enumerate(posterior.names)
         },
         "posterior_predictive": {
             name: (("chain", "draw", "day"), draws[None].astype(np.float32)) for name, draws in predictive.items()
         },
         "observed_data": {name: (("day",), values) for name, values in observed.items()},
     }
+    packed = io.BytesIO()  # HDF5 that cannot finish a file (a full disk) takes the whole process down
+    for k, (group, variables) in enumerate(groups.items()):
+        used = {d for dims, _ in variables.values() for d in dims}
+        data = xarray.Dataset(variables, {c: v for c, v in coordinates.items() if c in used})
+        data = data.assign_coords({d: np.arange(data.sizes[d]) for d in ("chain",) if d in data.sizes})
+        if group == "posterior" and posterior.diagnostics is not None:
+            data.attrs |= posterior.diagnostics.attributes()
+        with dask.config.set(scheduler="synchronous"):  # xarray would ask a connected cluster for a lock on the memory
+            data.to_netcdf(packed, group=group, mode="w" if k == 0 else "a", engine="h5netcdf")
     with writing(path) as temporary:
-        for k, (group, variables) in enumerate(groups.items()):
-            used = {d for dims, _ in variables.values() for d in dims}
-            data = xarray.Dataset(variables, {c: v for c, v in coordinates.items() if c in used})
-            data.to_netcdf(temporary, group=group, mode="w" if k == 0 else "a", engine="h5netcdf")
+        temporary.write_bytes(packed.getbuffer())

@@ -13,6 +13,7 @@ CLIMATOLOGY_WIDTH = 15.0  # days, Gaussian kernel of the smoothed climatology
 CONFLICT_SHARE = 0.2  # share of days outside the 95 percent band above which a month is in conflict
 CONFLICT_Z = 3.0  # distance of the observed mean from the prior-predictive mean, in its sd
 LAGS = (1, 7, 30)
+CONFLICTING = "CONFLICTS WITH THE MODEL"  # first words of the verdict
 EMULATOR_LIKE = 3.0  # slow misfit up to this many times the emulator's error sd may be the emulator's
 
 
@@ -187,7 +188,7 @@ def verdict(
         rmse += f", with a constant offset of {offset:+.4f}"
     if reasons:
         return (
-            f"CONFLICTS WITH THE MODEL: {label} cannot be described ({'; '.join(reasons)}); {rmse}: do not read the "
+            f"{CONFLICTING}: {label} cannot be described ({'; '.join(reasons)}); {rmse}: do not read the "
             "parameters."
         )
     if informed is None:

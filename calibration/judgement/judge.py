@@ -1,6 +1,6 @@
 """What can be said of an inversion, or of given parameters, on the observed days, before any file is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,11 @@ class Case:
     description: str
     windows: int
     truth: np.ndarray | None = None  # (parameter,) in simulation mode
+    shown: Mapping[str, str] = field(default_factory=dict)  # parameters that reports write otherwise (Emulator.shown)
+
+    def written(self, names: Sequence[str]) -> list[str]:
+        """Parameter names as reports and figures write them."""
+        return [self.shown.get(name, name) for name in names]
 
 
 @dataclass

@@ -109,20 +109,20 @@ def save_figures(
     if result is None:
         unit = space.physical_to_unit(np.stack([judgement.prior, judgement.optimized]))
         xlabel = "position in the trained range (0-1)"
-        figure = parameter_changes(judgement.names, unit[0], unit[1], None, None, [], xlabel, sentence)
+        written = judgement.case.written(judgement.names)
+        figure = parameter_changes(written, unit[0], unit[1], None, None, [], xlabel, sentence)
         save_figure(figure, directory / "parameter_changes")
         return
     ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
     figure = loss_history(result.fit.history, ylabel, f"{result.config.method}: {endings(result)}")
     save_figure(figure, directory / "loss_history")
-    truth = judgement.case.truth
-    save_parameter_figure(result, judgement.informed or [], sentence, directory / "parameter_changes", truth)
+    save_parameter_figure(result, judgement, directory / "parameter_changes")
     if conflict is not None:
         label = target_label(result.config.targets[0])
         save_figure(conflict_figure(conflict.table, conflict.sentence(), label), directory / "prior_conflict")
     if result.posterior is not None:
         posterior = result.posterior
-        names = [result.names[i] for i in posterior.free]
+        names = judgement.case.written([result.names[i] for i in posterior.free])
         figure = identifiability_figure(names, posterior.sd_ratio, posterior.correlation, posterior.eigenvalues)
         save_figure(figure, directory / "identifiability")
 
@@ -145,10 +145,10 @@ def baselines_of(item: Judged) -> dict[str, np.ndarray]:
     }
 
 
-def save_parameter_figure(result: InversionResult, informed: list[str], sentence: str, path: Path, truth) -> None:
+def save_parameter_figure(result: InversionResult, judgement: Judgement, path: Path) -> None:
     """parameter_changes: positions inside the bounds, or in scaled units without bounds."""
     latent = result.problem.latent
-    names = latent.free_names
+    truth, written = judgement.case.truth, judgement.case.written
 
     def position(physical: np.ndarray) -> np.ndarray:
         """Physical (..., parameter) -> (..., free parameter): place inside the bounds, or scaled units."""
@@ -165,8 +165,8 @@ def save_parameter_figure(result: InversionResult, informed: list[str], sentence
     known = None if truth is None else position(truth)
     ratio = None if result.posterior is None else result.posterior.sd_ratio
     figure = parameter_changes(
-        names, position(result.prior), position(result.optimized), low, high, informed, xlabel, sentence, known, ratio,
-        latent.space is not None,
+        written(latent.free_names), position(result.prior), position(result.optimized), low, high,
+        written(judgement.informed or []), xlabel, judgement.verdict, known, ratio, latent.space is not None,
     )  # fmt: skip
     save_figure(figure, path)
 

@@ -11,8 +11,6 @@ from calibration.inversion.posterior import predict_days
 from calibration.judgement.fit import Conflict, prior_conflict
 from inverse_estimator import StaticParameterInverter
 
-PRIOR_DRAWS = 200
-
 
 def conflict_before_fit(
     inverter: StaticParameterInverter,
@@ -20,17 +18,18 @@ def conflict_before_fit(
     prior: np.ndarray,
     free: Sequence[str] | None = None,
     fix: Sequence[str] = (),
+    draws: int = StaticParameterInverter.prior_draws,
 ) -> Conflict:
     """Prior-predictive check of the first target on its observed days.
 
-    Draws of the prior run through the emulator; the emulator's error and the observation error (per day where given,
+    `draws` of the prior run through the emulator; the emulator's error and the observation error (per day where given,
     else the day-to-day scatter) are added. No fitted constant: the data meet the model itself.
     """
     problem = inverter.problem(prior, stretches, False, free, fix)
     target = inverter.config.targets[0]
     rng = np.random.default_rng(inverter.config.seed)
     limit = problem.latent.limit
-    latent = np.clip(problem.prior + rng.standard_normal((PRIOR_DRAWS, problem.size)), -limit, limit)
+    latent = np.clip(problem.prior + rng.standard_normal((draws, problem.size)), -limit, limit)
     latent[:, len(problem.latent.free) :] = 0.0
     column = OBSERVABLE.index(target)
     days = np.concatenate([s.mask[:, column] for s in stretches])

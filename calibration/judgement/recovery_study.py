@@ -151,7 +151,7 @@ def simulated_truth(
     """The simulator's fluxes (case, day, 4), Mg C ha-1 day-1, made once and kept in `path`."""
     fluxes = np.empty((0, len(weather.dates), len(TARGETS)), dtype=np.float32)
     if path.is_file():
-        with np.load(path) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             count = min(len(archive["parameters"]), len(vectors))
             if np.allclose(archive["parameters"][:count], vectors[:count], rtol=1e-12):
                 fluxes = archive["fluxes"][:count]

@@ -8,7 +8,7 @@ from calibration.common.parameters import ParameterSpace
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
 from calibration.inversion.posterior import INFORMED, identifiability
-from calibration.judgement.judge import Judged, Judgement
+from calibration.judgement.judge import Case, Judged, Judgement
 from inverse_estimator import InversionResult
 
 
@@ -24,7 +24,7 @@ def summary_text(judgement: Judgement, facts: dict[str, Any], distance: str) -> 
         if conflict.months:
             lines.append(f"  months in conflict: {', '.join(conflict.months)}")
     if judgement.result is not None:
-        lines += ["", *_fit_lines(judgement.result, distance)]
+        lines += ["", *_fit_lines(judgement.result, distance, judgement.case)]
     elif distance:
         lines += ["", distance]
     return "\n".join(lines) + "\n"
@@ -59,7 +59,7 @@ def _skill_lines(item: Judged) -> list[str]:
     return lines
 
 
-def _fit_lines(result: InversionResult, distance: str) -> list[str]:
+def _fit_lines(result: InversionResult, distance: str, case: Case) -> list[str]:
     lines = [f"Fit: {result.config.method}, {result.seconds:.1f} s, {result.problem.evaluations} emulator runs"]
     lines.append(f"  ended: {endings(result)}")
     if len(result.fit.start_costs) > 1:
@@ -68,7 +68,7 @@ def _fit_lines(result: InversionResult, distance: str) -> list[str]:
     for target, value in result.offsets.items():
         lines.append(f"  constant offset of {target_label(target)}: {value:+.5f} {FLUX_UNIT}")
     bounds = result.at_bounds
-    lines.append(f"  parameters at a bound: {', '.join(bounds) if bounds else 'none'}")
+    lines.append(f"  parameters at a bound: {', '.join(case.written(bounds)) or 'none'}")
     if distance:
         lines.append(f"  {distance}")
     if result.problem.lambda_prior is None:
@@ -82,7 +82,7 @@ def _fit_lines(result: InversionResult, distance: str) -> list[str]:
                 ),
             ]  # fmt: skip
     if result.posterior is not None:
-        lines += ["", *identifiability_lines(result)]
+        lines += ["", *identifiability_lines(result, case)]
     else:
         lines += ["", "No posterior: the cost is no likelihood (lambda_prior is a number, or --unconstrained)."]
     return lines
@@ -96,17 +96,18 @@ def endings(result: InversionResult) -> str:
     )
 
 
-def identifiability_lines(result: InversionResult) -> list[str]:
+def identifiability_lines(result: InversionResult, case: Case) -> list[str]:
     """What this data set says about the parameters, in words."""
     found = identifiability(result.posterior)
     names, ratio = [result.names[i] for i in result.posterior.free], result.posterior.sd_ratio
     by_name = dict(zip(names, ratio, strict=True))
     lines = [f"What these data say about the {len(names)} free parameters ({result.posterior.method} posterior)"]
-    informed = ", ".join(f"{n} ({by_name[n]:.2f})" for n in sorted(found["informed"], key=by_name.get))
+    ordered = sorted(found["informed"], key=by_name.get)
+    informed = ", ".join(f"{s} ({by_name[n]:.2f})" for n, s in zip(ordered, case.written(ordered), strict=True))
     lines.append(f"  informed (posterior sd below {INFORMED} of the prior sd): {informed or 'none'}")
     pairs = "; ".join(f"{a} with {b} ({c:+.2f})" for a, b, c in found["combinations"][:8])
     lines.append(f"  only in combination (correlation): {pairs or 'none'}")
-    lines.append(f"  not informed: {', '.join(found['uninformed']) or 'none'}")
+    lines.append(f"  not informed: {', '.join(case.written(found['uninformed'])) or 'none'}")
     lines.append(f"  independent directions that the data fix better than the prior: {found['directions']}")
     return lines
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from calibration.common.command_line import UserError, existing_file, warn
-from calibration.common.parameters import catalogue
+from calibration.common.parameters import catalogue, in_model
 from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants, say_default
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from calibration.emulator.trained import Emulator
-from calibration.engines.builtin import RunResult, weather_hash
+from calibration.engines.builtin import RunResult
 from calibration.engines.cluster import connect
 from calibration.engines.command import command_engine, users_folder
 from calibration.engines.run_folder import folder_weather
@@ -23,7 +23,7 @@ from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
 from calibration.judgement.judge import Judged
 from calibration.visit.parameter_file import fill_template, read_slots, write_parameter_file
-from calibration.weather.daily import Weather, read_weather
+from calibration.weather.daily import Weather, read_weather, weather_hash
 from inverse_estimator import InversionResult
 
 # Scaled weather of a window and of the driving weather may differ by printed digits before it counts as other weather.
@@ -31,13 +31,16 @@ SAME_WEATHER = 1e-3
 OUTLIER = 3.0  # emulator's error at the estimate over its usual size from which a fit exploits it
 
 
-def site_of(path: str | None, data_dir: str | Path) -> Site:
-    """The site of --site (default: LHP), which must be that of the ensemble in `data_dir` where its log names one.
+def site_of(path: str | None, data_dir: str | Path | None) -> Site:
+    """The site of --site (default: LHP), which must be that of the ensemble in `data_dir` (None: there is none) where
+    its log names one.
 
     UserError where the default is another site than the ensemble's; a warning where the user chose another one.
     """
-    log, noted = Path(data_dir) / LOG, noted_site(data_dir)
     site = load_site(path or DEFAULT_SITE)
+    if data_dir is None:
+        return site
+    log, noted = Path(data_dir) / LOG, noted_site(data_dir)
     say_default(site, None if noted else data_dir)  # a log that names the site settles it
     other = other_constants(site, noted)
     for name, (there, here) in other.items():
@@ -54,7 +57,7 @@ def site_of(path: str | None, data_dir: str | Path) -> Site:
 
 def driving_weather(
     weather_path: str | Path | None,
-    data_dir: str | Path,
+    data_dir: str | Path | None,
     site: Site,
     emulator: Emulator,
     stretches: Sequence[Stretch] = (),
@@ -66,13 +69,14 @@ def driving_weather(
     """
     if weather_path:
         weather = read_weather(weather_path, site)
-    elif (Path(data_dir) / "parameter_summary.csv").is_file():
+    elif data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():
         ensemble = load_ensemble(
             data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         )
         weather = Weather(ensemble.dates, ensemble.dynamic, f"the weather of {data_dir}")
     else:
-        raise UserError(f"{data_dir}: no ensemble there whose weather could drive the simulator; give --weather FILE")
+        where = "no ensemble is given" if data_dir is None else f"{data_dir}: no ensemble there"
+        raise UserError(f"{where} whose weather could drive the simulator; give --weather FILE")
     values, changed = weather.values.copy(), 0
     low, high = np.array([POSSIBLE[name] for name in DYNAMIC_FEATURES]).T
     order = [DYNAMIC_FEATURES.index(name) for name in emulator.feature_names]
@@ -101,7 +105,7 @@ def simulate_vectors(
     """parameters (run, parameter) physical -> fluxes (run, day, 4) Mg C ha-1 day-1 in the order of units.TARGETS."""
     from calibration.visit.simulator import simulate  # compiled code: loaded only where it is needed
 
-    result = simulate({name: parameters[:, i] for i, name in enumerate(names)}, weather, site, jobs=jobs)
+    result = simulate({names[i]: parameters[:, i] for i in in_model(names)}, weather, site, jobs=jobs)
     return np.stack([result.flux(name) for name in TARGETS], axis=-1)
 
 
@@ -139,7 +143,7 @@ def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: 
         return _users_visit(arguments, emulator, site, weather)
     if arguments.command_input or arguments.columns:
         raise UserError("--command-input and --columns belong to your own VISIT; give --run-folder too")
-    unknown = [name for name in names if name not in catalogue()]
+    unknown = [names[i] for i in in_model(names) if names[i] not in catalogue()]
     if unknown:
         raise UserError(
             f"the built-in process model has no parameter {unknown[0]}, which this emulator has; "
@@ -170,12 +174,15 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             f"the windows' weather is not that of {own.source} on {different} days, which your VISIT would see: build "
             "the windows from the same weather, or give theirs with --weather"
         )
-    if (Path(arguments.data_dir) / "parameter_summary.csv").is_file():  # VISIT writes the days of the ensemble
+    data_dir = arguments.data_dir
+    # VISIT writes the days of the ensemble
+    if data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():
         dates = load_ensemble(
             arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         ).dates
         weather = own.between(dates[0], dates[-1])
-    names, days, folder = tuple(emulator.parameter_names), None, None
+    kept = in_model(emulator.parameter_names)
+    names, days, folder = tuple(emulator.parameter_names[i] for i in kept), None, None
     if arguments.run_folder:
         folder = users_folder(arguments, weather, site)
         days = folder_weather(folder, weather, site).between(weather.dates[0], weather.dates[-1]).values
@@ -193,6 +200,7 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
 
     def runs(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Fluxes run by run, after a trial that the set-up is right."""
+        values = values[:, kept]
         if not tried:
             trial = try_out(
                 engine, names, values, lambda rows: sorted(outcomes(rows), key=lambda result: result.sample_id),

@@ -15,6 +15,7 @@ from calibration.network.options import NetworkOptions
 from calibration.network.shared_dropout import SharedDropout
 from calibration.network.static_features import StaticFeatures
 
+LEARNED_GAIN = 0.5  # most of the logarithm of the gain on outputs where no first guess carries the size of a forest
 PREDICTED = 3  # fluxes that the network predicts; the fourth follows
 
 
@@ -84,13 +85,16 @@ class StaticSide(nn.Module):
         gain = offset = None
         if self.affine is not None:
             log_gain, offset = self.affine(trunk).chunk(2, dim=-1)
-            gain = torch.exp(log_gain.clamp(-3.0, 3.0))
+            if self.features.means is None:
+                gain = torch.exp(log_gain.clamp(-3.0, 3.0))
+            else:  # far from the runs that taught it a free gain makes a forest of another size
+                gain = torch.exp(LEARNED_GAIN * torch.tanh(log_gain / LEARNED_GAIN))
             offset = offset + self.affine_features(features)
         embedding = self.embed(trunk) if self.embed is not None else None
         trust = 1.0 + self.trust(trunk) if self.trust is not None else None
         if self.features.means is not None:  # what the run means leave is all that is left to learn
             level = rest[:, self.predicted]
-            offset = level if offset is None else offset + level
+            gain, offset = (torch.ones_like(level), level) if offset is None else (gain, offset + level)
         return StaticState(hidden.contiguous(), cell.contiguous(), embedding, gain, offset, trust, rest)
 
     def group_lasso(self) -> torch.Tensor:

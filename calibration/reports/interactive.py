@@ -67,14 +67,14 @@ def series_figure(table: pd.DataFrame, label: str):
     return plot
 
 
-def parameter_figure(table: pd.DataFrame):
-    """Prior-to-posterior intervals in units of the range, the most informed parameter on top.
+def parameter_figure(table: pd.DataFrame, coloured: bool = True):
+    """Prior-to-posterior intervals in units of the range, the most informed parameter on top; informed ones `coloured`.
 
     table: param_name, meaning, unit, prior, optimized, low_90, high_90, sd_ratio, and positions in the range (0-1):
     prior_unit, optimized_unit, low_unit, high_unit.
     """
     table = table.sort_values("sd_ratio", ascending=False, na_position="first")
-    table = table.assign(color=np.where(table["sd_ratio"] < INFORMED, ESTIMATE, "#9a9a9a"))
+    table = table.assign(color=np.where(coloured & (table["sd_ratio"] < INFORMED), ESTIMATE, "#9a9a9a"))
     names = list(table["param_name"].astype(str))
     source = _source(table.assign(param_name=names))
     plot = figure(

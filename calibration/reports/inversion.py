@@ -8,6 +8,7 @@ import pandas as pd
 from calibration.common.command_line import UserError, read_json
 from calibration.common.parameters import catalogue, make_space, read_ranges
 from calibration.common.units import FLUX_UNIT
+from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.fit import climatology_baseline, constant_baseline
@@ -46,13 +47,10 @@ FIGURES = {
     "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
 }
 
-
-CURES = {
-    "mean": "Mostly the mean: an offset of the tower (--nuisance offset), or a forest that is not at rest (an ensemble "
-    "with configs/range_of_paras_relaxed.csv).",
-    "season": "Mostly the season: the tower's own weather, or parameters that are not varied yet.",
-    "day to day": "Mostly day to day: days of better quality, or the tower's own weather; no parameter mends noise.",
-}
+NOT_TO_BE_READ = (
+    "Not to be read as findings: the model conflicts with the data, and a short interval only says where the misfit "
+    "pushed. Hover to see which parameters sit at an end of their range."
+)
 
 
 def section(directory: Path, title: str | None = None) -> Section:
@@ -67,6 +65,12 @@ def section(directory: Path, title: str | None = None) -> Section:
     result = Section(title or f"Inversion: {directory.name}", verdict, tone, [meaning] if meaning else [])
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
     result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
+    best = metadata.get("best_inside_bounds")
+    if best:
+        result.meaning.append(
+            f"The best that any parameters inside the bounds reach on these days, without prior and discrepancy: RMSE "
+            f"{best['rmse']:.4f} {FLUX_UNIT} (R2 {best['r2']:.2f})."
+        )
     posterior = None
     if (directory / "posterior_summary.csv").is_file():
         posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
@@ -81,8 +85,17 @@ def section(directory: Path, title: str | None = None) -> Section:
             result.meaning.insert(1, conflict_sentence(series, label))
         result.blocks += series_blocks(series, label)
     result.blocks.append(skill_table(skill))
+    if (directory / "diagnosis.csv").is_file():
+        table = diagnosis_table(directory / "diagnosis.csv")
+        result.meaning += [
+            f"Of the quick looks at what would change it, {table.rows[i][0]} ({table.rows[i][1]}) brings most: RMSE "
+            f"{table.rows[i][4]:.4f} at best."
+            for i in table.marked
+            if table.rows[i][1]
+        ]
+        result.blocks.append(table)
     if posterior is not None:
-        result.blocks += parameter_blocks(posterior, metadata)
+        result.blocks += parameter_blocks(posterior, metadata, tone != content.BAD)
     else:
         values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
         result.blocks.append(table_of(
@@ -91,7 +104,9 @@ def section(directory: Path, title: str | None = None) -> Section:
         ))  # fmt: skip
     if (directory / "prior_conflict.csv").is_file():
         result.blocks += conflict_blocks(directory / "prior_conflict.csv")
-    drawn = [name for name in FIGURES if posterior is None or name != "parameter_changes"]  # shown above, to be hovered
+    hidden = {"parameter_changes"} if posterior is not None else set()  # shown above, to be hovered
+    hidden |= {"identifiability"} if tone == content.BAD else set()
+    drawn = [name for name in FIGURES if name not in hidden]
     result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
     known = {key: metadata.get(key) for key in ("command", "method", "seed", "seconds", "config", "windows", "targets")}
     result.made = [
@@ -190,18 +205,6 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
     return blocks
 
 
-def misfit_parts(dates: np.ndarray, residual: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Mean, season (smoothed day-of-year mean of the rest) and day to day: (root mean square, share of the sum).
-
-    dates (day,), residual (day,) estimate - observed, Mg C ha-1 day-1; shares of the mean squares, 0 to 1.
-    """
-    mean = residual.mean()
-    season = climatology_baseline(dates, residual - mean, dates)
-    squares = {"mean": mean**2, "season": np.mean(season**2), "day to day": np.mean((residual - mean - season) ** 2)}
-    total = max(sum(squares.values()), 1e-30)
-    return {name: (float(np.sqrt(square)), float(square / total)) for name, square in squares.items()}
-
-
 def observed_residual(series: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Dates (day,) and residual (day,) of the observed days, fitted or held out."""
     valid = (series["valid"] == 1).to_numpy()
@@ -214,11 +217,7 @@ def conflict_sentence(series: pd.DataFrame, label: str) -> str:
     dates, residual = observed_residual(series)
     if not len(dates):
         return f"No day of {label} is observed."
-    parts = misfit_parts(dates, residual)
-    shares = ", ".join(f"{name} {100 * share:.0f} percent" for name, (_, share) in parts.items())
-    most = max(parts, key=lambda name: parts[name][1])
-    side = "below" if residual.mean() < 0 else "above"
-    return f"What conflicts, as shares of the misfit: {shares}. The estimate lies {side} the tower. {CURES[most]}"
+    return f"What conflicts: {misfit_sentence(dates, residual)}"
 
 
 def misfit_table(parts: dict[str, tuple[float, float]], label: str) -> Table:
@@ -229,6 +228,19 @@ def misfit_table(parts: dict[str, tuple[float, float]], label: str) -> Table:
         "and the model did not. Mostly mean: an offset or pools not at rest. Mostly season: a response that is missing."
     )
     return Table(["part", "root mean square", "share of the misfit"], rows, caption)
+
+
+def diagnosis_table(path: Path) -> Table:
+    """What --diagnose looked at."""
+    table = reading.table(path, ("look", "change", "rmse", "r2", "best_rmse", "holdout_rmse", "next"), SCRIPT)
+    names = {"look": "quick look at", "change": "what changed", "rmse": "RMSE", "r2": "R2",
+             "best_rmse": "best of any parameters", "holdout_rmse": "held out", "next": "in earnest"}  # fmt: skip
+    caption = (
+        f"What would change the conflict ({FLUX_UNIT}), without any new training. RMSE is that of a new estimate, or "
+        "of the old one with the change in the process model added. Highlighted: the most that any of them brings."
+    )
+    best = frozenset() if table["best_rmse"].isna().all() else frozenset([int(table["best_rmse"].idxmin())])
+    return table_of(table.fillna({"change": "", "next": ""}), caption, names, best)
 
 
 def skill_table(skill: pd.DataFrame) -> Table:
@@ -244,8 +256,11 @@ def skill_table(skill: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def parameter_blocks(posterior: pd.DataFrame, metadata: dict) -> list[content.Block]:
-    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table."""
+def parameter_blocks(posterior: pd.DataFrame, metadata: dict, readable: bool = True) -> list[content.Block]:
+    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table.
+
+    readable: False in conflict; no parameter is then highlighted as informed.
+    """
     posterior = posterior.sort_values("sd_ratio", na_position="last").reset_index(drop=True)
     blocks: list[content.Block] = []
     placed = in_ranges(posterior, metadata)
@@ -254,13 +269,15 @@ def parameter_blocks(posterior: pd.DataFrame, metadata: dict) -> list[content.Bl
             "Every parameter inside its range, most informed on top (coloured: informed). Hover for values and "
             "meaning. A grey bar that fills the range says that the data left the prior as it was."
         )
-        blocks.append(Interactive(parameter_figure(placed), caption, "Parameters with 90 percent intervals"))
-    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist())
+        caption = caption if readable else NOT_TO_BE_READ
+        blocks.append(Interactive(parameter_figure(placed, readable), caption, "Parameters with 90 percent intervals"))
+    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist() if readable else ())
     names = {
         "param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "estimate",
         "low_90": "90 % from", "high_90": "to", "sd_ratio": "posterior / prior sd",
     }  # fmt: skip
     caption = f"Parameters, most informed first (highlighted: posterior sd below {INFORMED:g} of the prior's)."
+    caption = caption if readable else "The same values as a table; not findings."
     blocks.append(table_of(posterior, caption, names, marked))
     return blocks
 

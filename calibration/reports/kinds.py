@@ -5,7 +5,7 @@ from pathlib import Path
 
 from calibration.common.command_line import UserError
 from calibration.emulator.trained import CONFIG
-from calibration.reports import emulator, ensemble, exploration, inversion, recovery
+from calibration.reports import emulator, ensemble, exploration, inversion, recovery, tower
 from calibration.reports.content import Section
 from calibration.reports.page import write_report
 
@@ -14,6 +14,7 @@ Reader = Callable[[Path, str | None], list[Section]]
 KINDS: dict[str, tuple[str, Reader]] = {
     "ensemble": (ensemble.SUMMARY, lambda path, title: [ensemble.section(path, title)]),
     "trained emulator": (CONFIG, lambda path, title: [emulator.section(path, title)]),
+    "tower observations": (f"*{tower.CHOICES}", tower.sections),
     "sensitivity analysis": (exploration.FACTS, lambda path, title: [exploration.section(path, title)]),
     "inversion": (inversion.SNAPSHOT, lambda path, title: [inversion.section(path, title)]),
     "recovery study": (recovery.STUDY, lambda path, title: [recovery.study_section(path, title)]),
@@ -26,6 +27,7 @@ HALVES = {
 }  # fmt: skip
 DEPTH = 3  # folders below the given one that are looked into
 NAMES = {"data": "The ensemble", "artifacts": "The emulator"}
+OWN_TITLES = ("tower observations",)  # kinds whose sections name themselves
 
 
 def kinds_of(directory: Path) -> list[str]:
@@ -59,6 +61,7 @@ def sections_of(directory: Path) -> list[Section]:
     sections: list[Section] = []
     for path, kind in sorted(found, key=lambda item: (order.index(item[1]), str(item[0]))):
         name = NAMES.get(path.name, f"{kind.capitalize()}: {path.name}") if several else None
+        name = None if kind in OWN_TITLES else name
         sections += KINDS[kind][1](path, name)
     return sections
 

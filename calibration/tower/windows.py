@@ -7,7 +7,7 @@ The file carries feature names, target names and the scaler's numbers, so that a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from calibration.weather.sentinel import advice, check_flux, unusual
 
 DAY = np.timedelta64(1, "D")
 SCALER_TOLERANCE = 1e-5  # relative difference of means and scales (to the scale) that counts as the same scaler
+MOST_BYTES = 8 * 2**30  # unpacked: some million windows
 REQUIRED = ("context_x", "future_known", "y_obs", "obs_mask", "window_start")
 
 
@@ -155,6 +156,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             f"{path}: not readable as .npz (no such archive, or cut short); build it with build_observation_windows.py"
         )
     try:
+        with ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST_BYTES:
+            raise UserError(f"{path}: unpacks to {size / 2**30:.1f} GB, at most {MOST_BYTES >> 30} are read; split it")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:

@@ -6,6 +6,7 @@ container or in a cluster's module folder.
 
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def prepare_cache(source: Path = Path(__file__).parent) -> bool:
     except OSError:  # not even a temporary folder: compile anew in every process
         return False
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
+    if "numba" in sys.modules:  # it read the environment when it was imported
+        sys.modules["numba"].config.CACHE_DIR = str(folder)
     return True
 
 

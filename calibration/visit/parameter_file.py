@@ -174,8 +174,8 @@ def checked_number(path: Path, tokens: Sequence[Token], place: Slot, slots: Mapp
         raise UserError(f"{path}: {len(tokens)} {kind}, but {place.name} is at slot {place.slot}; {advice}")
     token = tokens[place.slot]
     where = f"{path}, slot {place.slot} (line {token.line + 1})"
-    if not token.text:
-        raise UserError(f"{where}: {token.whole_line.strip()!r} holds no number, {expected}; {advice}")
+    if not NUMBER.fullmatch(token.text):
+        raise UserError(f"{where}: {(token.whole_line or token.text).strip()!r} holds no number, {expected}; {advice}")
     found = _value(token)
     if not _is(tokens, place):
         same = [slot.name for slot in slots.values() if math.isclose(found, slot.baseline, rel_tol=TOLERANCE)]

@@ -1,6 +1,7 @@
 """Daily weather of a site: the Weather series, reading it from any file that users have, checking and generating it."""
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,15 @@ def day_of_year0(dates: np.ndarray) -> np.ndarray:
 def calendar_year(dates: np.ndarray) -> np.ndarray:
     """Calendar year, (day,) int, of datetime64[D] dates."""
     return dates.astype("datetime64[Y]").astype(int) + 1970
+
+
+def weather_hash(weather: Weather, pressure: bool = False) -> str:
+    """SHA-256 of days and values (and pressure, where it counts): was an ensemble made with this weather?"""
+    days = weather.dates.astype("datetime64[D]").astype(np.int64)
+    content = days.tobytes() + np.ascontiguousarray(weather.values, dtype=np.float64).tobytes()
+    if pressure and weather.pressure is not None:
+        content += np.ascontiguousarray(weather.pressure, dtype=np.float64).tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def site_co2(site: Site, dates: np.ndarray) -> np.ndarray:
@@ -233,6 +243,8 @@ def _read_csv(path: Path, header: str, separator: str) -> pd.DataFrame:
         table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, sep=separator, index_col=False)
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not readable as CSV ({error})") from None
+    if table.empty:
+        raise UserError(f"{path}: has a header but no rows; expected one row a day")
     table.columns = [str(name).strip().lower() for name in table.columns]
     if "date" not in table:
         if {"year", "month", "day"} <= set(table.columns):

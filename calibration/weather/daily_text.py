@@ -145,6 +145,9 @@ def parse_columns(
     """
     if b"\0" in content:
         raise UserError(f"{path}: not a text file (it holds zero bytes); run this sample again")
+    if b"\r" in content:  # pandas takes each for the end of a line
+        lone = b" " if b"\n" in content else b"\n"
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", lone)
     content = _plain(path, content)
     counts, lines = _tokens_per_line(content)
     if len(counts) == 0:
@@ -262,7 +265,10 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
             plain = pattern.sub(exponent, plain)
         if plain != content:
             return _numbers(path, plain, lines, positions, header)
-        text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", **options)
+        try:
+            text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", encoding_errors="replace", **options)
+        except pd.errors.ParserError as error:
+            raise UserError(f"{path}: not readable as a table ({error}); run this sample again") from None
         for column in text:
             bad = pd.to_numeric(text[column], errors="coerce").isna()
             if bad.any():
@@ -276,7 +282,7 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
                 raise UserError(
                     f"{path}, line {lines[row] + 1}, column {column + 1}: {found!r} is not a number; {what}"
                 ) from None
-        raise
+        raise UserError(f"{path}: not readable as a table of numbers; run this sample again") from None
     return frame[positions].to_numpy()
 
 

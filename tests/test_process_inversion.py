@@ -1,0 +1,188 @@
+"""The process model inverted itself: runs that are kept, slopes that spare runs, days of a CSV, and bad requests."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from calibration.common.command_line import UserError
+from calibration.common.parameters import make_space
+from calibration.common.sites import load_site
+from calibration.common.units import DYNAMIC_FEATURES
+from calibration.inversion.config import make_inversion_config
+from calibration.inversion.data import stretch_from_arrays
+from calibration.inversion.methods import gauss_newton, starting_points
+from calibration.inversion.problem import InversionProblem
+from calibration.judgement.simulator_check import ProcessModel
+from calibration.weather.daily import generate_weather
+from calibration.workflows.process_forward import KeptRuns
+from calibration.workflows.process_inverter import ProcessInverter, kept_runs
+from calibration.workflows.process_setup import observed_stretches, process_setup
+
+DAYS = 60
+SPACE = make_space([(f"p{i}", 0.0, 1.0) for i in range(12)], "test")
+
+
+@pytest.fixture(scope="module")
+def forest_weather():
+    return generate_weather(load_site(), "2012-01-01", "2012-12-31", seed=1)
+
+
+def curved_forest(weather, asked):
+    """A process model of twelve parameters whose slopes change by tens of percent over the ranges."""
+    wave = np.sin(np.arange(len(weather))[None] / np.arange(2, 14)[:, None])
+
+    def runs(values):
+        """Fluxes of each run; how many were asked for is noted."""
+        asked.append(len(values))
+        for i, value in enumerate(values):
+            nep = 0.03 + 0.02 * (value - 0.5) @ wave + 0.02 * ((value[:6] - 0.5) * (value[6:] - 0.5)) @ wave[:6]
+            yield i, np.stack([2 * nep, 1.5 * nep, nep, 0.5 * nep], axis=1)
+
+    return ProcessModel(weather, runs, {"model": "curved forest", "weather": "w"})
+
+
+def observed(weather, model, truth):
+    flux = model.run(truth[None])[0, 100 : 100 + DAYS]
+    noise = 0.002 * np.random.default_rng(3).standard_normal(flux.shape)
+    return [stretch_from_arrays(
+        np.zeros((0, 10)), np.zeros((DAYS, 10)), flux + noise, np.ones(DAYS), start=str(weather.dates[100])
+    )]  # fmt: skip
+
+
+def inverter_of(weather, folder=None):
+    asked: list[int] = []
+    model = curved_forest(weather, asked)
+    truth = np.linspace(0.2, 0.8, len(SPACE))
+    stretches = observed(weather, model, truth)
+    asked.clear()
+    errors = {"observation_sd": 0.002, "discrepancy": False}
+    config = make_inversion_config({"bounds_file": "emulator", "error_model": errors, "starts": 4})
+    return ProcessInverter(kept_runs(model, SPACE.names, stretches, folder), SPACE, config), stretches, truth, asked
+
+
+def test_sparing_slopes_find_the_same_minimum_as_full_differences(forest_weather):
+    inverter, stretches, _, _ = inverter_of(forest_weather)
+    prior = np.full(len(SPACE), 0.5)
+    sparing = inverter.problem(prior, stretches)
+    inverter.problem_kind = InversionProblem
+    full = inverter.problem(prior, stretches)
+    starts = starting_points(full, 4, 1)
+    there, here = (gauss_newton(problem, starts, inverter.config) for problem in (full, sparing))
+    assert here.cost == pytest.approx(there.cost, abs=0.05)
+    assert np.abs(here.u - there.u).max() < 0.1
+
+
+def test_an_inversion_covers_the_truth_and_repeats_no_run_when_it_is_taken_up_again(forest_weather, tmp_path):
+    inverter, stretches, truth, asked = inverter_of(forest_weather, tmp_path)
+    prior = np.full(len(SPACE), 0.5)
+    first = inverter.invert_stretches(prior, stretches)
+    low, high = first.posterior.interval()
+    assert np.mean((truth > low) & (truth < high)) >= 0.7
+    assert np.median(first.posterior.sd_ratio) < 0.7  # the slowest waves look alike in sixty days
+    assert sum(asked) == inverter.runs.made
+
+    again, stretches, _, asked = inverter_of(forest_weather, tmp_path)
+    second = again.invert_stretches(prior, stretches)
+    assert sum(asked) == 0
+    assert np.array_equal(first.posterior.physical, second.posterior.physical)
+
+
+def test_half_a_record_is_made_again_and_other_runs_are_refused(forest_weather, tmp_path):
+    asked: list[int] = []
+    model = curved_forest(forest_weather, asked)
+    days = forest_weather.dates[10], forest_weather.dates[19]
+    values = np.random.default_rng(0).random((5, len(SPACE)))
+    made = KeptRuns(model, SPACE.names, *days, tmp_path)(values)
+    with (tmp_path / "runs.bin").open("r+b") as handle:
+        handle.truncate((tmp_path / "runs.bin").stat().st_size - 7)
+    asked.clear()
+    store = KeptRuns(model, SPACE.names, *days, tmp_path)
+    assert np.array_equal(store(values), made)
+    assert asked == [1]
+    assert store.tally() == "1 made, 4 kept from before"
+    other = ProcessModel(model.weather, model.runs, {"model": "curved forest", "weather": "another"})
+    with pytest.raises(UserError, match="other weather than now"):
+        KeptRuns(other, SPACE.names, *days, tmp_path)
+
+
+def test_a_failed_run_costs_its_direction_only(forest_weather):
+    inverter, stretches, _, _ = inverter_of(forest_weather)
+    whole = inverter.runs.model.runs
+
+    def without_large_first(values):
+        """Runs with a large first parameter fail."""
+        return ((i, flux) for i, flux in whole(values) if values[i, 0] < 0.55)
+
+    inverter.runs.model = ProcessModel(forest_weather, without_large_first, inverter.runs.model.identity)
+    result = inverter.invert_stretches(np.full(len(SPACE), 0.5), stretches)
+    assert np.isfinite(result.posterior.physical).all() and result.optimized[0] < 0.55
+    assert inverter.runs.failed > 0
+
+
+def write_csv(path, first, days):
+    dates = pd.date_range(first, periods=days)
+    nep = 0.01 * np.arange(days)
+    table = pd.DataFrame({"date": dates.strftime("%Y-%m-%d"), "nee_gcm2": -100 * nep, "nep_mg_ha": nep, "obs_mask": 1})
+    table.loc[1, "obs_mask"] = 0
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_days_of_a_csv_become_a_stretch(forest_weather, tmp_path):
+    path = write_csv(tmp_path / "nep.csv", "2012-03-01", 6)
+    scaler = process_setup(make_inversion_config({}), "c.yaml", None, None).dynamic_scaler
+    assert scaler.names == DYNAMIC_FEATURES
+    (stretch,), held = observed_stretches(forest_weather, path, scaler)
+    assert stretch.mask[:, 2].tolist() == [True, False, True, True, True, True] and held == []
+    assert not stretch.mask[:, 0].any()
+    day = pd.Timestamp("2012-03-05").date(), pd.Timestamp("2012-03-06").date()
+    (stretch,), (held,) = observed_stretches(forest_weather, path, scaler, holdout=day)
+    assert held.mask[:, 2].sum() == 2 and stretch.mask[:, 2].sum() == 3
+    late = write_csv(tmp_path / "late.csv", "2012-12-30", 6)
+    with pytest.raises(UserError, match=r"late.csv: the days 2012-12-30 to 2013-01-04 are not covered by"):
+        observed_stretches(forest_weather, late, scaler)
+
+
+def test_the_prior_is_the_middle_of_the_ranges(forest_weather):
+    setup = process_setup(make_inversion_config({}), "c.yaml", None, None)
+    assert len(setup.parameter_names) == 36
+    assert setup.space.physical_to_unit(setup.training_parameters) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("content, message", [
+    ({"method": "adam"}, "follows gradients"),
+    ({"lambda_prior": 0.1}, "lambda_prior: null"),
+])  # fmt: skip
+def test_what_needs_an_emulator_is_refused(forest_weather, content, message):
+    inverter, _, _, _ = inverter_of(forest_weather)
+    with pytest.raises(UserError, match=message):
+        ProcessInverter(inverter.runs, SPACE, make_inversion_config(content), "c.yaml")
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--model", "command"], "--run-folder or --command-template"),
+    (["--model", "simulator", "--run-folder", "x"], "--model command"),
+    (["--model", "simulator", "--verify"], "needs neither"),
+    (["--model", "simulator", "--unconstrained"], "needs bounds"),
+    (["--model", "simulator", "--obs", "x.csv"], "give --weather"),
+    (["--model", "simulator", "--obs-npz", "none.npz"], "no such file"),
+    (["--obs", "x.csv"], "--model simulator"),
+])  # fmt: skip
+def test_flags_that_do_not_go_together(monkeypatch, tmp_path, arguments, message):
+    import test_inversion
+
+    monkeypatch.setattr("sys.argv", ["test_inversion.py", *arguments, "--result-dir", str(tmp_path / "r")])
+    with pytest.raises(UserError, match=message):
+        test_inversion.main()
+
+
+def test_an_emulator_of_another_parameter_list_is_refused(tiny_training, monkeypatch, tmp_path):
+    import test_inversion
+
+    monkeypatch.setattr("sys.argv", [
+        "test_inversion.py", "--model", "simulator", "--artifacts-dir", str(tiny_training / "artifacts"), "--obs",
+        str(write_csv(tmp_path / "nep.csv", "2016-03-01", 6)), "--weather", "w.csv", "--result-dir",
+        str(tmp_path / "r"),
+    ])  # fmt: skip
+    with pytest.raises(UserError, match="has the parameter my_parameter, which the built-in process model does not"):
+        test_inversion.main()
