@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, run, warn
-from calibration.common.sites import DEFAULT_SITE, load_site
-from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, UNITS
+from calibration.common.sites import load_site
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT, UNITS
 from calibration.tower.observation_csv import read_observations
 from calibration.tower.window_building import build_windows, outside_training, trained_range
 from calibration.tower.windows import DAY, Windows
@@ -37,13 +37,13 @@ def main() -> None:
     )
     add("--start", type=iso_date, default=None, help="first target day, YYYY-MM-DD; default: the first observed one")
     add("--end", type=iso_date, default=None, help="last target day, included; default: the last observed one")
-    add("--context-len", type=int, default=180, help="days of weather before each window")
+    add("--context-len", type=int, default=CONTEXT_DAYS, help="days of weather before each window")
     add("--prediction-len", type=int, default=30, help="days of each window")
     add("--min-valid", type=float, default=1, help="valid NEP days a window needs; below 1: share of its days")
     add("--max-gap", type=int, default=None, help="longest run of days without valid NEP in a window; default: any")
     add("--stride", type=int, default=1, help="days between window starts: 1 every day, 30 tiles without overlap")
     add("--first-day", type=int, choices=(0, 1), default=None, help="forcing text only: number of its 1 January")
-    add("--site", default=str(DEFAULT_SITE), help="site YAML (latitude for CO2, where the weather has no a_co2)")
+    add("--site", help="site YAML: latitude for CO2, where the weather has no a_co2 (default: LHP's, which is said)")
     add("--output", default=str(REPOSITORY / "observations" / "obs_windows.npz"), help=".npz to write")
     arguments = parser.parse_args()
     min_valid = check_lengths(arguments)
@@ -60,7 +60,8 @@ def main() -> None:
             f"{scaler_path}: scales {unknown[0]}, which is no weather variable "
             f"({', '.join(DYNAMIC_FEATURES)}); give the emulator's scaler_dynamic"
         )
-    weather = read_weather(arguments.daily, load_site(arguments.site), arguments.first_day)
+    site = load_site(arguments.site) if arguments.site else None
+    weather = read_weather(arguments.daily, site, arguments.first_day)
     observed = read_observations(arguments.obs)
     if not observed["obs_mask"].any():
         raise UserError(

@@ -15,8 +15,8 @@ says where the columns went, for train.py --labels.
 import argparse
 
 from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, run, write_json
-from calibration.common.sites import DEFAULT_SITE, load_site, with_variant
-from calibration.ensembles.files import load_ensemble
+from calibration.common.sites import DEFAULT_SITE, load_site, say_default, with_variant
+from calibration.ensembles.files import load_ensemble, noted_site
 from calibration.ensembles.label_check import RUNS, check_labels
 from calibration.ensembles.labels import write_labels
 
@@ -25,6 +25,7 @@ def main() -> int:
     arguments = parse_arguments()
     site = with_variant(load_site(arguments.site), arguments.variant)
     ensemble = load_ensemble(arguments.data_dir, arguments.columns, drop=arguments.drop_columns)
+    say_default(site, None if noted_site(ensemble.directory) else ensemble.directory)
     print(
         f"{ensemble.directory}: {len(ensemble.sample_ids)} runs, {len(ensemble.parameter_names)} columns, "
         f"{ensemble.dates[0]} to {ensemble.dates[-1]}"

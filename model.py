@@ -17,7 +17,7 @@ from torch import nn
 from calibration.common.command_line import make_parser, run, warn
 from calibration.common.scalers import Scaler
 from calibration.common.sites import Site
-from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 from calibration.network.canopy_equilibrium import GUESSES, sun
 from calibration.network.options import NetworkOptions, network_options
 from calibration.network.season import rate_amplitude, season
@@ -301,7 +301,7 @@ class StaticConditionedLSTM(nn.Module):
             previous = last[:, 0]
         return self.roll(dynamic_x[:, warmup:], static, state, previous)
 
-    def simulate(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int = 180) -> torch.Tensor:
+    def simulate(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int = CONTEXT_DAYS) -> torch.Tensor:
         """Free-running prediction over one long stretch, differentiable.
 
         static_x (B, P) scaled; dynamic_x (D, 10), shared by all, or (B, D, 10), scaled; the first `warmup` days only

@@ -22,8 +22,8 @@ from calibration.common.command_line import (
     make_parser,
     not_an_input,
     run,
+    write_csv,
     write_json,
-    writing,
 )
 from calibration.common.sites import Site, load_site
 from calibration.common.units import METEOROLOGY
@@ -129,9 +129,7 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
     forcing = read_weather(arguments.era5, site, arguments.first_day) if arguments.era5 else None
     tower = read_tower_file(arguments.input)
     layout = recognise(tower) if arguments.layout == "auto" else LAYOUTS[arguments.layout]
-    print(f"{tower.path}: {layout.title}, {tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")
-    for note in tower.notes:
-        print(f"  {note}")
+    print("\n".join(tower.described(layout.title)))
     threshold = None if arguments.no_qc else arguments.qc_threshold
     weather = TowerWeather(tower, layout, threshold, arguments.qc_best, parse_units(arguments.unit))
     height = arguments.wind_height if arguments.wind_height is not None else site and site.wind_height
@@ -152,10 +150,10 @@ def read_both(arguments, site: Site | None) -> tuple[Meteorology, Weather | None
 
 def write_comparison(output: Path, comparison: pd.DataFrame, no_figure: bool) -> None:
     """The table tower against ERA5 by month, its figure, and one line a variable."""
-    with writing(output.with_name(f"{output.stem}_comparison.csv")) as temporary:
-        comparison.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(output.with_name(f"{output.stem}_comparison.csv"), comparison, float_format="%.6g")
     if not no_figure:
-        from calibration.tower.figures import comparison_figure, save_figure  # matplotlib is slow to import
+        from calibration.common.figure_style import save_figure  # matplotlib is slow to import
+        from calibration.tower.figures import comparison_figure
 
         save_figure(comparison_figure(comparison), output.with_name(f"{output.stem}_comparison.png"))
     print("tower against ERA5 on common days:")

@@ -21,8 +21,8 @@ from calibration.common.command_line import (
     not_an_input,
     run,
     warn,
+    write_csv,
     write_json,
-    writing,
 )
 from calibration.tower.checks import ABSURD_NEE
 from calibration.tower.file import TowerFile, read_tower_file
@@ -63,10 +63,7 @@ def main() -> None:
 
 def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
     """Say what was recognised and what will be used."""
-    print(f"{tower.path}: {columns.layout.title}{variant(tower)}, {len(tower.columns)} columns, "
-          f"{tower.dates[0]} to {tower.dates[-1]} ({len(tower.dates)} days)")  # fmt: skip
-    for note in tower.notes:
-        print(f"  {note}")
+    print("\n".join(tower.described(f"{columns.layout.title}{variant(tower)}")))
     if columns.qc:
         sign = ">=" if columns.qc_best == HIGH else "<="
         print(f"  NEE from {columns.nee}, kept where {columns.qc} {sign} {threshold:g} ({columns.qc_best} is best)")
@@ -88,11 +85,9 @@ def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
 def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: NepColumns, arguments) -> None:
     """The observation CSV, the tables by year and month, the record of choices, and the figure; then a summary."""
     years, months = by_year(table), by_month(table)
-    with writing(output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.10g")
+    write_csv(output, table, float_format="%.10g")
     for name, content in (("by_year", years), ("by_month", months)):
-        with writing(output.with_name(f"{output.stem}_{name}.csv")) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(output.with_name(f"{output.stem}_{name}.csv"), content, float_format="%.6g")
     write_json(output.with_name(f"{output.stem}_choices.json"), {
         "input": str(arguments.input), "layout": columns.layout.name, "nee_column": columns.nee,
         "nee_qc_column": columns.qc, "qc_best": columns.qc_best, "qc_threshold": arguments.qc_threshold,
@@ -100,7 +95,8 @@ def write_results(output: Path, table: pd.DataFrame, tower: TowerFile, columns: 
         "forced": arguments.force, "days": len(table), "valid_days": int(table["obs_mask"].sum()),
     })  # fmt: skip
     if not arguments.no_figure:
-        from calibration.tower.figures import nep_figure, save_figure  # matplotlib is slow to import
+        from calibration.common.figure_style import save_figure  # matplotlib is slow to import
+        from calibration.tower.figures import nep_figure
 
         save_figure(nep_figure(table, months, columns.nee), output.with_suffix(".png"))
     print(f"wrote {output}: {len(table)} days, {int(table['obs_mask'].sum())} valid")

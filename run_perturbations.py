@@ -36,7 +36,7 @@ from calibration.common.command_line import (
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, catalogue, implausible, read_ranges
 from calibration.common.provenance import write_record
 from calibration.common.reproduction import add_reproduce
-from calibration.common.sites import DEFAULT_SITE, Site, load_site, with_variant
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, say_default, with_variant
 from calibration.common.units import DEAD
 from calibration.engines.builtin import BuiltinEngine, RunResult
 from calibration.engines.cluster import connect
@@ -52,7 +52,7 @@ from calibration.engines.run_folder import RunFolder, folder_weather
 from calibration.engines.trial import expected_gpp, try_out
 from calibration.engines.writer import Design, EnsembleWriter
 from calibration.ensembles.files import load_ensemble
-from calibration.visit.forcing import check_pressure_known
+from calibration.visit.forcing import check_model_holds
 from calibration.weather.daily import Weather, generate_weather, read_weather, weather_hash
 
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
@@ -75,6 +75,7 @@ def main() -> int:
     columns = arguments.columns if design.dynamic is None else None
     writer = EnsembleWriter(Path(arguments.output_dir), design, not arguments.no_text, columns)
     writer.check(arguments.overwrite)
+    say_default(site, arguments.run_folder or arguments.weather)
     if isinstance(engine, ProgramEngine) and not writer.continues(arguments.overwrite):
         first_try(engine, writer, weather, site, jobs, client)
     writer.start(arguments.overwrite)
@@ -194,7 +195,7 @@ def make_engine(
                     f"{arguments.ranges}: {name} ranges from {low:g} to {high:g}, legal is {legal[name].minimum:g} to "
                     f"{legal[name].maximum:g} {legal[name].unit}; narrow the range"
                 )
-        check_pressure_known(site, weather.pressure)
+        check_model_holds(site, weather.pressure)
         return BuiltinEngine(weather, site, arguments.spinup, period[0], period[-1])
     if folder is None and not arguments.command_template:
         raise UserError("--engine command needs --run-folder, your VISIT's folder, or --command-template; see --help")

@@ -33,7 +33,7 @@ from calibration.common.parameters import catalogue, in_model
 from calibration.common.provenance import write_record
 from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import Site
-from calibration.common.units import DYNAMIC_FEATURES
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES
 from calibration.emulator.trained import Emulator, load_emulator
 from calibration.exploration.analysis import Analysis, Findings, FluxModel, compare_with_visit
 from calibration.exploration.design import METHODS
@@ -42,7 +42,6 @@ from calibration.exploration.reference import moves, read_reference
 from calibration.judgement.simulator_check import driving_weather, simulate_vectors, site_of
 from calibration.weather.daily import Weather, read_weather
 
-WARMUP = 180  # days of weather before the first day looked at, as everywhere
 MODELS = ("emulator", "process_model")
 LENGTHS = (30, 365, 1826)  # days of a tower's record
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -58,8 +57,8 @@ def main() -> int:
     site = site_of(arguments.site, data)
     weather = driving_weather(arguments.weather, data, site, emulator)
     start = None if arguments.start is None else np.datetime64(arguments.start)
-    lengths = arguments.days or [days for days in LENGTHS if days <= len(weather) - WARMUP] or [LENGTHS[0]]
-    period = choose_period(weather.dates, start, max(lengths), WARMUP)
+    lengths = arguments.days or [days for days in LENGTHS if days <= len(weather) - CONTEXT_DAYS] or [LENGTHS[0]]
+    period = choose_period(weather.dates, start, max(lengths), CONTEXT_DAYS)
     real = None if arguments.reference is None else read_reference(arguments.reference)
     if real is not None:
         moves(real, arguments.reference)  # a table that is no Morris design is refused before the work
@@ -109,8 +108,8 @@ def flux_models(
 
     def emulated(values: np.ndarray, days: int) -> np.ndarray:
         """values (run, parameter) physical -> (run, days, 4) Mg C ha-1 day-1 by the emulator."""
-        span = weather.values[period.first - WARMUP : period.first + days][:, order]
-        return emulator.predict(values, span, WARMUP, check_ranges=False)
+        span = weather.values[period.first - CONTEXT_DAYS : period.first + days][:, order]
+        return emulator.predict(values, span, CONTEXT_DAYS, check_ranges=False)
 
     def simulated(values: np.ndarray, days: int) -> np.ndarray:
         """The same by the process model."""

@@ -18,7 +18,7 @@ from calibration.common.command_line import (
     run,
     write_csv,
 )
-from calibration.common.sites import DEFAULT_SITE, load_site, with_variant
+from calibration.common.sites import DEFAULT_SITE, load_site, say_default, with_variant
 from calibration.visit.simulator import SPINUPS, read_runs, simulate, write_daily_files
 from calibration.weather.daily import read_weather
 
@@ -53,6 +53,7 @@ def main() -> int:
     site = with_variant(load_site(arguments.site), arguments.variant)
     table, values = read_runs(arguments.runs)
     weather = read_weather(arguments.weather, site)
+    say_default(site, arguments.weather)
     start = time.perf_counter()
     result = simulate(
         values, weather, site, spinup=arguments.spinup, jobs=arguments.jobs or None, progress=True,

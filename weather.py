@@ -8,7 +8,7 @@ OUT.txt it is VISIT's 19-column forcing text (pressure included), else a CSV. IN
 """
 
 from calibration.common.command_line import REPOSITORY, iso_date, make_parser, not_an_input, run, warn
-from calibration.common.sites import DEFAULT_SITE, load_site
+from calibration.common.sites import DEFAULT_SITE, load_site, say_default
 from calibration.common.units import DYNAMIC_FEATURES, UNITS
 from calibration.weather.daily import doubts, generate_weather, read_weather, write_weather
 
@@ -43,6 +43,7 @@ def main() -> None:
         DYNAMIC_FEATURES, weather.values.min(0), weather.values.mean(0), weather.values.max(0), strict=True
     ):
         print(f"  {name:12s} {mean:11.5g} ({low:.5g} to {high:.5g}) {UNITS[name]}")
+    say_default(site, arguments.check or arguments.convert)
     for doubt in doubts(weather, site):
         warn(doubt)
 

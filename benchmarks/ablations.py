@@ -23,7 +23,7 @@ import pandas as pd
 from conclusions import read_conclusions
 from scoring import measures, predict, train_emulator
 
-from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.command_line import REPOSITORY, make_parser, run, write_csv, write_text
 from calibration.common.configuration import load_configuration
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.ensembles.files import load_ensemble
@@ -161,10 +161,8 @@ def main() -> int:
     def write() -> None:
         for path, table in zip(paths, tables, strict=True):
             if len(table):
-                with writing(path) as temporary:
-                    table.to_csv(temporary, index=False, float_format="%.6g")
-        with writing(output.with_suffix(".md")) as temporary:
-            temporary.write_text("\n".join(page(*tables, settings, output)) + "\n", encoding="utf-8")
+                write_csv(path, table, float_format="%.6g")
+        write_text(output.with_suffix(".md"), "\n".join(page(*tables, settings, output)) + "\n")
 
     for seed in arguments.seeds:
         for name in VARIANTS if arguments.only is None else arguments.only:

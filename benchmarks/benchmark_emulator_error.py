@@ -20,7 +20,7 @@ import pandas as pd
 from conclusions import read_conclusions
 from matplotlib.figure import Figure
 
-from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.command_line import REPOSITORY, make_parser, run, write_csv, write_text
 from calibration.common.figure_style import save_figure
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.trained import Emulator, load_emulator
@@ -153,15 +153,13 @@ def main() -> int:
         ]
         leads.append(lead_errors(emulator, settled).assign(runs=count(emulator)))
     leads = pd.concat(leads)
-    with writing(output.with_suffix(".csv")) as temporary:
-        leads.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(output.with_suffix(".csv"), leads, float_format="%.6g")
     save_figure(figure(leads), output.with_suffix(".png"))
     text = "\n".join(page(emulators, judge, tables, leads))
     texts = read_conclusions(output)
     for title in ("coverage", "parts", "horizon"):
         text = text.replace("{" + title + "}\n\n", texts[title] + "\n\n" if title in texts else "")
-    with writing(output.with_suffix(".md")) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(output.with_suffix(".md"), text + "\n")
     print(text)
     return 0
 

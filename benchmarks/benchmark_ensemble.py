@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, writing  # noqa: E402
+from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, write_text  # noqa: E402
 from calibration.common.parameters import read_ranges  # noqa: E402
 from calibration.common.sites import load_site  # noqa: E402
 from calibration.common.units import DEAD  # noqa: E402
@@ -64,8 +64,7 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch)
     print("\n".join(lines))
-    with writing(arguments.output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(arguments.output, "\n".join(lines) + "\n")
     return 0
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inversion_references import mcmc, simulator  # noqa: E402
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, writing  # noqa: E402
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, write_text  # noqa: E402
 from calibration.common.sites import load_site  # noqa: E402
 from calibration.emulator.trained import load_emulator  # noqa: E402
 from calibration.inversion.config import ErrorModelConfig, load_inversion_config, override  # noqa: E402
@@ -62,8 +62,7 @@ def main() -> int:
     bench = Bench(arguments)
     text = "\n".join(known[name](bench, arguments) for name in arguments.part) + footer(arguments)
     path = Path(arguments.output)
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     print(text + f"\nwrote {path}")
     return 0
 

@@ -23,7 +23,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from tower_examples import fluxnet, temperate  # noqa: E402
 
-from calibration.common.command_line import writing  # noqa: E402
+from calibration.common.command_line import write_text  # noqa: E402
 from calibration.tower.meteorology import specific_humidity  # noqa: E402
 
 DAYS, COLUMNS, REPEATS = 7305, 300, 3
@@ -105,8 +105,7 @@ def main() -> None:
         *(f"| {name} | {wall:.2f} | {processor:.2f} |" for name, (wall, processor) in results.items()), "",
     ]  # fmt: skip
     print("\n".join(lines))
-    with writing(REPOSITORY / "benchmarks" / "results" / "observations.md") as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
+    write_text(REPOSITORY / "benchmarks" / "results" / "observations.md", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.command_line import REPOSITORY, make_parser, run, write_text
 from calibration.common.sites import load_site
 from calibration.emulator.trained import load_emulator
 from calibration.visit.simulator import simulate
@@ -57,8 +57,7 @@ def main() -> int:
         f"The emulator is {simulator_seconds / emulator_seconds:.1f} times as fast here; NEP RMSE between them "
         f"{error:.5f} Mg C ha-1 day-1. It is also differentiable, which the process model is not.",
     ]  # fmt: skip
-    with writing(arguments.output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(arguments.output, "\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0
 

@@ -21,7 +21,7 @@ import pandas as pd
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from calibration.common.command_line import make_parser, run, writing  # noqa: E402
+from calibration.common.command_line import make_parser, run, write_text  # noqa: E402
 from calibration.common.parameters import read_ranges  # noqa: E402
 from calibration.common.sites import Site, load_site  # noqa: E402
 from calibration.engines.perturbation import draw  # noqa: E402
@@ -78,8 +78,7 @@ def main() -> int:
         f"Python {platform.python_version()}, load {load:.1f} at the start.", "", *lines, "", explanation(), "",
     ])  # fmt: skip
     print(text)
-    with writing(arguments.output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(arguments.output, text)
     return 0
 
 

@@ -27,7 +27,7 @@ from conclusions import read_conclusions
 from scoring import predict
 
 from calibration.common import skill
-from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, write_json, writing
+from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, write_json, write_text
 from calibration.common.configuration import load_configuration
 from calibration.emulator.cross_fit import build_model
 from calibration.emulator.training import draw_stretches, make_optimizer, prepare_inputs, stretch_losses
@@ -269,8 +269,7 @@ def main() -> int:
             }  # fmt: skip
     write_json(stored, result)
     lines = page(result, output)
-    with writing(output.with_suffix(".md")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(output.with_suffix(".md"), "\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0
 

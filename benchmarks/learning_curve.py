@@ -30,7 +30,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from calibration.common import skill
-from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.command_line import REPOSITORY, make_parser, run, write_csv
 from calibration.common.configuration import load_configuration
 from calibration.common.figure_style import save_figure
 from calibration.common.sites import load_site
@@ -131,8 +131,7 @@ def saved(path: Path) -> pd.DataFrame:
 
 def save(path: Path, table: pd.DataFrame) -> None:
     """CSV through a temporary name."""
-    with writing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(path, table, float_format="%.6g")
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from conclusions import read_conclusions
 from matplotlib.figure import Figure
 
 from calibration.common import skill
-from calibration.common.command_line import writing
+from calibration.common.command_line import write_text
 from calibration.common.parameters import make_space
 from calibration.common.units import FLUX_LABELS, TARGETS
 from calibration.emulator.baselines import NAMES
@@ -142,8 +142,7 @@ def write_report(path: Path, table, baselines, worst, stride: int, machine: str)
             lines += [conclusions[title], ""]
         if level == 0:
             lines += ["![Learning curve](learning_curve.png)", ""]
-    with writing(path.with_suffix(".md")) as temporary:
-        temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    write_text(path.with_suffix(".md"), "\n".join(lines).rstrip() + "\n")
 
 
 def figure(table: pd.DataFrame, baselines: pd.DataFrame) -> Figure:

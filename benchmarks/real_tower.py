@@ -19,7 +19,7 @@ import pandas as pd
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from calibration.common.command_line import UserError, existing_file, make_parser, read_json, run, writing  # noqa: E402
+from calibration.common.command_line import UserError, existing_file, make_parser, read_json, run, write_csv, write_text  # noqa: E402
 from calibration.common.units import TARGETS  # noqa: E402
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "real_tower.md"
@@ -98,10 +98,8 @@ def main() -> int:
             rows += judged(invert(case, flux, work), flux, case)
     table = pd.DataFrame(rows)
     print(table.to_string())
-    with writing(arguments.output.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5f")
-    with writing(arguments.output) as temporary:
-        temporary.write_text(page(table, pd.DataFrame(emulators)), encoding="utf-8")
+    write_csv(arguments.output.with_suffix(".csv"), table, float_format="%.5f")
+    write_text(arguments.output, page(table, pd.DataFrame(emulators)))
     return 0
 
 

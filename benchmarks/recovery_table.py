@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conclusions import read_conclusions  # noqa: E402
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, writing  # noqa: E402
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, read_json, run, write_text, writing  # noqa: E402
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 SPAN_NAMES = {30: "30 days", 365: "1 year", 1826: "5 years"}
@@ -81,8 +81,7 @@ def main() -> int:
     }.items():
         with writing(RESULTS / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=110)
-    with writing(RESULTS / "recovery.md") as temporary:
-        temporary.write_text(table(studies, folders, arguments), encoding="utf-8")
+    write_text(RESULTS / "recovery.md", table(studies, folders, arguments))
     print(f"wrote {RESULTS / 'recovery.md'} ({len(studies)} studies)")
     return 0
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from calibration.common.command_line import existing_file, make_parser, run, writing  # noqa: E402
+from calibration.common.command_line import existing_file, make_parser, run, write_csv, write_text, writing  # noqa: E402
 from calibration.common.sites import Site, load_site  # noqa: E402
 from calibration.visit.forcing import spinup_forcing  # noqa: E402
 from calibration.visit.layout import HUMUS, LITTER, STATE, ground_row, parameter_rows  # noqa: E402
@@ -215,13 +215,11 @@ def main() -> int:
     output = arguments.output_dir
     if arguments.numbers:
         numbers = pd.concat([real["sample_id"], real[table.index].add_prefix("real_"), ours[table.index]], axis=1)
-        with writing(arguments.numbers) as path:
-            numbers.to_csv(path, index=False, float_format="%.6g")
+        write_csv(arguments.numbers, numbers, float_format="%.6g")
     with writing(output / "verify_simulator.png") as path:
         draw(real, ours, at).savefig(path, dpi=85)
     text = report(table, stepped, published, dead, baseline, extra, arguments)
-    with writing(output / "verify_simulator.md") as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(output / "verify_simulator.md", text)
     print(text)
     failed = [f for f, (rmse, r) in TARGETS.items()
               if table.loc[f"mean_{f}", "RMSE"] > rmse or table.loc[f"mean_{f}", "Pearson"] < r]  # fmt: skip

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from calibration.common.command_line import REPOSITORY, make_parser, run, writing
+from calibration.common.command_line import REPOSITORY, make_parser, run, write_text
 
 DOCUMENT, PICTURE = REPOSITORY / "docs" / "architecture.md", REPOSITORY / "docs" / "architecture.svg"
 SHARED = ("dataset", "model", "inverse_estimator")  # real code in the root; the other root modules are scripts
@@ -228,8 +228,7 @@ def with_ways(document: str) -> str:
 def main() -> int:
     make_parser(__doc__).parse_args()
     for path, text in ((PICTURE, picture()), (DOCUMENT, with_ways(DOCUMENT.read_text(encoding="utf-8")))):
-        with writing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     print(f"wrote {PICTURE} and the ways in {DOCUMENT}")
     return 0
 

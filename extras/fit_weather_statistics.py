@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
 from calibration.common.command_line import UserError, make_parser, not_an_input, run
-from calibration.common.sites import DEFAULT_SITE, load_site
+from calibration.common.sites import DEFAULT_SITE, load_site, say_default
 from calibration.weather.daily import read_weather
 from calibration.weather.generator import fit_statistics, save_statistics
 
@@ -33,6 +33,7 @@ def main() -> None:
         )
     not_an_input(output, arguments.weather, arguments.site)
     weather = read_weather(arguments.weather, site)
+    say_default(site, arguments.weather)
     span = f"{weather.dates[0]} to {weather.dates[-1]}"
     source = arguments.source or f"{Path(arguments.weather).name}, {span}"
     statistics = fit_statistics(weather.values, weather.dates, site.latitude, source)

@@ -1,12 +1,25 @@
 """One thread for every test and the scripts they start: tiny networks gain nothing from more, and two threads beside
 another busy process wait for each other (seen: 50 times slower). And what several test files read: a small ensemble,
-and the one tiny emulator that is trained for all of them."""
+the one tiny emulator that is trained for all of them. And the order of files in `make test`."""
 
 import os
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported: no module that loads it above
+
+# A minute and more each. Files are dealt to processes one by one: a long one that came last would keep a core waiting.
+LONGEST_FIRST = ("test_demo", "test_refine", "test_train", "test_inversion_scripts")
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist: by number of tests otherwise, and the demo has four
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from script_calls import script  # noqa: F401  (other tests take it from here)
 
 from calibration.common.sites import load_site
 from calibration.ensembles import store as ensemble_store

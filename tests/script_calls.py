@@ -15,6 +15,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 import torch
 
+from calibration.common import command_line
 from calibration.common.command_line import REPOSITORY, run
 
 
@@ -29,9 +30,9 @@ class Done(NamedTuple):
 def call(main, *arguments: object) -> int:
     """Run a script's main() with these arguments as its command line; returns the exit code.
 
-    What a script sets for its whole process (threads, format of figures, warnings) is set back.
+    What a script sets for its whole process (threads, format of figures, warnings, --quiet) is set back.
     """
-    before, threads = sys.argv, torch.get_num_threads()
+    before, output, threads = sys.argv, sys.stdout, torch.get_num_threads()
     sys.argv = [f"{main.__module__}.py", *map(str, arguments)]
     torch.set_num_threads(1)
     try:
@@ -40,7 +41,7 @@ def call(main, *arguments: object) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     finally:
-        sys.argv = before
+        sys.argv, sys.stdout, command_line._Voice.last_words = before, output, None
         torch.set_num_threads(threads)
     raise AssertionError("run() always exits")
 

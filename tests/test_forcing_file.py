@@ -13,7 +13,7 @@ from calibration.common.command_line import UserError
 from calibration.common.sites import load_site
 from calibration.common.units import METEOROLOGY
 from calibration.weather.daily import generate_weather, read_weather
-from calibration.weather.forcing_file import FIELDS, format_line, read_forcing, write_forcing
+from calibration.weather.forcing_file import FIELDS, read_forcing, write_forcing
 
 SITE = load_site()
 
@@ -67,12 +67,6 @@ def test_mixed_line_ends_are_refused(tmp_path):
     (tmp_path / "f.txt").write_bytes(forcing_text().encode().replace(b"\n", b"\r\n", 1))
     with pytest.raises(UserError, match="f.txt: mixes line ends of Windows and Unix"):
         read_forcing(tmp_path / "f.txt")
-
-
-def test_format_line_gives_the_numbers_back():
-    values = np.array([2012, 60, *np.linspace(0.00012345678, 301.23456, 17)])
-    np.testing.assert_allclose([float(text) for text in format_line(values).split()], values, rtol=1e-6)
-    assert len(format_line(values).split()) == len(FIELDS)
 
 
 def replaced(text: str, line: int, field: int, value: str) -> str:

@@ -19,7 +19,7 @@ from calibration.common.command_line import (
     write_json,
     writing,
 )
-from calibration.common.sites import DEFAULT_SITE, load_site
+from calibration.common.sites import DEFAULT_SITE, load_site, say_default
 
 
 def test_tower_units_round_trip_and_sign():
@@ -105,7 +105,7 @@ def test_a_wrong_flag_is_one_line_too(capsys):
         ("name: LHP", "name: 12", "name is 12, expected text"),
         ("weather: lhp_weather.json", "weather:", "weather is None, expected text"),
         ("name: LHP", "name: [", "not readable as YAML"),
-        ("forest: evergreen", "forest: deciduous", "no leaf fall by season"),
+        ("forest: evergreen", "forest: evergren", "forest is 'evergren', allowed is one of evergreen,"),
     ],
 )
 def test_bad_site_files_are_refused_with_the_reason(tmp_path: Path, old, new, message):
@@ -116,6 +116,15 @@ def test_bad_site_files_are_refused_with_the_reason(tmp_path: Path, old, new, me
     with pytest.raises(UserError) as error:
         load_site(path)
     assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_the_default_site_is_said_where_the_data_are_the_users(tmp_path, capsys):
+    (tmp_path / "copy.yaml").write_text(DEFAULT_SITE.read_text())
+    say_default(load_site(tmp_path / "copy.yaml"), "my_weather.csv")
+    say_default(load_site(DEFAULT_SITE), None)
+    assert capsys.readouterr().err == ""
+    say_default(load_site(DEFAULT_SITE), "my_weather.csv")
+    assert capsys.readouterr().err == "notice: site: LHP (default; --site FILE for another), for my_weather.csv\n"
 
 
 def test_default_site_is_lambir_hills():

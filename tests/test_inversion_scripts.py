@@ -142,43 +142,48 @@ def test_held_out_days_are_judged_but_not_fitted(trained, tmp_path):
     assert set(skill.loc["holdout"].index) == {"prior", "optimized", "constant", "climatology"}
 
 
-def test_posterior_files_are_readable_and_agree(trained, tmp_path):
+@pytest.fixture(scope="module")
+def fitted(trained, tmp_path_factory) -> Path:
+    """The result folder of one window's inversion, to be read."""
+    folder = tmp_path_factory.mktemp("fitted")
+    observed(trained, folder, "--obs-index", 2)
+    return folder
+
+
+def test_posterior_files_are_readable_and_agree(fitted):
     import xarray
 
-    observed(trained, tmp_path, "--obs-index", 2)
-    with np.load(tmp_path / "posterior.npz") as archive:
+    with np.load(fitted / "posterior.npz") as archive:
         names, samples = list(archive["names"]), archive["samples"]
         assert archive["nep_samples"].shape[1] == 30
-    table = pd.read_csv(tmp_path / "posterior_summary.csv").set_index("param_name")
+    table = pd.read_csv(fitted / "posterior_summary.csv").set_index("param_name")
     assert (table["low_90"] <= table["high_90"]).all()
     np.testing.assert_allclose(table["mean"], samples.mean(axis=0), rtol=1e-6)
-    group = xarray.open_dataset(tmp_path / "posterior.nc", group="posterior", engine="h5netcdf")
+    group = xarray.open_dataset(fitted / "posterior.nc", group="posterior", engine="h5netcdf")
     assert group["tree_pmax"].dims == ("chain", "draw")
     np.testing.assert_allclose(group["tree_pmax"][0], samples[:, names.index("tree_pmax")])
 
 
-def test_bands_of_the_true_flux_and_of_observations(trained, tmp_path):
+def test_bands_of_the_true_flux_and_of_observations(fitted):
     import xarray
 
-    observed(trained, tmp_path, "--obs-index", 2)
-    series = pd.read_csv(tmp_path / "nep_comparison.csv")
+    series = pd.read_csv(fitted / "nep_comparison.csv")
     assert (series["observed_low_90"] < series["low_90"]).all() and (series["low_90"] < series["high_90"]).all()
     assert (series["high_90"] < series["observed_high_90"]).all()
     used = series[series["fitted"] == 1]
     share = used["observed"].between(used["observed_low_90"], used["observed_high_90"]).mean()
-    summary = (tmp_path / "inversion_summary.txt").read_text()
+    summary = (fitted / "inversion_summary.txt").read_text()
     assert f"fitted days inside the 90 percent predictive band: {100 * share:.0f} percent" in summary
     sd = float(summary.split("observation sd ")[1].split()[0])
-    predicted = xarray.open_dataset(tmp_path / "posterior.nc", group="posterior_predictive", engine="h5netcdf")
+    predicted = xarray.open_dataset(fitted / "posterior.nc", group="posterior_predictive", engine="h5netcdf")
     noise = (predicted["nep"] - predicted["true_nep"]).to_numpy()
     assert noise.std() == pytest.approx(sd, rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_arviz_reads_the_posterior(trained, tmp_path):
+def test_arviz_reads_the_posterior(fitted):
     arviz = pytest.importorskip("arviz")
-    observed(trained, tmp_path, "--obs-index", 2)
-    data = arviz.from_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
+    data = arviz.from_netcdf(fitted / "posterior.nc", engine="h5netcdf")
     assert {"posterior", "posterior_predictive", "observed_data"} <= set(data.groups())
     assert "tree_pmax" in arviz.summary(data, var_names=["tree_pmax"]).index
 
@@ -307,13 +312,18 @@ def recover(trained: Path, results: Path, *arguments) -> int:
     )  # fmt: skip
 
 
-def test_recovery_writes_its_files_and_the_scatter_reads_them(trained, tmp_path):
-    recover(
-        trained, tmp_path, "--sample-id", 3, "--window-index", 2, "--trace-params", "TREE_PMAX", "--trace-stride", 2
-    )
-    kinds = {p.name.split("_", 4)[-1] for p in tmp_path.iterdir()}
+@pytest.fixture(scope="module")
+def recovered(trained, tmp_path_factory) -> Path:
+    """The folder of one recovery case, to be read."""
+    folder = tmp_path_factory.mktemp("recovered")
+    recover(trained, folder, "--sample-id", 3, "--window-index", 2, "--trace-params", "TREE_PMAX", "--trace-stride", 2)
+    return folder
+
+
+def test_recovery_writes_its_files_and_the_scatter_reads_them(recovered, tmp_path):
+    kinds = {p.name.split("_", 4)[-1] for p in recovered.iterdir()}
     assert {"params.csv", "summary.json", "overview.png", "param_bars.png", "param_traces.png"} <= kinds
-    path = next(tmp_path.glob("sample003_win0002_mean_*_params.csv"))
+    path = next(recovered.glob("sample003_win0002_mean_*_params.csv"))
     table = pd.read_csv(path)
     np.testing.assert_allclose(table["error_estimated"], table["estimated"] - table["true"])
     ensemble = tiny_ensemble(runs=12)
@@ -326,9 +336,8 @@ def test_recovery_writes_its_files_and_the_scatter_reads_them(trained, tmp_path)
     assert run_script(plot_param_scatter, path) == 0  # the ranges of the emulator's ensemble, which the CSV holds
 
 
-def test_scatter_uses_the_ensembles_own_ranges_where_others_do_not_hold(trained, tmp_path, capsys):
-    recover(trained, tmp_path, "--no-plots")
-    path = next(tmp_path.glob("*_params.csv"))
+def test_scatter_uses_the_ensembles_own_ranges_where_others_do_not_hold(trained, recovered, tmp_path, capsys):
+    path = next(recovered.glob("*_params.csv"))
     far = tmp_path / "ranges.csv"
     far.write_text("".join(f'{i}: "{n}", 1000, 5000\n' for i, n in enumerate(NAMES)))
     assert run_script(plot_param_scatter, path, "--range-csv", far) == 0

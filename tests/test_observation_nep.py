@@ -9,8 +9,8 @@ from script_calls import call
 from tower_examples import fluxnet, japanflux, save
 
 from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.unit_change import find_unit_change
 from calibration.reports import kinds, tower
-from calibration.tower.checks import unit_jump
 from prepare_observation_nep import main
 
 LHP = REPOSITORY.parent / "shared" / "data" / "lhp" / "japanflux_daily_2012_2016.csv"
@@ -154,10 +154,10 @@ def test_a_unit_that_changes_half_way_is_warned_of(tmp_path, capsys):
     table = fluxnet(count=1461, seed=3)
     nee = table["NEE_VUT_REF"].to_numpy()
     dates = pd.to_datetime(table["TIMESTAMP"]).to_numpy().astype("datetime64[D]")
-    assert unit_jump(nee, dates) is None  # a season is no jump
+    assert find_unit_change(nee, dates) is None  # a season is no jump
     for factor in (10.0, 1 / 23.6, 100.0):
-        day, ratio = unit_jump(np.where(np.arange(1461) < 800, nee, factor * nee), dates)
-        assert abs((day - dates[800]).astype(int)) <= 20 and ratio == pytest.approx(factor, rel=0.6)
+        change = find_unit_change(np.where(np.arange(1461) < 800, nee, factor * nee), dates)
+        assert abs((change.day - dates[800]).astype(int)) <= 20 and change.ratio == pytest.approx(factor, rel=0.6)
     no_partition = table[[name for name in table if not name.startswith(("GPP", "RECO"))]].copy()
     no_partition.loc[800:, "NEE_VUT_REF"] *= 10
     assert prepared(tmp_path, no_partition)[0] == 0

@@ -18,8 +18,8 @@ import prepare_observation_meteorology
 import prepare_observation_nep
 from calibration.common.scalers import Scaler
 from calibration.common.sites import load_site
+from calibration.common.unit_change import find_unit_change
 from calibration.common.units import DYNAMIC_FEATURES, METEOROLOGY, POSSIBLE
-from calibration.tower.checks import unit_jump
 from calibration.tower.observation_csv import read_observations
 from calibration.weather.daily import generate_weather, write_weather_csv
 
@@ -186,9 +186,9 @@ def test_a_changed_unit_is_found_and_a_constant_one_is_not():
         dates = pd.to_datetime(table["TIMESTAMP"]).to_numpy().astype("datetime64[D]")
         name = str(generator.choice(["WS_F", "NEE_VUT_REF", "P_F", "VPD_F"]))
         values = table[name].to_numpy()
-        alarms += unit_jump(values, dates) is not None
+        alarms += find_unit_change(values, dates) is not None
         factor = float(generator.choice([10, 12, 86.4, 100, 1000])) ** generator.choice([-1, 1])
         day = int(generator.uniform(0.15, 0.85) * len(dates))
-        jump = unit_jump(np.where(np.arange(len(dates)) < day, values, values * factor), dates)
-        found += jump is not None and abs(int((jump[0] - dates[day]).astype(int))) <= 30
+        jump = find_unit_change(np.where(np.arange(len(dates)) < day, values, values * factor), dates)
+        found += jump is not None and abs(int((jump.day - dates[day]).astype(int))) <= 30
     assert alarms <= 1 and found >= 55, (alarms, found)  # 95 percent within the sampling error of 60

@@ -439,6 +439,7 @@ def test_a_forgotten_site_is_refused_and_another_one_said(tmp_path, capsys):
     assert site_of(str(DEFAULT_SITE), tmp_path).latitude == 4.2
     assert "made with latitude 61.8" in capsys.readouterr().err
     assert site_of(None, tmp_path / "without_a_log").name == "LHP"
+    assert "notice: site: LHP (default; --site FILE for another), for" in capsys.readouterr().err
 
 
 def test_another_version_of_visit_than_the_ensembles_is_refused_too(tmp_path, capsys):

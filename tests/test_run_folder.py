@@ -10,12 +10,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from script_calls import script
 from standin_visit import made_weather, make_run_folder, parameter_file
 
 import run_perturbations
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import catalogue
-from calibration.common.sites import load_site
+from calibration.common.sites import DEFAULT_SITE, load_site
 from calibration.engines.processes import version
 from calibration.engines.run_folder import read_run_folder
 from calibration.engines.visit_output import OutputFormat, complete_fluxes
@@ -113,6 +114,18 @@ def test_files_that_setting_names_elsewhere_are_copied_too(make, ensemble, tmp_p
     setting.write_text(setting.read_text().replace("INPUT/LHP_ERA5.txt", str(tmp_path / "weather.txt")))
     assert read_run_folder(folder).settings["CLIMF"] == "OUTSIDE/CLIMF_weather.txt"
     assert ensemble(runs=2)[0] == 0
+
+
+def test_a_deciduous_forest_is_for_your_own_visit_and_refused_by_the_process_model(make, ensemble, tmp_path, weather):
+    site, own = tmp_path / "site.yaml", tmp_path / "weather.csv"
+    site.write_text(DEFAULT_SITE.read_text().replace("forest: evergreen", "forest: deciduous"))
+    write_weather_csv(own, weather)
+    make()
+    assert ensemble("--site", site, runs=2)[0] == 0
+    here = ["--n-samples", 2, "--site", site, "--weather", own, "--output-dir", tmp_path / "built_in"]
+    done = script("run_perturbations.py", *here)
+    assert done.returncode == 2 and "site.yaml: forest is 'deciduous'" in done.stderr
+    assert "no leaf fall by season" in done.stderr and not (tmp_path / "built_in").exists()
 
 
 # ---- every way of being wrong is refused

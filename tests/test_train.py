@@ -110,9 +110,12 @@ def test_an_ensemble_of_another_site_is_said(tmp_path, capsys):
     (tmp_path / "parameter_log.json").write_text(json.dumps(log))
     train.warn_of_another_site(tmp_path, site)
     assert "made with name HYY" in (said := capsys.readouterr().err) and "give the ensemble's site with --site" in said
-    train.warn_of_another_site(tmp_path, replace(site, name="HYY", latitude=61.85))
-    train.warn_of_another_site(tmp_path / "without_log", site)
+    other = replace(site, path=tmp_path / "hyy.yaml", name="HYY", latitude=61.85)
+    train.warn_of_another_site(tmp_path, other)
+    train.warn_of_another_site(tmp_path / "without_log", other)
     assert capsys.readouterr().err == ""
+    train.warn_of_another_site(tmp_path / "without_log", site)
+    assert "site: LHP (default; --site FILE for another), for" in capsys.readouterr().err
 
 
 def test_a_refused_ensemble_costs_no_earlier_emulator(directory, tmp_path, monkeypatch, capsys):

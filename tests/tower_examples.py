@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from script_calls import call  # noqa: F401  (other tests take it from here)
 
 from calibration.tower.weather_columns import saturation_vapour_pressure_water
 

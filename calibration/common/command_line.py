@@ -186,6 +186,12 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8), atomically."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_csv(path: str | Path, table: "DataFrame", index: bool = False, **options: Any) -> None:
     """Write a table (pandas) as CSV, atomically; options go to DataFrame.to_csv."""
     with writing(path) as temporary:
@@ -200,6 +206,17 @@ def read_json(path: str | Path) -> Any:
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of 5000 digits
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path}: not readable as JSON ({reason}); write it again or restore it") from None
+
+
+def read_table(path: str | Path, hint: str, **options: Any) -> "DataFrame":
+    """Read a CSV that a user gives or a script left; UserError, ending with `hint`, when it is missing or no table."""
+    import pandas as pd  # slow to import: scripts that read no table need not wait
+
+    path = existing_file(path, hint)
+    try:
+        return pd.read_csv(path, **{"encoding": "utf-8-sig", **options})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); {hint}") from None
 
 
 def output_folder(path: str | Path, flag: str) -> Path:

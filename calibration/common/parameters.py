@@ -198,7 +198,12 @@ def _resolution_order(names: Sequence[str], tied_to: Sequence[int]) -> list[int]
 
 
 def make_space(entries: Sequence[tuple[str, float, float | str]], source: str | Path) -> ParameterSpace:
-    """Build a space from (name, min, max or name of the reference); `source` names the file in errors."""
+    """Build a space from (name, min, max or name of the reference); `source` names the file in errors.
+
+    >>> space = make_space([("leaf", 0.0, "above"), ("above", 0.5, 0.9)], "an example")
+    >>> space.unit_to_physical(np.array([0.5, 1.0])).round(6).tolist()  # half of the way to what lies above ground
+    [0.45, 0.9]
+    """
     names = [name for name, _, _ in entries]
     for name in names:
         if names.count(name) > 1:

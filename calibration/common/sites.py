@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
-from calibration.common.command_line import REPOSITORY, UserError
+from calibration.common.command_line import REPOSITORY, UserError, notice
 from calibration.common.yaml_file import parse_yaml, read_yaml
 
 DEFAULT_SITE = REPOSITORY / "configs" / "sites" / "lhp.yaml"
 TEXTURES = ("coarse", "medium", "fine")
-FORESTS = ("evergreen",)  # what the process model holds for: it has no leaf fall by season, no snow and no frost damage
+EVERGREEN = "evergreen"  # what the process model holds for: it has no leaf fall by season, no snow and no frost damage
+FORESTS = (EVERGREEN, "deciduous", "mixed")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Site:
     roughness: float
     weather: str
     variant: Variant = Variant()
+    forest: str = EVERGREEN  # decides nothing but whether the process model holds
 
     @property
     def weather_statistics(self) -> Path:
@@ -71,7 +73,7 @@ class Site:
     @property
     def constants(self) -> dict:
         """What the process model's results depend on, JSON-able; the variant only where it is not the default."""
-        left_out = {"path", "period", "weather", "variant"}
+        left_out = {"path", "period", "weather", "variant", "forest"}
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return found | ({"variant": asdict(self.variant)} if self.variant != Variant() else {})
 
@@ -95,12 +97,11 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no 'key: value' lines; copy configs/sites/lhp.yaml and edit it")
     wanted = [field.name for field in fields(Site) if field.name != "path"]
-    forest = content.pop("forest", FORESTS[0])  # decides nothing but whether the process model holds
     for key in content:
         if key not in wanted:
-            raise UserError(f"{path}: unknown key '{key}'; known are {', '.join(wanted)}, forest")
+            raise UserError(f"{path}: unknown key '{key}'; known are {', '.join(wanted)}")
     for key in wanted:
-        if key not in content and key != "variant":
+        if key not in content and key not in ("variant", "forest"):
             raise UserError(f"{path}: key '{key}' is missing; see configs/sites/lhp.yaml")
     for key, (low, high) in _LIMITS.items():
         value = content[key]
@@ -113,13 +114,10 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
             raise UserError(f"{path}: {key} is {content[key]!r}, expected text; put it in quotes if it is a number")
     if not (path.parent / content["weather"]).resolve().is_relative_to(path.parent.resolve()):
         raise UserError(f"{path}: weather is {content['weather']!r}, allowed is a file beside this one or below it")
-    if content["texture"] not in TEXTURES:
-        raise UserError(f"{path}: texture is {content['texture']!r}, allowed is one of {', '.join(TEXTURES)}")
-    if forest not in FORESTS:
-        raise UserError(
-            f"{path}: forest is {forest!r}, allowed is {', '.join(FORESTS)}: the process model has no leaf fall by "
-            "season and would be wrong for other forests; use a process model of your own (--engine command)"
-        )
+    content.setdefault("forest", EVERGREEN)
+    for key, allowed in (("texture", TEXTURES), ("forest", FORESTS)):
+        if content[key] not in allowed:
+            raise UserError(f"{path}: {key} is {content[key]!r}, allowed is one of {', '.join(allowed)}")
     period = content["period"]
     if (
         not isinstance(period, dict)
@@ -130,6 +128,14 @@ def load_site(path: str | Path = DEFAULT_SITE) -> Site:
         raise UserError(f"{path}: period must be {{start: YYYY-MM-DD, end: YYYY-MM-DD}} in order, got {period!r}")
     content["variant"] = make_variant(content.get("variant") or {}, str(path))
     return Site(path=path, **content)
+
+
+def say_default(site: Site, own: str | Path | None) -> None:
+    """A notice where the default site meets the user's `own` data (None: it does not): nobody should find LHP's
+    latitude in another forest's results later.
+    """
+    if own and site.path == DEFAULT_SITE:
+        notice(f"site: {site.name} (default; --site FILE for another), for {own}")
 
 
 def other_constants(site: Site, noted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

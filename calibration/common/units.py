@@ -39,12 +39,17 @@ LARGEST_NUMBER = 1e15  # netCDF's fill values (9.97e36, 1e20) lie beyond
 ZERO_CELSIUS = 273.15  # K
 SECONDS_PER_DAY = 86400.0
 DAYS_PER_YEAR = 365.25
+CONTEXT_DAYS = 180  # weather before the first day that is looked at; an emulator's own: evaluation.context_days
 DEAD = 1.0  # Mg C ha-1 year-1 of mean GPP: below it there is no forest
 G_M2_PER_MG_HA = 100.0  # g m-2 in 1 Mg ha-1
 
 
 def nee_g_m2_to_nep_mg_ha(nee):
-    """NEE in g C m-2 day-1 (positive = release) -> NEP in Mg C ha-1 day-1 (positive = uptake); any array shape."""
+    """NEE in g C m-2 day-1 (positive = release) -> NEP in Mg C ha-1 day-1 (positive = uptake); any array shape.
+
+    >>> nee_g_m2_to_nep_mg_ha(-2.5)
+    0.025
+    """
     return -nee / G_M2_PER_MG_HA
 
 

@@ -74,6 +74,9 @@ def nearest_distance(space: "ParameterSpace", parameters: np.ndarray, training: 
 def autocorrelation(error: np.ndarray, max_lag: int = MAX_LAG) -> np.ndarray:
     """Autocorrelation (lag 0..max_lag,) of error (run, day) about zero, pooled over runs; shorter if there are fewer
     days.
+
+    >>> autocorrelation(np.array([[1.0, -1.0, 1.0, -1.0]]), max_lag=2).round(6).tolist()
+    [1.0, -1.0, 1.0]
     """
     runs, days = error.shape
     size = 2 ** int(np.ceil(np.log2(2 * days)))

@@ -8,9 +8,9 @@ import torch
 
 from calibration.common.command_line import UserError, warn
 from calibration.common.parameters import catalogue
-from calibration.common.sites import Site, other_constants
+from calibration.common.sites import Site, other_constants, say_default
 from calibration.emulator.trained import usable_device
-from calibration.ensembles.files import LOG, Ensemble, read_log
+from calibration.ensembles.files import LOG, Ensemble, noted_site
 from calibration.ensembles.label_check import checked_before
 from calibration.ensembles.labels import LabelMap, read_labels, write_labels
 
@@ -28,9 +28,11 @@ def choose_device(name: str, local_rank: int) -> torch.device:
 
 
 def warn_of_another_site(directory: Path, site: Site) -> None:
-    """Say so when the ensemble's log names other site constants than `site`: a forgotten --site goes unnoticed else."""
-    log = directory / LOG
-    noted = read_log(directory)["settings"].get("site") or {}
+    """Say so when the ensemble's log names other site constants than `site`, or none and the site is the default: a
+    forgotten --site goes unnoticed else.
+    """
+    log, noted = directory / LOG, noted_site(directory)
+    say_default(site, None if noted else directory)
     for name, (there, here) in other_constants(site, noted).items():
         if name != "variant":  # training does not depend on VISIT's version
             warn(

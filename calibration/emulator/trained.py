@@ -17,7 +17,7 @@ from calibration.common.command_line import UserError, existing_file, read_json,
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, from_dict
 from calibration.common.parameters import ParameterSpace, make_space, read_ranges
 from calibration.common.scalers import Scaler, load_scaler
-from calibration.common.units import TARGETS
+from calibration.common.units import CONTEXT_DAYS, TARGETS
 from calibration.emulator.error import EmulatorErrors, load_errors
 from calibration.ensembles.labels import LabelMap, map_of
 from model import StaticConditionedLSTM, create_model
@@ -71,7 +71,7 @@ class Emulator:
         self,
         parameters: np.ndarray,
         weather: np.ndarray,
-        warmup: int = 180,
+        warmup: int = CONTEXT_DAYS,
         batch: int = 256,
         check_ranges: bool = True,
     ) -> np.ndarray:

@@ -21,7 +21,6 @@ from calibration.common.command_line import REPOSITORY, UserError
 
 CONNECT_SECONDS = 10  # how long a scheduler may take to answer
 WORKERS_SECONDS = 60  # how long the first worker may take to come
-PROBE_SECONDS = 90  # how long a worker may take to import everything
 LOOK_SECONDS = 2.0  # between two looks whether anything still happens
 IDLE_SECONDS = 30  # without any worker, or without work on any, after which we give up
 ATTEMPTS = 3  # of a task that a lost connection took away

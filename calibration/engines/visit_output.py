@@ -158,6 +158,10 @@ def complete_fluxes(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Identities: NEP = NPP - Rh = GPP - ER = -NEE, GPP = NPP + Ra, ER = Ra + Rh. Rh = NPP - NEP always, as the contract
     has it: where exports of carbon count in NEP, that is not what is printed as Rh.
+
+    >>> found = complete_fluxes({"gpp": np.array([5.0]), "npp": np.array([2.0]), "er": np.array([4.5])})
+    >>> found["nep"].tolist(), found["rh"].tolist()
+    ([0.5], [1.5])
     """
     f = dict(given)
     rules = (

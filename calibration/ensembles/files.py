@@ -78,6 +78,17 @@ def load_ensemble(
     drop: columns of the table that are no parameters, left out. Runs that experiment_results.csv lists as failed are
     left out with a notice, and columns that look like no parameters are named.
     Raises UserError naming the file when a file is missing, damaged or does not match the others.
+
+    >>> from calibration.common.sites import load_site
+    >>> from calibration.weather.daily import generate_weather
+    >>> weather, day = generate_weather(load_site(), "2015-01-01", "2015-01-31", seed=1), [0.1, 0.04, 0.01, 0.03]
+    >>> path = Path("data", "LHP_1_daily_0003.txt")
+    >>> write_daily_file(path, weather.dates, weather.values, np.full((31, 4), day))
+    >>> path.with_name("parameter_summary.csv").write_text("sample_id,tree_lue\\n3,0.05\\n")
+    26
+    >>> ensemble = load_ensemble("data")
+    >>> ensemble.sample_ids.tolist(), ensemble.parameter_names, ensemble.fluxes.shape  # run, day, flux of units.TARGETS
+    ([3], ('tree_lue',), (1, 31, 4))
     """
     directory = Path(directory)
     sample_ids, names, parameters = read_parameter_summary(directory / SUMMARY, drop)
@@ -179,6 +190,11 @@ def read_log(directory: str | Path) -> dict[str, Any]:
         content = {}
     settings = content.get("settings")
     return content | {"settings": settings if isinstance(settings, dict) else {}}
+
+
+def noted_site(directory: str | Path) -> dict[str, Any]:
+    """The site constants with which an ensemble was made, by its log; empty where it names none."""
+    return read_log(directory)["settings"].get("site") or {}
 
 
 def failed_samples(path: str | Path) -> set[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from calibration.common.command_line import write_json, writing
+from calibration.common.command_line import write_csv, write_json, write_text
 from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
@@ -34,13 +34,11 @@ class Findings:
     def write(self, directory: Path) -> None:
         """CSV tables, figures, sensitivity.json and, last, sensitivity_summary.txt, each atomically."""
         for name, table in self.tables.items():
-            with writing(directory / f"{name}.csv") as path:
-                table.to_csv(path, index=False, float_format="%.6g")
+            write_csv(directory / f"{name}.csv", table, float_format="%.6g")
         for name, figure in self.figures.items():
             save_figure(figure, directory / name)
         write_json(directory / "sensitivity.json", _finite(self.facts))
-        with writing(directory / "sensitivity_summary.txt") as path:
-            path.write_text("\n".join(self.lines).strip() + "\n", encoding="utf-8")
+        write_text(directory / "sensitivity_summary.txt", "\n".join(self.lines).strip() + "\n")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ def sd_ratios(effects: np.ndarray, noise: float) -> np.ndarray:
     """effects (trajectory, parameter, day), Mg C ha-1 day-1 a range -> posterior / prior sd (trajectory, parameter).
 
     noise: sd of the white observation error of a day, Mg C ha-1 day-1.
+
+    >>> sd_ratios(np.full((1, 1, 40), 0.02), noise=0.01).round(3).tolist()  # sqrt(12 / (12 + 40 * 0.02**2 / 0.01**2))
+    [[0.264]]
     """
     information = np.einsum("tpd,tqd->tpq", effects, effects) / noise**2
     covariance = np.linalg.inv(information + PRIOR_PRECISION * np.eye(effects.shape[1]))

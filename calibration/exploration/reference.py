@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from calibration.common.command_line import UserError, existing_file
+from calibration.common.command_line import UserError, read_table
 from calibration.common.parameters import canonical_name
 
 MEANS = ("mean_GPP", "mean_NPP", "mean_ER", "mean_NEP")
@@ -21,11 +21,7 @@ SEEN = 1e-2  # Mg C ha-1 year-1: an effect that the other model must show too
 
 def read_reference(path: str | Path) -> pd.DataFrame:
     """The table of real runs. UserError when it is no such table."""
-    path = existing_file(path, "give a table of VISIT runs with trajectory, parameters and mean_GPP ...")
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); give a table of VISIT runs") from None
+    table = read_table(path, "give a table of VISIT runs with trajectory, parameters and mean_GPP ...")
     missing = [name for name in ("trajectory", *MEANS) if name not in table]
     if missing:
         raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import write_csv, writing
+from calibration.common.command_line import write_csv, write_text
 from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import target_label
@@ -178,9 +178,3 @@ def write_history(result: InversionResult, path: Path) -> None:
         for e in result.fit.history
     ]
     write_csv(path, pd.DataFrame(rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, atomically."""
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

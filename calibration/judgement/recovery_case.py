@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file, read_json, warn, write_csv, write_json
+from calibration.common.command_line import UserError, read_json, read_table, warn, write_csv, write_json
 from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace, catalogue, make_space, read_ranges
 from calibration.common.units import TARGETS
@@ -153,11 +153,7 @@ def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path)
 
 def read_recovery(path: Path, with_prior: bool) -> pd.DataFrame:
     """Columns param_name, true, estimated (and prior). UserError names a missing column or a wrong value."""
-    existing_file(path, "make it with evaluate_parameter_recovery.py")
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); make it with evaluate_parameter_recovery.py") from None
+    table = read_table(path, "make it with evaluate_parameter_recovery.py")
     found = next((name for name in ESTIMATE_COLUMNS if name in table), None)
     if found:
         table = table.rename(columns={found: "estimated"})

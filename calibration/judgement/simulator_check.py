@@ -9,7 +9,7 @@ import numpy as np
 
 from calibration.common.command_line import UserError, existing_file, warn
 from calibration.common.parameters import catalogue, in_model
-from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants
+from calibration.common.sites import DEFAULT_SITE, Site, load_site, other_constants, say_default
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, POSSIBLE, TARGETS
 from calibration.emulator.trained import Emulator
 from calibration.engines.builtin import RunResult
@@ -17,7 +17,7 @@ from calibration.engines.cluster import connect
 from calibration.engines.command import command_engine, users_folder
 from calibration.engines.run_folder import folder_weather
 from calibration.engines.trial import expected_gpp, try_out
-from calibration.ensembles.files import LOG, load_ensemble, read_log
+from calibration.ensembles.files import LOG, load_ensemble, noted_site
 from calibration.inversion.config import target_label
 from calibration.inversion.data import Stretch, combine_fluxes, day_index
 from calibration.judgement.fit import scores
@@ -40,8 +40,8 @@ def site_of(path: str | None, data_dir: str | Path | None) -> Site:
     site = load_site(path or DEFAULT_SITE)
     if data_dir is None:
         return site
-    log = Path(data_dir) / LOG
-    noted = read_log(data_dir)["settings"].get("site") or {}
+    log, noted = Path(data_dir) / LOG, noted_site(data_dir)
+    say_default(site, None if noted else data_dir)  # a log that names the site settles it
     other = other_constants(site, noted)
     for name, (there, here) in other.items():
         message = (

@@ -15,16 +15,10 @@ import numpy as np
 import torch
 
 from calibration.common.units import DYNAMIC_FEATURES, SECONDS_PER_DAY, ZERO_CELSIUS
-from calibration.weather.atmosphere import (
-    air_pressure,
-    saturation_slope,
-    saturation_vapour_pressure,
-    vapour_pressure_from_q,
-)
+from calibration.weather import atmosphere
 
 LHP_CAPACITY = (143.09, 477.0)  # mm, upper and lower bucket
 LHP_ALTITUDE = 150.0  # m
-STEFAN_BOLTZMANN = 5.6703e-8
 
 
 @dataclass(frozen=True)
@@ -69,23 +63,20 @@ def soil_water(
     """
     column = dict(zip(DYNAMIC_FEATURES, np.moveaxis(weather.detach().double().cpu().numpy(), -1, 0), strict=True))
     length, noon = (x.detach().double().cpu().numpy() for x in (day_length, above))
-    air, surface = column["tmp_2m"] - ZERO_CELSIUS, column["tmp_sfc"]
-    pressure = air_pressure(altitude, air)
-    vapour = vapour_pressure_from_q(np.maximum(column["spfh_2m"], 1e-6), pressure)
-    vpd = np.maximum(saturation_vapour_pressure(air) - vapour, 0.0)
+    air, surface = column["tmp_2m"] - ZERO_CELSIUS, column["tmp_sfc"] - ZERO_CELSIUS
+    pressure, humidity = atmosphere.air_pressure(altitude, air), np.maximum(column["spfh_2m"], 1e-6)
+    vapour = atmosphere.vapour_pressure_from_q(humidity, pressure)
+    vpd = atmosphere.vapour_pressure_deficit(air, humidity, pressure)
     cloud = np.clip(column["tcdc_clm"] / 100, 0.0, 1.0)
-    light = np.clip(0.803 - 0.34 * cloud - 0.458 * cloud**2, 0.0, 1.0)
+    light = atmosphere.cloud_transmission(cloud)
     shortwave = light * noon * length / 24 * 2 / np.pi  # daily mean of a sine between sunrise and sunset
-    black = STEFAN_BOLTZMANN * column["tmp_2m"] ** 4
-    longwave = (1 - cloud) * (0.53 + 0.06 * np.sqrt(vapour)) * black + cloud * (black - 9.0)
-    longwave = longwave - 0.95 * STEFAN_BOLTZMANN * surface**4
+    longwave = atmosphere.net_longwave(air, surface, vapour, cloud)
     net = [
         shortwave * a * (1 - r) - c * longwave for a, r, c in zip(canopy.absorbed, ALBEDO, canopy.cover, strict=True)
     ]
-    slope = saturation_slope(air)
-    resistance = np.clip(np.log(10.0) ** 2 / (0.41**2 * np.maximum(column["wind_10m"], 0.1)), 0.1, 59.5)
-    density = 1.293 * ZERO_CELSIUS / column["tmp_2m"] * pressure / 1013.25 * (1 - 0.378 * vapour / pressure)
-    dryness = density * vpd / resistance
+    slope = atmosphere.saturation_slope(air)
+    resistance = atmosphere.aerodynamic_resistance(column["wind_10m"])
+    dryness = atmosphere.air_density(air, vapour, pressure) * vpd / resistance
     rain = np.maximum(column["prate_sfc"], 0.0) * SECONDS_PER_DAY
 
     wet = [_demand(length, slope, net[i], 0.2813 * dryness, 0.0) for i in (0, 1)]

@@ -40,6 +40,9 @@ def logarithmic_parameters(names: Sequence[str], values: np.ndarray) -> list[str
     """Names whose logarithm is worth having: positive, spread by a factor of 1.3 or more, no temperature or share.
 
     values: (run, parameter) physical, of the training runs.
+
+    >>> logarithmic_parameters(["tree_pmax", "tree_topt"], np.array([[10.0, 20.0], [20.0, 30.0]]))
+    ['tree_pmax']
     """
     chosen = []
     for name, column in zip(names, np.asarray(values).T, strict=True):

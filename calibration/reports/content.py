@@ -93,7 +93,11 @@ def is_number(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A cell as text: four significant digits, a dash where nothing is known."""
+    """A cell as text: four significant digits, a dash where nothing is known.
+
+    >>> shown(0.0123456), shown(float("nan")), shown(True)
+    ('0.01235', '–', 'yes')
+    """
     if value is None or (is_number(value) and not np.isfinite(value)):
         return "\N{EN DASH}"
     if isinstance(value, bool | np.bool_):

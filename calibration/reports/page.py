@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from calibration.common.command_line import UserError, writing
+from calibration.common.command_line import UserError, write_text
 from calibration.reports.content import Interactive, Picture, Section
 from calibration.reports.glossary import glossary
 
@@ -29,8 +29,7 @@ def write_report(
 ) -> list[Path]:
     """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
     html, left_out = render(title, sections, introduction, limit)
-    with writing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return left_out
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_json
+from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_json, read_table
 from calibration.common.provenance import SUFFIX, sha256
 from calibration.reports.content import Facts, Picture
 
@@ -15,11 +15,7 @@ PICTURES = (".svg", ".png")  # what a browser shows, the sharper one first
 
 def table(path: Path, columns: Sequence[str], script: str, may_be_empty: bool = False) -> pd.DataFrame:
     """A CSV of `script` with at least `columns`. UserError when it is missing, damaged, empty or of another version."""
-    existing_file(path, f"half a result: run {script} again")
-    try:
-        frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); run {script} again") from None
+    frame = read_table(path, f"half a result: run {script} again")
     missing = [name for name in columns if name not in frame]
     if missing:
         raise UserError(f"{path}: column '{missing[0]}' is missing, so another version made it: run {script} again")

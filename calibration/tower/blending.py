@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file, warn
-from calibration.common.units import without_missing_codes
+from calibration.common.command_line import UserError, read_table, warn
 from calibration.tower.meteorology import ESTIMATED, TOWER, sidecar_path
+from calibration.tower.observation_csv import days_of, numbers_of
 from calibration.weather.forcing_file import FIELDS, Forcing
 from calibration.weather.sentinel import check_columns, disagreement
 
@@ -29,23 +29,20 @@ def read_tower_weather(path: str | Path, use_cloud: bool = False) -> tuple[pd.Da
     sidecar every value counts, but cloud only with use_cloud, since towers do not measure it. UserError on a missing or
     repeated date, no usable column, or a value outside units.POSSIBLE.
     """
-    path = existing_file(path, "make it with prepare_observation_meteorology.py")
+    path = Path(path)
     table = _csv(path)
     names = [name for name in (*REPLACED, WIND) if name in table]
     if not names:
         raise UserError(
             f"{path}: has none of the columns {', '.join((*REPLACED, WIND))}; found {', '.join(table.columns[:12])}"
         )
-    dates = pd.to_datetime(table["date"].astype(str).str.strip(), format="%Y-%m-%d", errors="coerce")
-    if dates.isna().any():
-        row = int(dates.isna().to_numpy().argmax())
-        raise UserError(f"{path}: line {row + 2}: date is '{table['date'].iloc[row]}', expected YYYY-MM-DD")
+    dates = days_of(path, table)
     if dates.duplicated().any():
         twice = dates[dates.duplicated()].iloc[0].date()
         raise UserError(f"{path}: {twice} is there twice; every day may be there once")
     result = pd.DataFrame(index=pd.DatetimeIndex(dates))
     for name in names:
-        result[name] = _numbers(path, table, name).to_numpy()
+        result[name] = numbers_of(path, table, name)
     columns = {name: result[name].to_numpy() for name in names}
     for name, series in check_columns(
         columns, result.index.to_numpy().astype("datetime64[D]"), str(path), True
@@ -66,23 +63,11 @@ def read_tower_weather(path: str | Path, use_cloud: bool = False) -> tuple[pd.Da
 
 
 def _csv(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error})") from None
+    table = read_table(path, "make it with prepare_observation_meteorology.py", skipinitialspace=True)
     table.columns = [str(name).strip() for name in table.columns]
     if "date" not in table:
         raise UserError(f"{path}: has no column date; found {', '.join(table.columns[:12])}")
     return table
-
-
-def _numbers(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
-    values = pd.to_numeric(table[name], errors="coerce").astype(float)
-    text = table[name].notna() & values.isna()
-    if text.any():
-        row = int(text.to_numpy().argmax())
-        raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number or nothing")
-    return pd.Series(without_missing_codes(values.to_numpy()), index=values.index)
 
 
 def check_forcing(forcing: Forcing) -> None:

@@ -127,15 +127,6 @@ def _correlation(a: np.ndarray, b: np.ndarray, enough: int = ENOUGH) -> float | 
     return float(np.corrcoef(a[both], b[both])[0, 1])
 
 
-def unit_jump(values: np.ndarray, dates: np.ndarray) -> tuple[np.datetime64, float] | None:
-    """First day and ratio of a sudden lasting change in the size of values, as a changed unit makes; None without.
-
-    values: (day,) in any unit, NaN where missing; dates: (day,) datetime64[D]. See common/unit_change.py.
-    """
-    found = find_unit_change(values, dates)
-    return None if found is None else (found.day, found.ratio)
-
-
 def flux_jump(
     name: str, nee: np.ndarray, gpp: np.ndarray | None, reco: np.ndarray | None, dates: np.ndarray
 ) -> tuple[str, UnitChange] | None:

@@ -61,6 +61,11 @@ class TowerFile:
         """How many columns have exactly this name."""
         return self.columns.count(name)
 
+    def described(self, what: str) -> list[str]:
+        """Lines for the user: that it is `what`, its extent, and what was skipped in reading."""
+        extent = f"{self.dates[0]} to {self.dates[-1]} ({len(self.dates)} days)"
+        return [f"{self.path}: {what}, {len(self.columns)} columns, {extent}", *(f"  {note}" for note in self.notes)]
+
     def numbers(self, name: str) -> np.ndarray:
         """One column, (day,) float64, NaN for empty cells and missing codes; UserError on text or a doubled column."""
         name = self.find(name) or name

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, warn, writing
+from calibration.common.command_line import UserError, warn, write_csv
 from calibration.common.units import METEOROLOGY, SECONDS_PER_DAY, ZERO_CELSIUS
 from calibration.tower.weather_columns import TowerWeather, saturation_vapour_pressure_water
 from calibration.weather.atmosphere import cloud_from_transmission, q_from_vapour_pressure, top_of_atmosphere_daily
@@ -48,6 +48,9 @@ def wind_at_10m(speed, height: float, roughness: float):
     """Wind speed at 10 m, m s-1, from the speed at `height` m by the logarithmic profile over `roughness` m.
 
     UserError unless both heights lie above the roughness length.
+
+    >>> round(float(wind_at_10m(3.0, height=46.0, roughness=2.0)), 2)
+    1.54
     """
     if not (0 < height <= 500 and 0 < roughness < min(height, 10.0)):
         raise UserError(
@@ -163,10 +166,8 @@ def write_meteorology(output: Path, met: Meteorology) -> Path:
     sources = pd.DataFrame(met.source, columns=list(METEOROLOGY))
     sources.insert(0, "date", days)
     sidecar = sidecar_path(output)
-    with writing(sidecar) as temporary:  # first: a weather file without it would pass for all measured
-        sources.to_csv(temporary, index=False)
-    with writing(output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.8g")
+    write_csv(sidecar, sources)  # first: a weather file without it would pass for all measured
+    write_csv(output, table, float_format="%.8g")
     return sidecar
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, existing_file
+from calibration.common.command_line import UserError, read_table
 from calibration.common.units import nee_g_m2_to_nep_mg_ha, without_missing_codes
 from calibration.weather.sentinel import check_flux
 
@@ -21,30 +21,17 @@ def read_observations(path: str | Path) -> pd.DataFrame:
     reco_mg_ha, nep_sd_mg_ha, all Mg C ha-1 day-1. UserError on a missing column, a repeated or unreadable date, a mask
     other than 0 and 1, an impossible value, or NEP that is not -NEE / 100 (wrong sign or unit).
     """
-    path = existing_file(path, "make it with prepare_observation_nep.py")
-    try:
-        table = pd.read_csv(path, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); make it with prepare_observation_nep.py") from None
+    path, table = Path(path), read_table(path, "make it with prepare_observation_nep.py")
     missing = [name for name in ("date", "nep_mg_ha", "obs_mask") if name not in table]
     if missing:
         raise UserError(
             f"{path}: has no column {', '.join(missing)}; found {', '.join(map(str, table.columns[:12]))}; "
             "make it with prepare_observation_nep.py"
         )
-    dates = pd.to_datetime(table["date"].astype(str), format="%Y-%m-%d", errors="coerce")
-    if dates.isna().any():
-        row = int(dates.isna().to_numpy().argmax())
-        raise UserError(f"{path}: line {row + 2}: date is '{table['date'].iloc[row]}', expected YYYY-MM-DD")
-    result = pd.DataFrame({"date": dates})
+    result = pd.DataFrame({"date": days_of(path, table)})
     for name in ("nep_mg_ha", "obs_mask", "nee_gcm2", GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN):
         if name in table:
-            numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
-            result[name] = without_missing_codes(numbers.to_numpy())
-            text = table[name].notna() & numbers.isna()
-            if text.any():
-                row = int(text.to_numpy().argmax())
-                raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number")
+            result[name] = numbers_of(path, table, name)
     result = result.sort_values("date", kind="stable", ignore_index=True)
     repeated = result["date"].duplicated()
     if repeated.any():
@@ -56,6 +43,25 @@ def read_observations(path: str | Path) -> pd.DataFrame:
     _check_nep(path, result)
     result["obs_mask"] = (result["obs_mask"] == 1.0) & result["nep_mg_ha"].notna()
     return result
+
+
+def days_of(path: Path, table: pd.DataFrame) -> pd.Series:
+    """The column `date` as days, datetime64; UserError with the line of the first that is none."""
+    dates = pd.to_datetime(table["date"].astype(str).str.strip(), format="%Y-%m-%d", errors="coerce")
+    if dates.isna().any():
+        row = int(dates.isna().to_numpy().argmax())
+        raise UserError(f"{path}: line {row + 2}: date is '{table['date'].iloc[row]}', expected YYYY-MM-DD")
+    return dates
+
+
+def numbers_of(path: Path, table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column, (row,) float64, NaN where it is empty or a missing code; UserError with the line of the first text."""
+    numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+    text = table[name].notna() & numbers.isna()
+    if text.any():
+        row = int(text.to_numpy().argmax())
+        raise UserError(f"{path}: line {row + 2}: {name} is '{table[name].iloc[row]}', expected a number or nothing")
+    return without_missing_codes(numbers.to_numpy())
 
 
 def _check_nep(path: Path, table: pd.DataFrame) -> None:
@@ -75,7 +81,11 @@ def _check_nep(path: Path, table: pd.DataFrame) -> None:
 
 
 def longest_gap(valid: np.ndarray) -> np.ndarray:
-    """Longest run of False along the last axis; valid: (..., day) bool -> (...) int, days."""
+    """Longest run of False along the last axis; valid: (..., day) bool -> (...) int, days.
+
+    >>> int(longest_gap(np.array([True, False, False, True])))
+    2
+    """
     index = np.arange(valid.shape[-1])
     last_valid = np.maximum.accumulate(np.where(valid, index, -1), axis=-1)
     return (index - last_valid).max(axis=-1, initial=0)

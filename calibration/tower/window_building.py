@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from calibration.common.command_line import UserError, read_json
-from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, TARGETS
 from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, longest_gap
 from calibration.tower.windows import Windows
 from calibration.weather.daily import Weather
@@ -23,7 +23,7 @@ def build_windows(
     scaler,
     start=None,
     end=None,
-    context: int = 180,
+    context: int = CONTEXT_DAYS,
     horizon: int = 30,
     stride: int = 1,
     min_valid: int = 1,

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from calibration.common.command_line import UserError, warn
-from calibration.common.sites import Site
+from calibration.common.sites import EVERGREEN, Site
+from calibration.common.units import SECONDS_PER_DAY, ZERO_CELSIUS
 from calibration.weather import atmosphere
 
-ZERO_CELSIUS = 273.15
-STEFAN_BOLTZMANN = 5.6703e-8  # W m-2 K-4
 LATENT_HEAT = 695.0  # W h kg-1
 PSYCHROMETRIC = 0.667  # hPa K-1
 SPINUP_YEARS = 2010  # VISIT's spin-up is 201 loops of 10 years
@@ -148,8 +147,15 @@ def spinup_forcing(
     return forcing, -(-SPINUP_YEARS // forcing.years)
 
 
-def check_pressure_known(site: Site, measured: np.ndarray | None) -> None:
-    """UserError when the site's variant takes the air pressure from a forcing that has none."""
+def check_model_holds(site: Site, measured: np.ndarray | None) -> None:
+    """UserError when the process model would be wrong for the site's forest, or when the site's variant takes the air
+    pressure from a forcing that has none; measured: (day,) Pa or None.
+    """
+    if site.forest != EVERGREEN:
+        raise UserError(
+            f"{site.path}: forest is {site.forest!r}, allowed is {EVERGREEN}: the process model has no leaf fall by "
+            "season and would be wrong; use a process model of your own (run_perturbations.py --run-folder)"
+        )
     if site.variant.pressure == "forcing" and measured is None:
         raise UserError(
             "the variant `pressure: forcing` needs weather with pressure: VISIT's 19-column text, or a CSV with "
@@ -161,7 +167,6 @@ def _pressure(site: Site, t_air: np.ndarray, measured: np.ndarray | None) -> np.
     """(day,) air pressure, hPa, where the site's variant takes it from."""
     if site.variant.pressure == "altitude":
         return atmosphere.air_pressure(site.altitude, t_air)
-    check_pressure_known(site, measured)
     if site.variant.pressure == "forcing":
         return measured / 100.0
     return np.full_like(t_air, float(site.variant.pressure))
@@ -171,12 +176,12 @@ def _forcing(
     values: np.ndarray, doy0: np.ndarray, year: np.ndarray, co2: np.ndarray, site: Site,
     measured: np.ndarray | None = None,
 ) -> DailyForcing:  # fmt: skip
+    check_model_holds(site, measured)
     t_surface, t_air, t_soil, t_deep, _, cloud_percent, precipitation, q, wind = values[:, :9].T.astype(np.float64)
     t_surface, t_air, t_soil, t_deep = (t - ZERO_CELSIUS for t in (t_surface, t_air, t_soil, t_deep))
     if t_air.min() < -2.0:
         _warn_of_snow(round(float(t_air.min()), 1))
     cloud = cloud_percent / 100.0
-    kelvin = t_air + ZERO_CELSIUS
 
     # Light (sections 1.1-1.3)
     sine = atmosphere.sine_of_height(site.latitude, doy0)
@@ -193,20 +198,12 @@ def _forcing(
     pressure = _pressure(site, t_air, measured)
     e = atmosphere.vapour_pressure_from_q(q, pressure)
     vpd = atmosphere.vapour_pressure_deficit(t_air, q, pressure)
-    black_body = STEFAN_BOLTZMANN * kelvin**4
-    longwave = (
-        (1.0 - cloud) * (0.53 + 0.06 * np.sqrt(e)) * black_body
-        + cloud * (black_body - 9.0)
-        - 0.95 * STEFAN_BOLTZMANN * (t_surface + ZERO_CELSIUS) ** 4
-    )
-    density = (
-        1.293 * (ZERO_CELSIUS / kelvin) * (pressure / atmosphere.SEA_LEVEL_PRESSURE) * (1.0 - 0.378 * e / pressure)
-    )
-    resistance = np.clip(np.log(10.0) ** 2 / (0.41**2 * np.maximum(wind, 0.1)), 0.1, 59.5)
-
+    longwave = atmosphere.net_longwave(t_air, t_surface, e, cloud)
+    density = atmosphere.air_density(t_air, e, pressure)
+    resistance = atmosphere.aerodynamic_resistance(wind)
     slope = atmosphere.saturation_slope(t_air)
     day_length = atmosphere.day_length_hours(site.latitude, doy0)
-    rain = precipitation * 86400.0
+    rain = precipitation * SECONDS_PER_DAY
     below_52 = np.maximum(52.0 - t_surface, 0.0)
     t_mean = 0.5 * (t_soil + t_deep)
     columns = Day(

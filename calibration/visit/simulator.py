@@ -13,7 +13,7 @@ from joblib import cpu_count
 
 from calibration.common.command_line import (
     UserError,
-    existing_file,
+    read_table,
 )
 from calibration.common.command_line import progress as progress_bar
 from calibration.common.parameters import canonical_name, catalogue
@@ -240,11 +240,7 @@ def _similar(name: str) -> str:
 
 def read_runs(path: str | Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Read a runs CSV: the table and its checked parameter values. UserError names file, column, run and value."""
-    path = existing_file(path, "it needs sample_id and any subset of configs/visit_parameters.csv as columns")
-    try:
-        table = pd.read_csv(path, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); expected sample_id and parameter columns") from None
+    table = read_table(path, "it needs sample_id and any subset of configs/visit_parameters.csv as columns")
     table.columns = [str(name).strip() for name in table.columns]
     if "sample_id" not in table:
         raise UserError(

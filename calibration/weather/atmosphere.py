@@ -7,6 +7,8 @@ to rounding. Sources: the equations VISIT uses (Spencer 1971 for the sun, Tetens
 
 import numpy as np
 
+from calibration.common.units import ZERO_CELSIUS
+
 PI = 3.141592653
 DEGREE = 0.0174533  # rad
 RADIAN = 57.29577951  # degrees
@@ -18,6 +20,7 @@ CLEAR_SKY_TRANSMISSION = 0.803
 CLOUD_LINEAR = 0.34
 CLOUD_SQUARE = 0.458
 SEA_LEVEL_PRESSURE = 1013.25  # hPa
+STEFAN_BOLTZMANN = 5.6703e-8  # W m-2 K-4
 _CO2_POLYNOMIAL = (1904299.0, -3322.4242, 1.6541596, 1.3362655e-4, -3.0828809e-7, 6.2121261e-11)
 
 
@@ -87,13 +90,36 @@ def saturation_slope(t_celsius):
     """Slope of the saturation vapour pressure with temperature, hPa K-1 (Clausius-Clapeyron)."""
     t = np.asarray(t_celsius, dtype=np.float64)
     latent_heat = np.where(t > 0, 2500.0 - 2.4 * t, 2834.0)
-    return latent_heat / (0.4615 * (t + 273.15) ** 2) * saturation_vapour_pressure(t)
+    return latent_heat / (0.4615 * (t + ZERO_CELSIUS) ** 2) * saturation_vapour_pressure(t)
 
 
 def air_pressure(altitude, t_celsius):
     """Air pressure, hPa, at `altitude` m above sea level (below it: sea level) under air of `t_celsius`."""
     height = np.maximum(np.asarray(altitude, dtype=np.float64), 0.0)
-    return SEA_LEVEL_PRESSURE * np.exp(-0.028964 * 9.8 * height / (8.3144 * (np.asarray(t_celsius) + 273.15)))
+    return SEA_LEVEL_PRESSURE * np.exp(-0.028964 * 9.8 * height / (8.3144 * (np.asarray(t_celsius) + ZERO_CELSIUS)))
+
+
+def air_density(t_celsius, e, pressure):
+    """Density of moist air, kg m-3, from temperature, vapour pressure and air pressure, hPa."""
+    kelvin = t_celsius + ZERO_CELSIUS
+    return 1.293 * (ZERO_CELSIUS / kelvin) * (pressure / SEA_LEVEL_PRESSURE) * (1.0 - 0.378 * e / pressure)
+
+
+def aerodynamic_resistance(wind):
+    """Resistance of the air to water vapour, s m-1, from the wind at 10 m, m s-1, by the logarithmic profile."""
+    return np.clip(np.log(10.0) ** 2 / (0.41**2 * np.maximum(wind, 0.1)), 0.1, 59.5)
+
+
+def net_longwave(t_celsius, t_surface, e, cloud):
+    """Long wave that the surface gains, W m-2 (< 0: loses), from air and surface temperature, deg C, vapour pressure,
+    hPa, and cloud cover, ratio 0-1 (Brunt 1932).
+    """
+    black_body = STEFAN_BOLTZMANN * (t_celsius + ZERO_CELSIUS) ** 4
+    return (
+        (1.0 - cloud) * (0.53 + 0.06 * np.sqrt(e)) * black_body
+        + cloud * (black_body - 9.0)
+        - 0.95 * STEFAN_BOLTZMANN * (t_surface + ZERO_CELSIUS) ** 4
+    )
 
 
 def vapour_pressure_from_q(q, pressure):

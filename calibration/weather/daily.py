@@ -11,6 +11,7 @@ import pandas as pd
 from calibration.common.command_line import (
     UserError,
     existing_file,
+    notice,
     write_csv,
     writing,
 )
@@ -153,7 +154,10 @@ def weather_of(table: pd.DataFrame, source: str, site: Site | None = None) -> We
     dates = table["date"].to_numpy().astype("datetime64[D]")
     check_consecutive(dates, source)
     if CO2 not in table:
-        table[CO2] = site_co2(site or load_site(), dates)
+        if site is None:
+            site = load_site()
+            notice(f"{source}: a_co2 is computed for site {site.name} (default; --site FILE for another)")
+        table[CO2] = site_co2(site, dates)
     values = table[list(DYNAMIC_FEATURES)].to_numpy(dtype=float)
     values = check_weather(values, dates, source)
     pressure = table[PRESSURE].to_numpy(dtype=float) if PRESSURE in table else None

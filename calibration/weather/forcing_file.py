@@ -144,11 +144,6 @@ def write_forcing(path: str | Path, forcing: Forcing, lines: list[str] | None = 
         temporary.write_bytes((text + (forcing.newline if forcing.ends_with_newline else "")).encode("ascii"))
 
 
-def format_line(values: np.ndarray) -> str:
-    """One day's 19 fields as text; year and day whole, the rest with seven significant digits."""
-    return " ".join([f"{values[0]:.0f}", f"{values[1]:.0f}", *(f"{value:.7g}" for value in values[2:])])
-
-
 def text_of(dates: np.ndarray, values: np.ndarray, pressure: np.ndarray, like: Forcing | None = None) -> bytes:
     """A forcing text of the given weather, so that reading gives the weather back.
 
