@@ -56,8 +56,8 @@ def comparison_figure(comparison: pd.DataFrame) -> Figure:
         axis.plot(months, monthly["mean_tower"], "o-", color=BLUE, ms=3, label="tower")
         axis.plot(months, monthly["mean_era5"], "s--", color=ORANGE, ms=3, label="ERA5")
         correlation = "" if np.isnan(whole["correlation"]) else f", r {whole['correlation']:.2f}"
-        axis.set_title(f"{name}: bias {whole['bias']:+.3g}{correlation}, {whole['days']} days")
-        correlations = ["" if np.isnan(r) else f"{r:.2f}".lstrip("0") for r in monthly["correlation"]]
+        axis.set_title(f"{name}\nbias {whole['bias']:+.3g}{correlation}, {whole['days']} days", fontsize=7.5)
+        correlations = ["" if np.isnan(r) else f"{r:.1f}".replace("0.", ".") for r in monthly["correlation"]]
         axis.set_xticks(months, [f"{m}\n{r}" for m, r in zip(months, correlations, strict=True)], fontsize=5.5)
         axis.set(xlim=(0.5, 12.5), ylabel=whole["unit"])
     figure.supxlabel("month, below it the correlation of its days", fontsize=7.5)
