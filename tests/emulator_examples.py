@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from script_calls import script  # noqa: F401  (other tests take it from here)
+import torch
 
+from calibration.common.configuration import load_configuration
 from calibration.common.sites import load_site
+from calibration.emulator.cross_fit import build_model
 from calibration.ensembles import store as ensemble_store
 from calibration.ensembles.files import Ensemble
 from calibration.weather.daily import generate_weather
+from dataset import prepare
 
 NAMES = ("tree_pmax", "tree_lue", "soil_sr_lf", "my_parameter", "c3_sla")  # the last is constant
 TINY = ["--epochs", "2", "--steps-per-epoch", "2", "--batch-size", "8", "--device", "cpu", "--error-runs", "0",
@@ -45,3 +48,17 @@ def write_ensemble(directory: Path, ensemble: Ensemble) -> Path:
     table.insert(0, "sample_id", ensemble.sample_ids)
     table.to_csv(directory / "parameter_summary.csv", index=False)
     return directory
+
+
+def small(preset):
+    """A preset's configuration, of a network and a schedule that cost nothing."""
+    config = load_configuration(preset=preset)
+    config = config.override("model", hidden_size=12, init_width=8)
+    return config.override("training", batch_size=8, epochs=2, steps_per_epoch=2)
+
+
+def made(preset):
+    """Its configuration, the tiny ensemble ready for training, and an untrained network."""
+    config, data = small(preset), prepare(tiny_ensemble(), load_configuration().splits)
+    torch.manual_seed(0)
+    return config, data, build_model(config, data, torch.device("cpu"))
