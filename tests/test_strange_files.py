@@ -132,7 +132,8 @@ def fill(tmp_path, capsys, *flags, **changes) -> tuple[int, str]:
 
 
 def test_era5_that_agrees_is_filled_in(tmp_path, capsys):
-    assert fill(tmp_path, capsys) == (0, "")
+    code, errors = fill(tmp_path, capsys)
+    assert code == 0 and errors.count("\n") == 1 and "a_co2 is computed for site LHP (default" in errors
 
 
 @pytest.mark.parametrize(("name", "factor", "words"), [
