@@ -44,11 +44,17 @@ def no_search(*_, **__):
     pytest.fail("nothing has to be explained here")
 
 
+def no_variants(monkeypatch):
+    """Leave the versions of VISIT out of the search, a dozen simulations: test_visit_variants.py is about them."""
+    monkeypatch.setattr(label_check, "explain_by_variant", lambda evidence, start, jobs: [start])
+
+
 # ---- whole ensembles
 
 
 def test_the_eight_wrong_labels_are_found(tmp_path, weather, site, monkeypatch, capsys):
     """The labels of visit_carbon_core.md 9.2, with the columns that are concerned (all 36: benchmarks/)."""
+    no_variants(monkeypatch)
     monkeypatch.setattr(label_search, "other_sites", lambda *_: [])
     monkeypatch.setattr(label_search, "SCREENED", 2)
     write_ensemble(tmp_path, weather, site, runs=4, slots=WRONG_LABELS, names=list(WRONG_LABELS))
@@ -89,6 +95,11 @@ def test_other_weather_is_told_apart(tmp_path, weather, site, monkeypatch, capsy
 
 
 def test_other_site_constants_are_told_apart(tmp_path, weather, site, monkeypatch):
+    no_variants(monkeypatch)
+    rivals = {"lower_capacity", "upper_capacity", "altitude", "texture"}
+    monkeypatch.setattr(
+        label_search, "other_sites", lambda *given: [one for one in other_sites(*given) if rivals & set(one.constants)]
+    )
     monkeypatch.setattr(label_search, "SCREENED", 2)
     write_ensemble(tmp_path, weather, replace(site, lower_capacity=800.0), runs=4, names=["tree_lue", "c3_lc0"])
     _, report = check(monkeypatch, tmp_path)

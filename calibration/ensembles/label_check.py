@@ -17,16 +17,24 @@ from calibration.common.command_line import UserError, notice, read_json, warn, 
 from calibration.common.parameters import catalogue
 from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
-from calibration.ensembles.diagnosis import Evidence, Hypothesis, daily_agreement, misfits, site_constant, visible
+from calibration.ensembles.diagnosis import (
+    Evidence,
+    Hypothesis,
+    daily_agreement,
+    differences,
+    simulated,
+    site_constant,
+    visible,
+)
 from calibration.ensembles.files import LOG, Ensemble, read_log
 from calibration.ensembles.label_search import Search, search
 from calibration.ensembles.labels import LabelMap, table_hash
 from calibration.ensembles.variants import (
     NEP_DOUBT,
     Fit,
+    compared,
     describe_variant,
     explain_by_variant,
-    fit,
     identical_runs,
 )
 from calibration.weather.daily import Weather, generate_weather, read_weather, weather_hash
@@ -101,9 +109,11 @@ def check_labels(
     weather, weather_note = find_weather(ensemble, site, weather_file)
     evidence = gather(ensemble, weather, site, runs)
     plain = Hypothesis()
-    misfit = float(misfits(evidence, [plain], jobs)[0])
-    agreement = daily_agreement(evidence, plain, jobs)
-    nep = fit(evidence, site.variant, jobs).nep
+    ours = simulated(evidence, [plain], jobs)[0]
+    misfit = float(np.sqrt((differences(ours, evidence.fluxes) ** 2).mean()))
+    agreement = daily_agreement(ours, evidence.fluxes)
+    as_it_is = compared(site.variant, ours, evidence.fluxes)
+    nep = as_it_is.nep
     say(
         f"{len(evidence.values)} runs simulated again: misfit under the labels as they are {misfit:.3%} (0 = "
         f"identical); daily GPP correlates {agreement:.3f}; annual NEP here is {nep:+.3f} Mg C ha-1 year-1 against the "
@@ -118,7 +128,7 @@ def check_labels(
         verdict = "other weather"
     else:
         say("looking for an explanation ...")
-        way = explain_by_variant(evidence, jobs)
+        way = explain_by_variant(evidence, as_it_is, jobs)
         if way[-1].misfit <= EXPLAINS * way[0].misfit and max(way[-1].misfit, abs(way[-1].nep)) <= NEP_DOUBT:
             verdict = "other variant"
         else:
@@ -126,8 +136,9 @@ def check_labels(
             verdict = judge(found)
             if verdict == "agrees" and abs(nep) > NEP_DOUBT:
                 verdict = "unexplained"
-            if verdict == "unexplained" and daily_agreement(evidence, found.best, jobs) < DAILY:
-                verdict = "other weather"
+            if verdict == "unexplained":
+                explained = simulated(evidence, [found.best], jobs)[0]
+                verdict = "other weather" if daily_agreement(explained, evidence.fluxes) < DAILY else verdict
     best = found.best if found else plain
     seen = visible(evidence, best, evidence.labels, jobs)
     if verdict == "other variant":

@@ -5,13 +5,15 @@ half, and next to nothing of GPP and Rh. So NEP's annual mean is judged beside t
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from joblib import cpu_count
 
 from calibration.common.sites import Variant
 from calibration.common.units import DAYS_PER_YEAR, DEAD
-from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences, simulated
+from calibration.ensembles.diagnosis import Evidence, Hypothesis, annual_nep_difference, differences, simulated
 from calibration.weather.daily import Weather
 
 NEP_DOUBT = 0.1  # Mg C ha-1 year-1, median over the runs, above which NEP is not that of the model here
@@ -39,12 +41,15 @@ class Fit:
 
 def fit(evidence: Evidence, variant: Variant, jobs: int | None = None) -> Fit:
     """Simulate the runs of the evidence by a variant, all labels as they are, and compare."""
-    found = evidence.fluxes
-    ours = simulated(evidence, [Hypothesis({}, {"variant": variant})], jobs)[0]
-    nep, wanted = ((flux[..., 1] - flux[..., 2]).mean(axis=-1) * DAYS_PER_YEAR for flux in (ours, found))
+    return compared(variant, simulated(evidence, [Hypothesis({}, {"variant": variant})], jobs)[0], evidence.fluxes)
+
+
+def compared(variant: Variant, ours: np.ndarray, found: np.ndarray) -> Fit:
+    """How fluxes that were simulated by a variant fit those found, (run, day, 3) GPP NPP Rh, Mg C ha-1 day-1 each."""
+    nep = annual_nep_difference(ours, found)
     # relative to what versions change: an NEP that is off by this much weighs as a flux that is off by all of itself
-    parts = np.concatenate([differences(ours, found), (nep - wanted)[:, None]], axis=1)
-    return Fit(variant, float(np.sqrt((parts**2).mean())), float(np.median(nep - wanted)))
+    parts = np.concatenate([differences(ours, found), nep[:, None]], axis=1)
+    return Fit(variant, float(np.sqrt((parts**2).mean())), float(np.median(nep)))
 
 
 def one_change(weather: Weather, base: Variant) -> list[Variant]:
@@ -70,11 +75,12 @@ def other_variants(evidence: Evidence, base: Variant) -> list[Variant]:
     ]  # fmt: skip
 
 
-def explain_by_variant(evidence: Evidence, jobs: int | None = None) -> list[Fit]:
-    """The way to the variant that explains the evidence: the site's own first, then one change after another."""
-    way = [fit(evidence, evidence.site.variant, jobs)]
+def explain_by_variant(evidence: Evidence, start: Fit, jobs: int | None = None) -> list[Fit]:
+    """The way to the variant that explains the evidence: `start`, the site's own, then one change after another."""
+    way = [start]
     for _ in range(STEPS):
-        tried = [fit(evidence, variant, jobs) for variant in other_variants(evidence, way[-1].variant)]
+        with ThreadPoolExecutor(max(1, jobs or cpu_count())) as pool:  # few runs each: one core a variant
+            tried = list(pool.map(lambda one: fit(evidence, one, 1), other_variants(evidence, way[-1].variant)))
         best = min(tried, key=lambda one: one.misfit)
         if best.variant.first_co2_year != way[-1].variant.first_co2_year:
             best = _nearest_year(evidence, best, jobs)
