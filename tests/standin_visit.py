@@ -63,6 +63,8 @@ PROGRAM = """\
             if hasattr(locator, "ensure_cache_path"):
                 locator.ensure_cache_path = lambda self: None
         caching.Cache.save_overload = lambda *_: None
+        import tempfile
+        tempfile.TemporaryFile = lambda dir: open(os.devnull)  # compile_cache.py asks whether the usual place will do
         from calibration.common.parameters import catalogue
         from calibration.common.sites import load_site
         from calibration.visit.simulator import simulate
