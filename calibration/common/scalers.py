@@ -9,7 +9,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 
 from calibration.common.command_line import UserError, notice, read_json, write_json, writing
 from calibration.common.scaler_pickle import UNREADABLE, read_pickled_scaler
@@ -57,6 +56,8 @@ class Scaler:
 
     def save(self, path: str | Path) -> None:
         """Write `path` (suffix .json or .pkl, whichever is given) as both twins: stem.json and stem.pkl."""
+        from sklearn.preprocessing import StandardScaler  # a second's import that only training needs
+
         path = Path(path)
         content = {"names": list(self.names), "mean": self.mean.tolist(), "scale": self.scale.tolist()}
         write_json(path.with_suffix(".json"), content)

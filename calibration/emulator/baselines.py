@@ -7,7 +7,6 @@ flux on the day before (which no proposed parameter vector has).
 
 import numpy as np
 import torch
-from sklearn.ensemble import GradientBoostingRegressor
 
 from calibration.common.units import TARGETS
 from calibration.network.run_means import RunMeans
@@ -87,6 +86,8 @@ class Baselines:
         with torch.no_grad():
             found = process(torch.as_tensor(static, dtype=torch.float32)).numpy()
         self.by_process = self.data.target_scaler.inverse(found)
+        from sklearn.ensemble import GradientBoostingRegressor  # a second's import that only an evaluation needs
+
         trees = {"n_estimators": 300, "learning_rate": 0.05, "max_depth": 3, "subsample": 0.5, "random_state": 0}
         self.by_boosting = np.stack(
             [GradientBoostingRegressor(**trees).fit(static[seen], mean).predict(static) for mean in means.T], axis=1

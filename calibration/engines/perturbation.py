@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import joblib
 import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from scipy.stats import qmc
 
 from calibration.common.command_line import warn
 from calibration.common.parameters import ParameterSpace
@@ -21,6 +20,8 @@ CRASHES = 3  # restarts after a worker process was killed (out of memory) before
 
 def draw(space: ParameterSpace, n_samples: int, seed: int) -> np.ndarray:
     """Latin hypercube (run, parameter) in physical units: uniform in the unit cube, so that ties hold (McKay 1979)."""
+    from scipy.stats import qmc  # half a second's import, wanted by nobody else who imports this module
+
     unit = qmc.LatinHypercube(len(space), rng=np.random.default_rng(seed)).random(n_samples)
     return space.unit_to_physical(unit)
 

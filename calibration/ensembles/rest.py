@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import mannwhitneyu
 
 from calibration.common.parameters import read_ranges
 from calibration.common.units import TARGETS
@@ -45,6 +44,8 @@ def culprits(names: Sequence[str], parameters: np.ndarray, rest: np.ndarray) -> 
     """
     if rest.all() or not rest.any():
         return []
+    from scipy.stats import mannwhitneyu  # half a second's import, and most ensembles are at rest
+
     plausible = read_ranges()
     found = []
     for name, column in zip(names, parameters.T, strict=True):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import chisquare
 
 from calibration.inversion.posterior import INFORMED
 
@@ -72,6 +71,8 @@ def rank_counts(ranks: np.ndarray) -> np.ndarray:
 
 def rank_test(ranks: np.ndarray) -> float:
     """p value of a chi-square test that the rank histogram is flat."""
+    from scipy.stats import chisquare  # half a second's import for one number
+
     return float(chisquare(rank_counts(ranks)).pvalue)
 
 

@@ -8,9 +8,6 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from torch import nn
 
 RUN_MEANS = ("gpp", "npp", "nep", "rh")  # as units.TARGETS, scaled
@@ -29,6 +26,10 @@ class RunMeans(nn.Module):
 
     def fit(self, static: np.ndarray, means: np.ndarray, seed: int = 0) -> None:
         """Learn from runs: static (run, P) scaled parameters, means (run, 4) scaled fluxes over the training period."""
+        from sklearn.exceptions import ConvergenceWarning  # a second's import that only training needs
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
         static, means = np.asarray(static, dtype=np.float64), np.asarray(means, dtype=np.float64)
         offset = means.mean(axis=0)
         scale = np.maximum(means.std(axis=0), 1e-9)
