@@ -68,7 +68,7 @@ class StaticParameterInverter:
     model: with simulate(static_x, dynamic_x, warmup), as model.py makes it; static_scaler, dynamic_scaler: Scaler or
     scikit-learn StandardScaler; config: InversionConfig or a mapping of its keys; param_names: in the model's order.
     space: ranges the emulator was trained on (for bounds_file: emulator); errors: the emulator's errors on unseen runs;
-    bias: what it errs by on average on each day (see judgement/refine.py).
+    bias: what it errs by on average on each day (see judgement/refine.py). memory_days: of the context, see Forward.
 
     With a stand-in for the emulator, whose NEP is 0.02 times the sum of its scaled parameters:
 
@@ -106,6 +106,7 @@ class StaticParameterInverter:
         errors: EmulatorErrors | None = None,
         config_source: str | Path | None = None,
         bias: DailyBias | None = None,
+        memory_days: int | None = None,
     ) -> None:
         self.model = model.to(device).eval()
         for weight in self.model.parameters():
@@ -119,6 +120,7 @@ class StaticParameterInverter:
         if len(self.names) != len(self.static_mean):
             raise UserError(f"{len(self.names)} parameter names for {len(self.static_mean)} scaled parameters")
         self.space, self.errors, self.config_source, self.bias = space, errors, config_source, bias
+        self.memory_days = memory_days
 
     @classmethod
     def from_emulator(cls, emulator, config=None, config_source=None, space=None) -> "StaticParameterInverter":
@@ -126,7 +128,7 @@ class StaticParameterInverter:
         return cls(
             emulator.model, emulator.static_scaler, emulator.dynamic_scaler, config, emulator.device,
             emulator.parameter_names, space=space or emulator.space, errors=emulator.errors,
-            config_source=config_source,
+            config_source=config_source, memory_days=emulator.memory_days,
         )  # fmt: skip
 
     def with_seed(self, seed: int) -> "StaticParameterInverter":
@@ -147,7 +149,8 @@ class StaticParameterInverter:
 
     def forward(self, stretches: Sequence[Stretch]) -> Forward:
         """The frozen emulator over other stretches of days."""
-        return Forward(self.model, self.static_mean, self.static_scale, stretches, self.device, self.bias)
+        scaler = (self.static_mean, self.static_scale)
+        return Forward(self.model, *scaler, stretches, self.device, self.bias, self.memory_days)
 
     def invert(
         self,

@@ -20,11 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Idle OpenMP threads that spin cost other processes on the machine (and this one) dearly; they sleep instead. Must be
-# set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+import calibration  # noqa: F401  how idle threads wait, before torch is loaded
 
+# isort: split
 import torch
 import torch.distributed as distributed
 

@@ -23,6 +23,7 @@ from calibration.ensembles.labels import LabelMap, map_of
 from model import StaticConditionedLSTM, create_model
 
 CONFIG, BEST, LATEST, HISTORY = "config.json", "checkpoint_best.pt", "checkpoint_latest.pt", "training_history.json"
+MEMORY = 4  # times the warm-up of the training
 FORMAT = 2  # of the folder's content; another one cannot be read
 
 
@@ -47,6 +48,15 @@ class Emulator:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.target_mean.device
+
+    @property
+    def memory_days(self) -> int | None:
+        """Days of weather before a stretch that its prediction depends on; None: all that there are.
+
+        Behind a first guess the days before sit in the prepared columns (soil water), and the LSTM was trained to find
+        its state within warmup_days: after four times as many, predictions differ by a hundredth of the error.
+        """
+        return MEMORY * self.configuration.training.warmup_days if self.model.options.first_guess else None
 
     @property
     def data_directory(self) -> Path:

@@ -37,7 +37,8 @@ class DailyBias:
 class Forward:
     """The frozen emulator over the stretches: physical parameters -> fluxes of every day, in one batch.
 
-    bias: taken off the fluxes, or None.
+    bias: taken off the fluxes, or None. memory_days: of a stretch's context, those that the model runs over; the days
+    before them are behind the prepared columns alone. None: all.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Forward:
         stretches: Sequence[Stretch],
         device="cpu",
         bias: DailyBias | None = None,
+        memory_days: int | None = None,
     ) -> None:
         self.model, self.device = model, torch.device(device)
         self.mean = torch.as_tensor(np.asarray(static_mean, dtype=np.float64))
@@ -58,14 +60,12 @@ class Forward:
         for i, stretch in enumerate(self.stretches):
             self.groups.setdefault((stretch.context, stretch.days), []).append(i)
         prepare = getattr(model, "prepare_days", lambda days: days)  # once for all the calls with the same days
-        self.weather = {
-            shape: prepare(
-                torch.as_tensor(
-                    np.stack([self.stretches[i].dynamic for i in members]), dtype=torch.float32, device=self.device
-                )
-            )
-            for shape, members in self.groups.items()
-        }
+        self.weather = {}
+        for shape, members in self.groups.items():
+            dynamic = np.stack([self.stretches[i].dynamic for i in members])
+            days = prepare(torch.as_tensor(dynamic, dtype=torch.float32, device=self.device))
+            forgotten = 0 if memory_days is None else max(0, shape[0] - memory_days)
+            self.weather[shape] = days[:, forgotten:]
 
     def __call__(self, physical: torch.Tensor) -> list[torch.Tensor]:
         """physical (batch, parameter) -> a list over stretches of (batch, day, 4) Mg C ha-1 day-1, float64."""
@@ -73,8 +73,9 @@ class Forward:
         result: list[torch.Tensor] = [None] * len(self.stretches)  # type: ignore[list-item]
         for shape, members in self.groups.items():
             weather = self.weather[shape]
-            rows = max(1, DAYS_PER_BATCH // (sum(shape) * len(members)))
-            parts = [self._run(static[k : k + rows], weather, shape[0]) for k in range(0, len(static), rows)]
+            days = weather.shape[1]
+            rows = max(1, DAYS_PER_BATCH // (days * len(members)))
+            parts = [self._run(static[k : k + rows], weather, days - shape[1]) for k in range(0, len(static), rows)]
             fluxes = torch.cat(parts).to("cpu", torch.float64)
             for j, i in enumerate(members):
                 result[i] = fluxes[:, j] if self.bias is None else fluxes[:, j] - self.bias[i]

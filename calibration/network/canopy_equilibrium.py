@@ -293,6 +293,52 @@ def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, targ
     return (area**4 + LOWEST_AREA**4) ** 0.25  # a rounded corner where the layer dies
 
 
+def _once_each(p: Parameters, shade: torch.Tensor) -> tuple[Parameters, torch.Tensor, torch.Tensor | None]:
+    """Each different row of one layer's parameters and its light (B, 1) once, and where (B,) each row's result is.
+
+    An inversion's slopes move one parameter at a time: most rows of a batch repeat a layer. None: all as they are.
+    """
+    if torch.is_grad_enabled() or len(shade) < 2:
+        return p, shade, None
+    table, place = torch.unique(torch.cat([*p.values(), shade], dim=-1), dim=0, return_inverse=True)
+    columns = table.split(1, dim=-1)
+    return dict(zip(p, columns[:-1], strict=True)), columns[-1], place
+
+
+def _layer_at_rest(p: Parameters, days: Days, shade: torch.Tensor) -> tuple[Parameters, Parameters]:
+    """One layer at rest: LAYER_REST, and features, (B, 1) by name; p (B, 1) without prefix, shade (B, 1): the share
+    of the light that reaches the layer.
+    """
+    p = p | _wood_shares(p)
+    light = days.light * shade
+    saturated, yield_ = _leaf(p, days, _water(days)[1])
+    warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
+    mean = {organ: value.mean(dim=-1, keepdim=True) for organ, value in warmth.items()}
+    target = _target_leaf_area(p, days, saturated, yield_, light, warmth["c"])
+    leaf_area = _leaf_area_at_rest(p, days, saturated, yield_, light, target, warmth)
+    gpp_days = _photosynthesis(_extinction(p, days), days.length, saturated, yield_, light, leaf_area)
+    gpp = gpp_days.mean(dim=-1, keepdim=True)
+    foliage = leaf_area / (p["sla"] * 2.2 / 200)
+    leaf_upkeep = foliage * p["rmf0"] / 1000 * warmth["f"]
+    surplus, share = _surplus(p, gpp, leaf_upkeep.mean(dim=-1, keepdim=True), foliage, mean["c"], mean["r"])
+    stem, root, stem_upkeep, root_upkeep = _wood(p, surplus, share)
+    wood_growth = p["rgc"] * p["alloc_abg"] + p["rgr"] * (1 - p["alloc_abg"])
+    growth = p["rgf"] * share + (1 - share) * wood_growth
+    daily = gpp_days - leaf_upkeep - stem_upkeep * warmth["c"] - root_upkeep * warmth["r"]
+    npp = surplus - (growth * daily.clamp(min=0.0)).mean(dim=-1, keepdim=True)
+    values = (leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth)
+    return dict(zip(LAYER_REST, values, strict=True)), {
+        "leaf_area": leaf_area, "log_leaf_area": torch.log(leaf_area),
+        "bright_target": target.topk(max(1, target.shape[-1] // 16), dim=-1).values.mean(-1, keepdim=True),
+        "mean_target": target.mean(dim=-1, keepdim=True), "gpp": gpp, "npp": npp,
+        "saturated": saturated.mean(dim=-1, keepdim=True), "log_gpp": torch.log(gpp),
+        "leaf_upkeep": leaf_upkeep.mean(dim=-1, keepdim=True), "growth": growth,
+        "stem_upkeep": stem_upkeep * mean["c"], "root_upkeep": root_upkeep * mean["r"],
+        "log_stem": torch.log(stem), "log_root": torch.log(root), "log_foliage": torch.log(foliage),
+        "shed_lf": p["lf0"] * foliage, "shed_lc": p["lc0"] * stem, "shed_lr": p["lr0"] * root,
+    }  # fmt: skip
+
+
 def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Pools at rest under typical days (1, n), from physical parameters (B, 1) by full name (all of PARAMETERS).
 
@@ -304,40 +350,15 @@ def at_rest(parameters: Parameters, days: Days) -> tuple[torch.Tensor, dict[str,
     shade = torch.ones_like(parameters["tree_sla"])
     litter = dict.fromkeys(LITTER, 0.0)
     for layer in LAYERS:
-        p = layer_parameters(parameters, layer)
-        p |= _wood_shares(p)
-        light = days.light * shade
-        saturated, yield_ = _leaf(p, days, _water(days)[1])
-        warmth = {organ: _q10(p, organ, days) for organ in "fcr"}
-        mean = {organ: value.mean(dim=-1, keepdim=True) for organ, value in warmth.items()}
-        target = _target_leaf_area(p, days, saturated, yield_, light, warmth["c"])
-        leaf_area = _leaf_area_at_rest(p, days, saturated, yield_, light, target, warmth)
-        gpp_days = _photosynthesis(_extinction(p, days), days.length, saturated, yield_, light, leaf_area)
-        gpp = gpp_days.mean(dim=-1, keepdim=True)
-        foliage = leaf_area / (p["sla"] * 2.2 / 200)
-        leaf_upkeep = foliage * p["rmf0"] / 1000 * warmth["f"]
-        surplus, share = _surplus(p, gpp, leaf_upkeep.mean(dim=-1, keepdim=True), foliage, mean["c"], mean["r"])
-        stem, root, stem_upkeep, root_upkeep = _wood(p, surplus, share)
-        wood_growth = p["rgc"] * p["alloc_abg"] + p["rgr"] * (1 - p["alloc_abg"])
-        growth = p["rgf"] * share + (1 - share) * wood_growth
-        daily = gpp_days - leaf_upkeep - stem_upkeep * warmth["c"] - root_upkeep * warmth["r"]
-        npp = surplus - (growth * daily.clamp(min=0.0)).mean(dim=-1, keepdim=True)
-        shed = {"lf": p["lf0"] * foliage, "lc": p["lc0"] * stem, "lr": p["lr0"] * root}
-        litter = {pool: litter[pool] + amount for pool, amount in shed.items()}
-        values = (leaf_area, shade, foliage, stem_upkeep, root_upkeep, growth)
-        rest |= {f"{layer}_{name}": value for name, value in zip(LAYER_REST, values, strict=True)}
-        features |= {
-            f"{layer}_leaf_area": leaf_area, f"{layer}_log_leaf_area": torch.log(leaf_area),
-            f"{layer}_bright_target": target.topk(max(1, target.shape[-1] // 16), dim=-1).values.mean(-1, keepdim=True),
-            f"{layer}_mean_target": target.mean(dim=-1, keepdim=True), f"{layer}_gpp": gpp, f"{layer}_npp": npp,
-            f"{layer}_saturated": saturated.mean(dim=-1, keepdim=True), f"{layer}_log_gpp": torch.log(gpp),
-            f"{layer}_leaf_upkeep": leaf_upkeep.mean(dim=-1, keepdim=True), f"{layer}_growth": growth,
-            f"{layer}_stem_upkeep": stem_upkeep * mean["c"], f"{layer}_root_upkeep": root_upkeep * mean["r"],
-            f"{layer}_log_stem": torch.log(stem), f"{layer}_log_root": torch.log(root),
-            f"{layer}_log_foliage": torch.log(foliage),
-            **{f"{layer}_shed_{pool}": amount for pool, amount in shed.items()},
-        }  # fmt: skip
-        shade = shade * torch.exp(-0.9 * p["ek0"] * leaf_area)  # light that the trees leave to the floor
+        p, light, place = _once_each(layer_parameters(parameters, layer), shade)
+        settled, found = _layer_at_rest(p, days, light)
+        if place is not None:
+            settled, found = ({name: value[place] for name, value in of.items()} for of in (settled, found))
+        rest |= {f"{layer}_{name}": value for name, value in settled.items()}
+        features |= {f"{layer}_{name}": value for name, value in found.items()}
+        litter = {pool: litter[pool] + found[f"shed_{pool}"] for pool in LITTER}
+        # light that the trees leave to the floor
+        shade = shade * torch.exp(-0.9 * parameters[f"{layer}_ek0"] * settled["leaf_area"])
     respired = {pool: parameters[f"soil_f_co2_{pool}"] * amount for pool, amount in litter.items()}
     rest["respired"] = sum(respired.values())  # by litter itself
     rest["humified"] = sum(litter.values()) - rest["respired"]  # handed on to humus, which respires it later
