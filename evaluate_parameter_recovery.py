@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, output_folder, run
 from calibration.common.figure_style import FORMATS, use_format
@@ -34,6 +35,7 @@ from inverse_estimator import StaticParameterInverter
 def main() -> int:
     arguments = parse_arguments()
     begin = time.perf_counter()
+    torch.set_num_threads(1)  # small matrices: two threads are no faster, and beside other work they wait for each other
     use_format(arguments.figure_format)
     output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
