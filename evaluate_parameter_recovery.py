@@ -35,7 +35,7 @@ from inverse_estimator import StaticParameterInverter
 def main() -> int:
     arguments = parse_arguments()
     begin = time.perf_counter()
-    torch.set_num_threads(1)  # small matrices: two threads are no faster, and beside other work they wait for each other
+    torch.set_num_threads(1)  # small matrices: a second thread gains nothing, and beside other work the two wait
     use_format(arguments.figure_format)
     output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)

@@ -84,7 +84,7 @@ def main() -> int:
     arguments = parse_arguments()
     use_format(arguments.figure_format)
     begin = time.perf_counter()
-    torch.set_num_threads(1)  # small matrices: two threads are no faster, and beside other work they wait for each other
+    torch.set_num_threads(1)  # small matrices: a second thread gains nothing, and beside other work the two wait
     results = output_folder(arguments.result_dir, "--result-dir")
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,
