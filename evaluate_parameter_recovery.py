@@ -15,9 +15,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, output_folder, run
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    add_quiet,
+    closing,
+    make_parser,
+    one_thread,
+    output_folder,
+    run,
+)
 from calibration.common.figure_style import FORMATS, use_format
 from calibration.common.folder_lock import only_process_in
 from calibration.common.provenance import write_record
@@ -35,7 +43,7 @@ from inverse_estimator import StaticParameterInverter
 def main() -> int:
     arguments = parse_arguments()
     begin = time.perf_counter()
-    torch.set_num_threads(1)  # small matrices: a second thread gains nothing, and beside other work the two wait
+    one_thread()
     use_format(arguments.figure_format)
     output_folder(arguments.result_dir, "--result-dir")
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)

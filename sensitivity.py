@@ -14,7 +14,6 @@ import argparse
 import time
 
 import numpy as np
-import torch
 
 from calibration.common.command_line import (
     REPOSITORY,
@@ -23,6 +22,7 @@ from calibration.common.command_line import (
     closing,
     iso_date,
     make_parser,
+    one_thread,
     output_folder,
     progress,
     run,
@@ -51,7 +51,7 @@ def main() -> int:
     arguments = parse_arguments()
     begin = time.perf_counter()
     directory = output_folder(arguments.result_dir, "--result-dir")
-    torch.set_num_threads(1)  # small matrices: a second thread gains little, and beside other work the two wait
+    one_thread()
     emulator = load_emulator(arguments.artifacts_dir, arguments.device)
     data = arguments.data_dir or emulator.data_directory
     site = site_of(arguments.site, data)

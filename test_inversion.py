@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from calibration.common.command_line import (
     REPOSITORY,
@@ -25,6 +24,7 @@ from calibration.common.command_line import (
     closing,
     iso_date,
     make_parser,
+    one_thread,
     output_folder,
     run,
     warn,
@@ -84,7 +84,7 @@ def main() -> int:
     arguments = parse_arguments()
     use_format(arguments.figure_format)
     begin = time.perf_counter()
-    torch.set_num_threads(1)  # small matrices: a second thread gains nothing, and beside other work the two wait
+    one_thread()
     results = output_folder(arguments.result_dir, "--result-dir")
     config = override(
         load_inversion_config(arguments.config), method=arguments.method, target_variable=arguments.targets,

@@ -16,6 +16,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ class Parser(argparse.ArgumentParser):
         if getattr(found, "quiet", False):
             _Voice.last_words, sys.stdout = sys.stdout, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return found
+
+
+def one_thread() -> None:
+    """Let PyTorch and NumPy compute on one core, for work on small matrices.
+
+    There a second thread gains nothing on a quiet machine, and beside one other busy process the two wait for each
+    other: an inversion of a month took 244 s instead of 13 s.
+    """
+    threadpool_limits(1)
 
 
 class _Voice:
