@@ -45,7 +45,7 @@ def study(tmp_path):
     weather = Weather(DATES, values, "test")
     simulate = Simulator(model, weather)
     emulator = SimpleNamespace(
-        model=model, parameter_names=PARAMETERS, feature_names=FEATURE_NAMES, dynamic_scaler=dynamic,
+        model=model, parameter_names=PARAMETERS, feature_names=FEATURE_NAMES, dynamic_scaler=dynamic, shown={},
         configuration=SimpleNamespace(evaluation=SimpleNamespace(context_days=CONTEXT)),
     )  # fmt: skip
     config = {"bounds_file": "emulator", "starts": 2, "error_model": {"discrepancy": False, "emulator": False}}
