@@ -121,7 +121,7 @@ def coverage_sentence(summary: dict) -> str:
         """The parameters of a list, with coverage and its interval."""
         values = [summary["parameters"][name] for name in summary[key]]
         return ", ".join(
-            f"{text} {v['coverage_90']:.2f} ({v['coverage_low_95']:.2f} to {v['coverage_high_95']:.2f})"
+            f"{text} {v['coverage_90']:.2f} ({v['coverage_low_95']:.3f} to {v['coverage_high_95']:.3f})"
             for text, v in zip(written(summary, summary[key]), values, strict=True)
         ) or "none"  # fmt: skip
 
