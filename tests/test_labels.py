@@ -126,6 +126,11 @@ def test_the_map_is_honoured_from_training_to_prior_and_simulator(mislabelled, t
     (section,) = case_sections(tmp_path / "r")
     shown = next(block for block in section.blocks if isinstance(block, Table))
     assert [row[0] for row in shown.rows] == table["label"].tolist()
+    studied = script("evaluate_parameter_recovery.py", "--artifacts-dir", out, "--data-dir", mislabelled, "--starts", 1,
+                     "--cases", 2, "--span", 20, "--jobs", 1, "--no-plots", "--result-dir", tmp_path / "s")  # fmt: skip
+    assert studied.returncode == 0, studied.stderr
+    assert "covered too rarely: none; too often: none (95 percent interval" in studied.stdout  # two cases
+    assert pd.read_csv(tmp_path / "s" / "recovery_parameters.csv")["label"].tolist() == table["label"].tolist()
 
 
 def test_another_table_is_taken_as_labelled_right(mislabelled, tmp_path):
