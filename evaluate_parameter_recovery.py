@@ -112,7 +112,8 @@ def run_the_study(
     )
     if lock is not None:
         lock.release()
-    return str(directory), f"python make_report.py {directory}", f"{found}\n{coverage_sentence(summary)}"
+    said = "\n".join([found, coverage_sentence(summary), *summary["notes"]])
+    return str(directory), f"python make_report.py {directory}", said
 
 
 def choose_prior(arguments: argparse.Namespace, emulator: Emulator, truth: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from calibration.common.units import DYNAMIC_FEATURES, POSSIBLE
 from calibration.judgement import recovery_study, simulator_check
 from calibration.judgement.recovery_figures import coverage_figure, rank_figure, skill_figure
 from calibration.judgement.recovery_statistics import (
+    STUDY_WITHOUT_NOISE,
     coverage_sentence,
     outside_by_chance,
     rank_counts,
@@ -161,6 +162,9 @@ def test_statistics_of_hand_made_cases():
     assert summary["informed_names"] == ["x"] and summary["range_error_prior"] == 0.5
     assert summary["covered_too_rarely"] == [] and "label" not in summary["parameters"]["x"]
     assert "too rarely: none; too often: none" in coverage_sentence(summary)  # two cases say nothing
+    assert summary["notes"] == []
+    quiet = study_summary([made_case(0.2, True, 1.5)], ["x", "y"], SETTINGS | {"noise": 0.0})
+    assert quiet["notes"] == [STUDY_WITHOUT_NOISE]
 
 
 def test_the_sampling_error_of_a_coverage_is_wilsons():

@@ -14,6 +14,7 @@ from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace, catalogue, make_space, read_ranges
 from calibration.common.units import TARGETS
 from calibration.inversion.data import Stretch
+from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import predict_days
 from calibration.judgement.recovery_figures import overview, parameter_bars, parameter_traces
 from inverse_estimator import InversionResult
@@ -83,6 +84,7 @@ def case_summary(case: RecoveryCase) -> dict[str, Any]:
     result, table, stretch = case.result, case.table, case.stretch
     true, prior, estimated = case_nep(case)
     free = table.iloc[list(result.problem.latent.free)]
+    notes = result.notes if result.posterior is None else [*result.notes, WITHOUT_NOISE]  # a window of a run as it is
     return {
         "sample_id": case.sample_id, "window_index": case.window_index, "prior_mode": case.prior_mode,
         "window_start": str(stretch.dates[0]), "days": stretch.days, "method": result.config.method,
@@ -93,7 +95,7 @@ def case_summary(case: RecoveryCase) -> dict[str, Any]:
         "range_error_estimated": float(free["range_error_estimated"].mean()),
         "better_than_prior": int((free["range_error_estimated"] < free["range_error_prior"]).sum()),
         "free_parameters": len(free), "coverage_90": float(free["inside_90"].mean()) if "inside_90" in free else None,
-        "at_bounds": result.at_bounds, "cost": result.fit.cost, "seconds": result.seconds, "notes": result.notes,
+        "at_bounds": result.at_bounds, "cost": result.fit.cost, "seconds": result.seconds, "notes": notes,
     }  # fmt: skip
 
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from calibration.inversion.inputs import TOO_NARROW
 from calibration.inversion.posterior import INFORMED
 
 RANK_BINS = 10
 NOMINAL = 0.9  # coverage that intervals are made for
 Z_95 = 1.959964  # normal quantile of a two-sided 95 percent interval
+STUDY_WITHOUT_NOISE = f"{TOO_NARROW}, or give a tower's noise with --noise, such as 0.005, for those of a tower."
 
 
 def study_summary(
@@ -64,6 +66,7 @@ def study_summary(
         "covered_too_rarely": [n for n, here in zip(names, rarely, strict=True) if here],
         "covered_too_often": [n for n, here in zip(names, often, strict=True) if here],
         "outside_by_chance": outside_by_chance(len(names), cases),
+        "notes": [] if settings["noise"] > 0 else [STUDY_WITHOUT_NOISE],
         "annual_nep_coverage_90": annual_inside.mean(),
         "annual_nep_rmse": np.sqrt(np.mean((annual[:, 1] - annual[:, 0]) ** 2)),
         "annual_nep_width_90": np.mean(annual[:, 3] - annual[:, 2]), "annual_nep_sd_of_truths": annual[:, 0].std(),

@@ -46,6 +46,7 @@ def study_section(directory: Path, title: str | None = None) -> Section:
         content.GOOD if calibrated else content.CAREFUL,
         [
             *([f"By parameter {coverage_sentence(study)}."] if "outside_by_chance" in study else []),
+            *map(str, study.get("notes", [])),
             f"Informed in the median case: {informed}.",
             f"Error over range: {study['range_error_estimated']:.3f}, prior {study['range_error_prior']:.3f}.",
         ],
