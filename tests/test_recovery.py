@@ -24,7 +24,7 @@ from calibration.judgement.recovery_statistics import (
     wilson_interval,
 )
 from calibration.judgement.recovery_study import Study, run_study, write_study
-from calibration.reports.content import Table
+from calibration.reports.content import CAREFUL, Table
 from calibration.reports.recovery import study_section
 from calibration.weather.daily import Weather
 from inverse_estimator import StaticParameterInverter
@@ -165,6 +165,8 @@ def test_statistics_of_hand_made_cases():
     assert summary["notes"] == []
     quiet = study_summary([made_case(0.2, True, 1.5)], ["x", "y"], SETTINGS | {"noise": 0.0})
     assert quiet["notes"] == [STUDY_WITHOUT_NOISE]
+    told = {"noise": 0.0, "noise_known": False, "config": {"error_model": {"observation_sd": 0.005}}}
+    assert study_summary([made_case(0.2, True, 1.5)], ["x", "y"], SETTINGS | told)["notes"] == []
 
 
 def test_the_sampling_error_of_a_coverage_is_wilsons():
@@ -183,8 +185,8 @@ def test_as_many_are_outside_by_chance_as_draws_say(cases):
 
 @pytest.fixture(scope="module")
 def uneven():
-    """A study of 100 cases: x is covered in 70, y in all of them; x is a column that is labelled wrong."""
-    results = [made_case(0.2, i % 10 < 7, 1.5) for i in range(100)]
+    """A study of 100 cases: x is covered in 80, y in all of them; x is a column that is labelled wrong."""
+    results = [made_case(0.2, i % 10 < 8, 1.5) for i in range(100)]
     return study_summary(results, ["x", "y"], SETTINGS, {"x": "tree_lf0 (slot 37, x)"}), results
 
 
@@ -192,7 +194,7 @@ def test_parameters_outside_are_named_with_both_labels(uneven):
     summary, _ = uneven
     assert summary["covered_too_rarely"] == ["x"] and summary["covered_too_often"] == ["y"]
     assert coverage_sentence(summary) == (
-        "covered too rarely: tree_lf0 (slot 37, x) 0.70 (0.604 to 0.781); too often: y 1.00 (0.963 to 1.000) (95 "
+        "covered too rarely: tree_lf0 (slot 37, x) 0.80 (0.711 to 0.867); too often: y 1.00 (0.963 to 1.000) (95 "
         "percent interval of the coverage excludes 0.90; chance alone would leave 0.1 of 2 parameters outside)"
     )
 
@@ -202,7 +204,7 @@ def test_the_figure_of_coverage_has_a_bar_a_parameter_and_both_labels(uneven):
     axes = coverage_figure(summary, ["x", "y"]).axes[0]
     bars = [segment for collection in axes.collections for segment in collection.get_segments()]
     spans = {int(y): (low, high) for (low, y), (high, _) in bars}
-    assert spans[1] == pytest.approx((0.604, 0.781), abs=1e-3) and spans[0] == pytest.approx((0.963, 1), abs=1e-3)
+    assert spans[1] == pytest.approx((0.711, 0.867), abs=1e-3) and spans[0] == pytest.approx((0.963, 1), abs=1e-3)
     labels = ["tree_lf0 (slot 37, x)", "y"]
     assert [t.get_text() for t in axes.get_yticklabels()] == labels
     assert [t.get_text() for t in skill_figure(summary, ["x", "y"]).axes[0].get_yticklabels()] == labels
@@ -217,13 +219,15 @@ def test_the_tables_and_the_report_of_a_study_say_it_too(uneven, tmp_path):
         item |= {"case": 0, "start": "2012-01-01", "observations": 30, "modes": 1, "cost": 1.0, "iterations": 3}
     write_study(tmp_path, summary, results, ["x", "y"], plots=False)
     table = pd.read_csv(tmp_path / "recovery_parameters.csv", index_col="param_name")
-    assert table.loc["x", ["coverage_low_95", "coverage_high_95"]].tolist() == pytest.approx([0.604, 0.781], abs=1e-3)
+    assert table.loc["x", ["coverage_low_95", "coverage_high_95"]].tolist() == pytest.approx([0.711, 0.867], abs=1e-3)
     assert table["label"].tolist() == ["tree_lf0 (slot 37, x)", "y"]
     section = study_section(tmp_path)
     assert any(coverage_sentence(summary) in line for line in section.meaning)
+    words = f"{100 * summary['coverage_90']:.0f} percent of the true values"
+    assert section.verdict.startswith(f"CALIBRATED ON AVERAGE ONLY: {words}") and section.tone == CAREFUL
     assert "Informed in the median case: tree_lf0 (slot 37, x)." in section.meaning
     (rows,) = [block for block in section.blocks if isinstance(block, Table)]
-    assert rows.rows[0][0] == "tree_lf0 (slot 37, x)" and rows.rows[0][2:4] == pytest.approx([0.604, 0.781], abs=1e-3)
+    assert rows.rows[0][0] == "tree_lf0 (slot 37, x)" and rows.rows[0][2:4] == pytest.approx([0.711, 0.867], abs=1e-3)
 
 
 def test_days_of_stretches_are_cut_out_by_date():

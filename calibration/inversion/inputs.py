@@ -19,8 +19,8 @@ TOO_NARROW = (
     "days, 36 parameters): take them as too narrow"
 )
 WITHOUT_NOISE = (
-    f"{TOO_NARROW}, or set error_model.observation_sd in the inversion's YAML to a tower's noise, such as 0.005, for "
-    "those that a tower would give."
+    f"{TOO_NARROW}, or set error_model.observation_sd in the inversion's YAML to a tower's noise, such as 0.005 (they "
+    "then hold 91 percent)."
 )
 
 

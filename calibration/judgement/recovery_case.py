@@ -84,7 +84,9 @@ def case_summary(case: RecoveryCase) -> dict[str, Any]:
     result, table, stretch = case.result, case.table, case.stretch
     true, prior, estimated = case_nep(case)
     free = table.iloc[list(result.problem.latent.free)]
-    notes = result.notes if result.posterior is None else [*result.notes, WITHOUT_NOISE]  # a window of a run as it is
+    # a window of a run as it is
+    narrow = result.posterior is not None and result.config.error_model.observation_sd is None
+    notes = [*result.notes, WITHOUT_NOISE] if narrow else result.notes
     return {
         "sample_id": case.sample_id, "window_index": case.window_index, "prior_mode": case.prior_mode,
         "window_start": str(stretch.dates[0]), "days": stretch.days, "method": result.config.method,

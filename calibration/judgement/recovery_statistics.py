@@ -66,7 +66,7 @@ def study_summary(
         "covered_too_rarely": [n for n, here in zip(names, rarely, strict=True) if here],
         "covered_too_often": [n for n, here in zip(names, often, strict=True) if here],
         "outside_by_chance": outside_by_chance(len(names), cases),
-        "notes": [] if settings["noise"] > 0 else [STUDY_WITHOUT_NOISE],
+        "notes": [] if supposed_noise(settings) else [STUDY_WITHOUT_NOISE],
         "annual_nep_coverage_90": annual_inside.mean(),
         "annual_nep_rmse": np.sqrt(np.mean((annual[:, 1] - annual[:, 0]) ** 2)),
         "annual_nep_width_90": np.mean(annual[:, 3] - annual[:, 2]), "annual_nep_sd_of_truths": annual[:, 0].std(),
@@ -95,6 +95,13 @@ def wilson_interval(hits: np.ndarray, cases: int) -> tuple[np.ndarray, np.ndarra
     middle = (share + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
     return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+
+
+def supposed_noise(settings: dict) -> float | None:
+    """Sd of a study's noise, or what its inversions were told to suppose (0 or None: no noise), Mg C ha-1 day-1."""
+    if settings["noise"] > 0 or settings.get("noise_known", True):
+        return settings["noise"]
+    return settings["config"]["error_model"]["observation_sd"]
 
 
 def outside_by_chance(parameters: int, cases: int) -> float:

@@ -110,7 +110,7 @@ def identifiability_lines(result: InversionResult, case: Case) -> list[str]:
     lines.append(f"  only in combination (correlation): {pairs or 'none'}")
     lines.append(f"  not informed: {', '.join(case.written(found['uninformed'])) or 'none'}")
     lines.append(f"  independent directions that the data fix better than the prior: {found['directions']}")
-    if case.without_noise:
+    if case.without_noise(result):
         lines.append(f"  {WITHOUT_NOISE}")
     return lines
 

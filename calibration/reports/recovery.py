@@ -35,8 +35,10 @@ def study_section(directory: Path, title: str | None = None) -> Section:
             "range_error_prior", "parameters", "settings")  # fmt: skip
     study = reading.content(directory / STUDY, keys, SCRIPT)
     coverage = float(study["coverage_90"])
-    calibrated = abs(coverage - NOMINAL) <= TOLERATED
-    words = "CALIBRATED ON AVERAGE" if calibrated else "TOO SURE" if coverage < NOMINAL else "TOO CAUTIOUS"
+    on_average = abs(coverage - NOMINAL) <= TOLERATED
+    calibrated = on_average and len(study.get("covered_too_rarely", [])) <= study.get("outside_by_chance", 0)
+    words = "TOO SURE" if coverage < NOMINAL else "TOO CAUTIOUS"
+    words = "CALIBRATED" if calibrated else "CALIBRATED ON AVERAGE ONLY" if on_average else words
     frame = labelled(pd.DataFrame(study["parameters"]).T.rename_axis("param_name").reset_index())
     informed = ", ".join(map(str, written(study, study.get("informed_names", [])))) or "none"
     result = Section(
@@ -45,7 +47,7 @@ def study_section(directory: Path, title: str | None = None) -> Section:
         f"({study['cases']} cases of {study['span_days']} days, noise {study['noise']} {FLUX_UNIT}).",
         content.GOOD if calibrated else content.CAREFUL,
         [
-            *([f"By parameter {coverage_sentence(study)}."] if "outside_by_chance" in study else []),
+            *([f"By parameter: {coverage_sentence(study)}."] if "outside_by_chance" in study else []),
             *map(str, study.get("notes", [])),
             f"Informed in the median case: {informed}.",
             f"Error over range: {study['range_error_estimated']:.3f}, prior {study['range_error_prior']:.3f}.",
