@@ -34,6 +34,7 @@ from calibration.emulator.trained import Emulator, load_emulator
 from calibration.inversion.config import DEFAULT_CONFIG, METHODS, load_inversion_config, override
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters, simulation_window
 from calibration.judgement.recovery_case import RecoveryCase, recovery_table, write_case
+from calibration.judgement.recovery_statistics import coverage_sentence
 from calibration.judgement.recovery_study import Study, run_study, write_study
 from calibration.judgement.refine import check_runs
 from calibration.judgement.simulator_check import driving_weather, simulate_vectors, site_of
@@ -80,7 +81,7 @@ def run_one_case(
     case = RecoveryCase(
         arguments.sample_id, arguments.window_index, arguments.prior_mode, stretch, truth, result,
         recovery_table(result, truth, inverter.space),
-        arguments.sample_id in (emulator.config.get("data") or {}).get("seen_sample_ids", []),
+        arguments.sample_id in (emulator.config.get("data") or {}).get("seen_sample_ids", []), emulator.shown,
     )  # fmt: skip
     settings = {"config": str(arguments.config), "unconstrained": arguments.unconstrained}
     summary, prefix = write_case(
@@ -121,7 +122,8 @@ def run_the_study(
     )
     if lock is not None:
         lock.release()
-    return str(directory), f"python make_report.py {directory}", found
+    said = "\n".join([found, coverage_sentence(summary), *summary["notes"]])
+    return str(directory), f"python make_report.py {directory}", said
 
 
 def choose_prior(arguments: argparse.Namespace, emulator: Emulator, truth: np.ndarray) -> np.ndarray:

@@ -41,7 +41,8 @@ def main() -> int:
     if prior is not None:
         title += f", prior {np.abs(prior - true).mean():.3f}"
     output = Path(arguments.output) if arguments.output else path.with_name(f"{path.stem}_norm_scatter")
-    output = save_figure(normalised_scatter(names, true, estimated, prior, title), output)
+    shown = table.get("label", table["param_name"]).tolist()  # both labels where a label map was in force
+    output = save_figure(normalised_scatter(shown, true, estimated, prior, title), output)
     print(f"{title}\nwrote {output}")
     return 0
 

@@ -22,6 +22,7 @@ from calibration.common.command_line import (
     UserError,
     add_quiet,
     closing,
+    from_repository,
     iso_date,
     make_parser,
     one_thread,
@@ -236,9 +237,10 @@ def say_conflict(conflict: Conflict, target: str) -> None:
 
 def facts_of(arguments: argparse.Namespace, case: Case, prior_source: str, emulator: Emulator | ProcessSetup) -> dict:
     """The head of the summary."""
-    inverted = {"emulator": arguments.artifacts_dir}
+    parameters = from_repository(emulator.directory)
+    inverted = {"emulator": parameters}
     if arguments.model != "emulator":
-        inverted = {"model": f"{arguments.model}, the process model itself; parameters of {emulator.directory}"}
+        inverted = {"model": f"{arguments.model}, the process model itself; parameters of {parameters}"}
     return {
         "mode": arguments.mode, "data": case.description, "windows": case.windows, "prior": prior_source, **inverted,
         "bounds": "none (unconstrained)" if arguments.unconstrained else "as configured",

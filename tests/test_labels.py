@@ -34,6 +34,8 @@ from calibration.ensembles.rest import culprits, rest_lines, runs_at_rest
 from calibration.inversion.inputs import load_matching_ensemble, prior_parameters
 from calibration.judgement.judge import Case
 from calibration.judgement.simulator_check import simulate_vectors
+from calibration.reports.content import Table
+from calibration.reports.recovery import case_sections
 from calibration.weather.daily import Weather, generate_weather
 
 SWAPPED = {"tree_lue": "tree_pmax", "tree_pmax": "tree_lue"}
@@ -115,6 +117,20 @@ def test_the_map_is_honoured_from_training_to_prior_and_simulator(mislabelled, t
     assert evaluated.returncode == 0, evaluated.stderr
     baselines = json.loads((out / "evaluation.json").read_text())["unseen"]["gpp"]["baselines"]
     assert {"gaussian_process", "boosting"} < set(baselines)
+    recovered = script("evaluate_parameter_recovery.py", "--artifacts-dir", out, "--data-dir", mislabelled, "--starts",
+                       1, "--result-dir", tmp_path / "r")  # fmt: skip
+    assert recovered.returncode == 0, recovered.stderr
+    table = pd.read_csv(next((tmp_path / "r").glob("*params.csv")))
+    assert tuple(table["param_name"]) == names  # what other scripts look up
+    assert table["label"].tolist() == ["tree_lf0 (slot 37, tree_lc0)", "tree_lc0 (no slot)", "tree_lue"]
+    (section,) = case_sections(tmp_path / "r")
+    shown = next(block for block in section.blocks if isinstance(block, Table))
+    assert [row[0] for row in shown.rows] == table["label"].tolist()
+    studied = script("evaluate_parameter_recovery.py", "--artifacts-dir", out, "--data-dir", mislabelled, "--starts", 1,
+                     "--cases", 2, "--span", 20, "--jobs", 1, "--no-plots", "--result-dir", tmp_path / "s")  # fmt: skip
+    assert studied.returncode == 0, studied.stderr
+    assert "covered too rarely: none; too often: none (95 percent interval" in studied.stdout  # two cases
+    assert pd.read_csv(tmp_path / "s" / "recovery_parameters.csv")["label"].tolist() == table["label"].tolist()
 
 
 def test_another_table_is_taken_as_labelled_right(mislabelled, tmp_path):

@@ -1,17 +1,23 @@
 """The process model inverted itself: runs that are kept, slopes that spare runs, days of a CSV, and bad requests."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from script_calls import script
+from standin_visit import made_weather, make_run_folder
 
 from calibration.common.command_line import UserError
-from calibration.common.parameters import make_space
+from calibration.common.parameters import catalogue, make_space
 from calibration.common.sites import load_site
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.inversion.config import make_inversion_config
 from calibration.inversion.data import stretch_from_arrays
 from calibration.inversion.methods import gauss_newton, starting_points
 from calibration.inversion.problem import InversionProblem
+from calibration.judgement.judge import Case
 from calibration.judgement.simulator_check import ProcessModel
 from calibration.weather.daily import generate_weather
 from calibration.workflows.process_forward import KeptRuns
@@ -174,6 +180,51 @@ def test_flags_that_do_not_go_together(monkeypatch, tmp_path, arguments, message
     monkeypatch.setattr("sys.argv", ["test_inversion.py", *arguments, "--result-dir", str(tmp_path / "r")])
     with pytest.raises(UserError, match=message):
         test_inversion.main()
+
+
+def test_the_model_line_names_no_path_of_the_machine():
+    import test_inversion
+
+    setup = process_setup(make_inversion_config({}), "c.yaml", None, None)
+    arguments = SimpleNamespace(model="simulator", mode="observation", unconstrained=False)
+    facts = test_inversion.facts_of(arguments, Case([], [], "days", 1), "middle", setup)
+    assert facts["model"] == "simulator, the process model itself; parameters of configs/range_of_paras.csv"
+
+
+@pytest.fixture
+def own_visit(tmp_path):
+    """Flags that judge parameters by a user's VISIT, whose climate file is longer than its run; no --weather."""
+    folder = make_run_folder(tmp_path / "CODE", weather=made_weather("2011-01-01", "2012-12-31"))
+    settings = folder / "setting.txt"
+    settings.write_text(settings.read_text().replace("EYEAR\t2012", "EYEAR\t2011"))
+    (tmp_path / "ranges.csv").write_text('0: "tree_lue", 0.03, 0.07\n1: "tree_lc0", 5e-5, 1.4e-4\n')
+    (tmp_path / "c.yaml").write_text(f"bounds_file: {tmp_path / 'ranges.csv'}\n")
+    snapshot = {"names": ["tree_lue", "tree_lc0"], "prior": [0.05, 1e-4], "optimized": [0.04, 6e-5], "metadata": {}}
+    (tmp_path / "snapshot.json").write_text(json.dumps(snapshot))
+    return ["--model", "command", "--run-folder", folder, "--config", tmp_path / "c.yaml", "--param-load",
+            tmp_path / "snapshot.json", "--result-dir", tmp_path / "r", "--no-plots"]  # fmt: skip
+
+
+def test_a_run_folders_climate_file_is_the_weather_where_none_is_given(own_visit, tmp_path):
+    done = script("test_inversion.py", *own_visit, "--obs", write_csv(tmp_path / "nep.csv", "2011-03-01", 20))
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "r" / "nep_comparison.csv")
+    warmth = made_weather("2011-01-01", "2012-12-31").column("tmp_2m")[59:79]
+    soil = 0.0003 * catalogue()["soil_sr_lf"].baseline  # the stand-in's formula: see PROGRAM in standin_visit.py
+    gpp = 2.3 * 0.04 * (1 + 0.1 * np.sin(np.arange(59, 79) / 58)) * warmth / 300
+    assert table["optimized"].to_numpy() == pytest.approx(0.35 * gpp - 6e-5 - soil, rel=1e-3)
+    late = script("test_inversion.py", *own_visit, "--obs", write_csv(tmp_path / "late.csv", "2012-03-01", 20))
+    assert late.returncode == 2 and "the process model's runs only 2011-01-01 to 2011-12-31" in late.stderr
+    assert "CODE/INPUT/LHP_ERA5.txt" in late.stderr
+
+
+def test_a_climate_file_that_does_not_tell_the_weather_asks_for_it(own_visit, tmp_path):
+    flags = [*own_visit, "--obs", write_csv(tmp_path / "nep.csv", "2011-03-01", 20)]
+    done = script("test_inversion.py", *flags, "--write-forcing")
+    assert done.returncode == 2 and "give --weather FILE too" in done.stderr
+    (tmp_path / "CODE" / "INPUT" / "LHP_ERA5.txt").write_bytes(b"\x00binary of another version")
+    done = script("test_inversion.py", *flags)
+    assert done.returncode == 2 and "no 19-column forcing text" in done.stderr and "--weather FILE" in done.stderr
 
 
 def test_an_emulator_of_another_parameter_list_is_refused(tiny_training, monkeypatch, tmp_path):

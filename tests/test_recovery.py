@@ -8,12 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator, emulate, scalers
+from scipy.stats import binomtest
 
 from calibration.common.command_line import UserError
 from calibration.common.units import DYNAMIC_FEATURES, POSSIBLE
 from calibration.judgement import recovery_study, simulator_check
-from calibration.judgement.recovery_statistics import rank_counts, rank_test, study_summary
+from calibration.judgement.recovery_figures import coverage_figure, rank_figure, skill_figure
+from calibration.judgement.recovery_statistics import (
+    STUDY_WITHOUT_NOISE,
+    coverage_sentence,
+    outside_by_chance,
+    rank_counts,
+    rank_test,
+    study_summary,
+    wilson_interval,
+)
 from calibration.judgement.recovery_study import Study, run_study, write_study
+from calibration.reports.content import CAREFUL, Table
+from calibration.reports.recovery import study_section
 from calibration.weather.daily import Weather
 from inverse_estimator import StaticParameterInverter
 
@@ -45,7 +57,7 @@ def study(tmp_path):
     weather = Weather(DATES, values, "test")
     simulate = Simulator(model, weather)
     emulator = SimpleNamespace(
-        model=model, parameter_names=PARAMETERS, feature_names=FEATURE_NAMES, dynamic_scaler=dynamic,
+        model=model, parameter_names=PARAMETERS, feature_names=FEATURE_NAMES, dynamic_scaler=dynamic, shown={},
         configuration=SimpleNamespace(evaluation=SimpleNamespace(context_days=CONTEXT)),
     )  # fmt: skip
     config = {"bounds_file": "emulator", "starts": 2, "error_model": {"discrepancy": False, "emulator": False}}
@@ -128,22 +140,94 @@ def test_rank_histograms_tell_calibrated_from_overconfident():
     assert rank_test(np.where(rng.random(200) < 0.5, 0, 99)) < 1e-6
 
 
-def test_statistics_of_hand_made_cases():
-    def case(error, inside, annual):
-        return {
-            "true": [0.0, 0.0], "prior": [1.0, 1.0], "estimated": [error, 1.0], "inside_90": [inside, True],
-            "z": [0.5, 0.0], "rank": [50, 20], "sd_ratio": [0.4, 1.0], "range_error_prior": [0.5, 0.5],
-            "range_error_estimated": [error / 2, 0.5], "range_error_mode": [error / 2, 0.5],
-            "annual_nep": {"true": annual, "mean": 1.0, "low_90": 0.0, "high_90": 2.0}, "directions": 2,
-            "emulator_scale": 1.0, "seconds": 1.0,
-        }  # fmt: skip
+SETTINGS = {"span_days": 30, "noise": 0.005, "targets": ["nep"], "gaps": 0.0}
 
-    settings = {"span_days": 30, "noise": 0.005, "targets": ["nep"], "gaps": 0.0}
-    summary = study_summary([case(0.2, True, 1.5), case(0.2, False, 3.0)], ["x", "y"], settings)
+
+def made_case(error, inside, annual):
+    """The result of a case of two parameters."""
+    return {
+        "true": [0.0, 0.0], "prior": [1.0, 1.0], "estimated": [error, 1.0], "inside_90": [inside, True],
+        "z": [0.5, 0.0], "rank": [50, 20], "sd_ratio": [0.4, 1.0], "range_error_prior": [0.5, 0.5],
+        "range_error_estimated": [error / 2, 0.5], "range_error_mode": [error / 2, 0.5],
+        "annual_nep": {"true": annual, "mean": 1.0, "low_90": 0.0, "high_90": 2.0}, "directions": 2,
+        "emulator_scale": 1.0, "seconds": 1.0,
+    }  # fmt: skip
+
+
+def test_statistics_of_hand_made_cases():
+    summary = study_summary([made_case(0.2, True, 1.5), made_case(0.2, False, 3.0)], ["x", "y"], SETTINGS)
     assert summary["coverage_90"] == 0.75 and summary["annual_nep_coverage_90"] == 0.5
     assert summary["parameters"]["x"]["skill"] == pytest.approx(0.8)
     assert summary["parameters"]["y"]["skill"] == pytest.approx(0.0)
     assert summary["informed_names"] == ["x"] and summary["range_error_prior"] == 0.5
+    assert summary["covered_too_rarely"] == [] and "label" not in summary["parameters"]["x"]
+    assert "too rarely: none; too often: none" in coverage_sentence(summary)  # two cases say nothing
+    assert summary["notes"] == []
+    quiet = study_summary([made_case(0.2, True, 1.5)], ["x", "y"], SETTINGS | {"noise": 0.0})
+    assert quiet["notes"] == [STUDY_WITHOUT_NOISE]
+    told = {"noise": 0.0, "noise_known": False, "config": {"error_model": {"observation_sd": 0.005}}}
+    assert study_summary([made_case(0.2, True, 1.5)], ["x", "y"], SETTINGS | told)["notes"] == []
+
+
+def test_the_sampling_error_of_a_coverage_is_wilsons():
+    hits = np.array([0, 1, 17, 54, 60])
+    low, high = wilson_interval(hits, 60)
+    for k, *bounds in zip(hits, low, high, strict=True):
+        assert bounds == pytest.approx(list(binomtest(int(k), 60).proportion_ci(0.95, "wilson")), abs=1e-6)
+
+
+@pytest.mark.parametrize("cases", [20, 100])
+def test_as_many_are_outside_by_chance_as_draws_say(cases):
+    low, high = wilson_interval(np.random.default_rng(0).binomial(cases, 0.9, 200_000), cases)
+    share = np.mean((low > 0.9) | (high < 0.9))  # sampling sd 0.0005
+    assert outside_by_chance(36, cases) == pytest.approx(36 * share, abs=36 * 0.002)
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """A study of 100 cases: x is covered in 80, y in all of them; x is a column that is labelled wrong."""
+    results = [made_case(0.2, i % 10 < 8, 1.5) for i in range(100)]
+    return study_summary(results, ["x", "y"], SETTINGS, {"x": "tree_lf0 (slot 37, x)"}), results
+
+
+def test_parameters_outside_are_named_with_both_labels(uneven):
+    summary, _ = uneven
+    assert summary["covered_too_rarely"] == ["x"] and summary["covered_too_often"] == ["y"]
+    assert coverage_sentence(summary) == (
+        "covered too rarely: tree_lf0 (slot 37, x) 0.80 (0.711 to 0.867); too often: y 1.00 (0.963 to 1.000) (95 "
+        "percent interval of the coverage excludes 0.90; chance alone would leave 0.1 of 2 parameters outside)"
+    )
+
+
+def test_the_figure_of_coverage_has_a_bar_a_parameter_and_both_labels(uneven):
+    summary, _ = uneven
+    axes = coverage_figure(summary, ["x", "y"]).axes[0]
+    bars = [segment for collection in axes.collections for segment in collection.get_segments()]
+    spans = {int(y): (low, high) for (low, y), (high, _) in bars}
+    assert spans[1] == pytest.approx((0.711, 0.867), abs=1e-3) and spans[0] == pytest.approx((0.963, 1), abs=1e-3)
+    labels = ["tree_lf0 (slot 37, x)", "y"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == labels
+    assert [t.get_text() for t in skill_figure(summary, ["x", "y"]).axes[0].get_yticklabels()] == labels
+    assert [a.get_title() or a.get_title("left") for a in rank_figure(summary, ["x", "y"]).axes[:2]] == [
+        "tree_lf0\n(slot 37, x)", "y"
+    ]  # fmt: skip
+
+
+def test_the_tables_and_the_report_of_a_study_say_it_too(uneven, tmp_path):
+    summary, results = uneven
+    for item in results:
+        item |= {"case": 0, "start": "2012-01-01", "observations": 30, "modes": 1, "cost": 1.0, "iterations": 3}
+    write_study(tmp_path, summary, results, ["x", "y"], plots=False)
+    table = pd.read_csv(tmp_path / "recovery_parameters.csv", index_col="param_name")
+    assert table.loc["x", ["coverage_low_95", "coverage_high_95"]].tolist() == pytest.approx([0.711, 0.867], abs=1e-3)
+    assert table["label"].tolist() == ["tree_lf0 (slot 37, x)", "y"]
+    section = study_section(tmp_path)
+    assert any(coverage_sentence(summary) in line for line in section.meaning)
+    words = f"{100 * summary['coverage_90']:.0f} percent of the true values"
+    assert section.verdict.startswith(f"CALIBRATED ON AVERAGE ONLY: {words}") and section.tone == CAREFUL
+    assert "Informed in the median case: tree_lf0 (slot 37, x)." in section.meaning
+    (rows,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert rows.rows[0][0] == "tree_lf0 (slot 37, x)" and rows.rows[0][2:4] == pytest.approx([0.711, 0.867], abs=1e-3)
 
 
 def test_days_of_stretches_are_cut_out_by_date():

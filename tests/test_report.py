@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html import escape
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from urllib.parse import urlparse
 
 import numpy as np
@@ -21,7 +22,10 @@ from calibration.common.figure_style import use_format
 from calibration.common.parameters import make_space
 from calibration.conflict import misfit
 from calibration.exploration.analysis import Analysis, Findings
-from calibration.reports import emulator, inversion, kinds, page
+from calibration.inversion.config import make_inversion_config
+from calibration.inversion.inputs import WITHOUT_NOISE
+from calibration.judgement.judge import Case
+from calibration.reports import emulator, inversion, kinds, page, recovery
 from calibration.reports.content import GOOD, Section, Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -134,6 +138,26 @@ def test_numbers_on_the_page_are_those_of_the_files(results):
     series = pd.read_csv(folder / "nep_comparison.csv")
     mean = (series["optimized"] - series["observed"])[series["valid"] == 1].mean()
     assert parts[0][1] == pytest.approx(abs(mean)) and sum(int(row[2][:-2]) for row in parts) in (99, 100, 101)
+
+
+def test_windows_without_noise_are_said_to_be_covered_too_rarely(copy, results):
+    """Both are windows of an ensemble run; a tower's days are not."""
+    assert WITHOUT_NOISE in (copy / "inversion_summary.txt").read_text()
+    assert WITHOUT_NOISE in inversion.section(copy).meaning
+    (case,) = recovery.case_sections(results / "results" / "recovery")
+    assert WITHOUT_NOISE in case.meaning
+    snapshot = json.loads((copy / "params_snapshot.json").read_text())
+    snapshot["metadata"]["without_noise"] = False
+    (copy / "params_snapshot.json").write_text(json.dumps(snapshot))
+    assert WITHOUT_NOISE not in inversion.section(copy).meaning
+
+
+@pytest.mark.parametrize(
+    ("truth", "observation_sd", "said"), [(np.ones(1), None, True), (np.ones(1), 0.005, False), (None, None, False)]
+)
+def test_intervals_are_too_narrow_only_where_no_noise_is_supposed(truth, observation_sd, said):
+    result = SimpleNamespace(config=make_inversion_config({"error_model": {"observation_sd": observation_sd}}))
+    assert Case([], [], "", 1, truth).without_noise(result) is said
 
 
 def test_a_misfit_is_split_into_mean_season_and_days():

@@ -91,6 +91,16 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
 
+def from_repository(path: str | Path) -> str:
+    """A path as results name it: relative where it lies in the repository, else as it is.
+
+    >>> from_repository(REPOSITORY / "configs" / "range_of_paras.csv"), from_repository("results/fit")
+    ('configs/range_of_paras.csv', 'results/fit')
+    """
+    path = Path(path)
+    return path.relative_to(REPOSITORY).as_posix() if path.is_relative_to(REPOSITORY) else str(path)
+
+
 def iso_date(text: str) -> date:
     """argparse type of a day written YYYY-MM-DD."""
     try:

@@ -28,6 +28,10 @@ class Case:
     truth: np.ndarray | None = None  # (parameter,) in simulation mode
     shown: Mapping[str, str] = field(default_factory=dict)  # parameters that reports write otherwise (Emulator.shown)
 
+    def without_noise(self, result: InversionResult) -> bool:
+        """Whether the observations are a run's own fluxes, and the inversion was not told to suppose noise in them."""
+        return self.truth is not None and result.config.error_model.observation_sd is None
+
     def written(self, names: Sequence[str]) -> list[str]:
         """Parameter names as reports and figures write them."""
         return [self.shown.get(name, name) for name in names]

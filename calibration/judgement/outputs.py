@@ -73,6 +73,7 @@ def inversion_metadata(judgement: Judgement) -> dict[str, Any]:
         "offsets": {k: float(v) for k, v in result.offsets.items()}, "data": case.description, "windows": case.windows,
         "valid_observations": len(result.problem.observations), "cost": result.fit.cost,
         "seconds": round(result.seconds, 2), "at_bounds": result.at_bounds, "seed": result.config.seed,
+        "without_noise": case.without_noise(result),
     }  # fmt: skip
 
 

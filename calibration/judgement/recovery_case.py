@@ -1,6 +1,7 @@
 """One recovery case: an ensemble run's parameters against their estimate, as tables and figures."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace, catalogue, make_space, read_ranges
 from calibration.common.units import TARGETS
 from calibration.inversion.data import Stretch
+from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import predict_days
 from calibration.judgement.recovery_figures import overview, parameter_bars, parameter_traces
 from inverse_estimator import InversionResult
@@ -35,6 +37,11 @@ class RecoveryCase:
     result: InversionResult
     table: pd.DataFrame  # of recovery_table
     trained_on: bool  # whether the emulator's training saw this run
+    shown: Mapping[str, str] = field(default_factory=dict)  # parameters that reports write otherwise (Emulator.shown)
+
+    def written(self, names: Sequence[str]) -> list[str]:
+        """Parameter names as tables and figures show them."""
+        return [self.shown.get(name, name) for name in names]
 
     @property
     def title(self) -> str:
@@ -77,6 +84,9 @@ def case_summary(case: RecoveryCase) -> dict[str, Any]:
     result, table, stretch = case.result, case.table, case.stretch
     true, prior, estimated = case_nep(case)
     free = table.iloc[list(result.problem.latent.free)]
+    # a window of a run as it is
+    narrow = result.posterior is not None and result.config.error_model.observation_sd is None
+    notes = [*result.notes, WITHOUT_NOISE] if narrow else result.notes
     return {
         "sample_id": case.sample_id, "window_index": case.window_index, "prior_mode": case.prior_mode,
         "window_start": str(stretch.dates[0]), "days": stretch.days, "method": result.config.method,
@@ -87,7 +97,7 @@ def case_summary(case: RecoveryCase) -> dict[str, Any]:
         "range_error_estimated": float(free["range_error_estimated"].mean()),
         "better_than_prior": int((free["range_error_estimated"] < free["range_error_prior"]).sum()),
         "free_parameters": len(free), "coverage_90": float(free["inside_90"].mean()) if "inside_90" in free else None,
-        "at_bounds": result.at_bounds, "cost": result.fit.cost, "seconds": result.seconds, "notes": result.notes,
+        "at_bounds": result.at_bounds, "cost": result.fit.cost, "seconds": result.seconds, "notes": notes,
     }  # fmt: skip
 
 
@@ -100,14 +110,16 @@ def write_case(
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     prefix = f"sample{case.sample_id:03d}_win{case.window_index:04d}_{case.prior_mode}_{stamp}_"
     summary = case_summary(case) | settings
-    write_csv(directory / f"{prefix}params.csv", case.table)
+    table = case.table.assign(label=case.written(case.table["param_name"])) if case.shown else case.table
+    write_csv(directory / f"{prefix}params.csv", table)
     write_json(directory / f"{prefix}summary.json", summary)
     true, prior, estimated = case_nep(case)
     nep = {"date": case.stretch.dates.astype(str), "true": true, "prior": prior, "estimated": estimated}
     write_csv(directory / f"{prefix}nep.csv", pd.DataFrame(nep))
     if plots:
         errors = (case.table[f"range_error_{name}"].to_numpy() for name in ("prior", "estimated"))
-        figure = overview(case.stretch.dates, true, prior, estimated, case.result.names, *errors, case.title)
+        names = case.written(case.result.names)
+        figure = overview(case.stretch.dates, true, prior, estimated, names, *errors, case.title)
         save_figure(figure, directory / f"{prefix}overview")
         write_bars(case, directory / f"{prefix}param_bars")
         write_traces(case, traced, stride, directory / f"{prefix}param_traces")
@@ -129,7 +141,7 @@ def write_bars(case: RecoveryCase, path: Path) -> None:
     if result.posterior is not None:
         interval = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0)
     values = (position(vector) for vector in (case.truth, result.prior, result.optimized))
-    save_figure(parameter_bars(latent.free_names, *values, *interval, case.title), path)
+    save_figure(parameter_bars(case.written(latent.free_names), *values, *interval, case.title), path)
 
 
 def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path) -> None:
@@ -142,7 +154,8 @@ def write_traces(case: RecoveryCase, traced: list[str], stride: int, path: Path)
     steps = np.arange(len(traces))
     keep = (steps % stride == 0) | (steps == steps[-1])
     units = [catalogue()[name].unit if name in catalogue() else "" for name in names]
-    save_figure(parameter_traces(names, steps[keep], traces[keep], case.truth[index], units), path)
+    figure = parameter_traces(case.written(names), steps[keep], traces[keep], case.truth[index], units)
+    save_figure(figure, path)
     write_csv(
         path.with_name(f"{path.name}.csv"), pd.DataFrame(traces[keep], columns=names).assign(iteration=steps[keep])
     )

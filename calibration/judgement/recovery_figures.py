@@ -22,7 +22,12 @@ from calibration.common.figure_style import (
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.figures import name_rows
-from calibration.judgement.recovery_statistics import RANK_BINS
+from calibration.judgement.recovery_statistics import NOMINAL, RANK_BINS, written
+
+
+def _broken(names: Sequence[str]) -> list[str]:
+    """Names on two lines where they hold both labels of a label map: there is no room for them on one."""
+    return [name.replace(" (", "\n(") for name in names]
 
 
 @styled
@@ -54,7 +59,7 @@ def overview(
     bottom.bar(x - 0.2, error_prior[order], 0.4, color=PRIOR, label=f"prior, mean {error_prior.mean():.3f}")
     bottom.bar(x + 0.2, error_estimated[order], 0.4, color=ESTIMATE,
                label=f"estimated, mean {error_estimated.mean():.3f}")  # fmt: skip
-    bottom.set_xticks(x, [names[i] for i in order], rotation=90, fontsize=6)
+    bottom.set_xticks(x, _broken([names[i] for i in order]), rotation=90, fontsize=5.5, linespacing=1.0)
     bottom.set_xlim(-1, len(names))
     bottom.set_ylabel("absolute error / range\n(left: most improved)")
     bottom.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
@@ -77,7 +82,7 @@ def parameter_bars(
         error = np.vstack([np.maximum(estimated - low, 0), np.maximum(high - estimated, 0)])
     ax.bar(x + 0.27, estimated, 0.27, color=ESTIMATE, yerr=error, ecolor="0.2", error_kw={"lw": 0.7},
            label="estimated" + ("" if low is None else ", 90 % interval"))  # fmt: skip
-    ax.set_xticks(x, names, rotation=90, fontsize=6)
+    ax.set_xticks(x, _broken(names), rotation=90, fontsize=5.5, linespacing=1.0)
     ax.set_xlim(-1, len(names))
     ax.set_ylim(0, 1.05)
     ax.set_ylabel("position in its range (0-1)")
@@ -100,7 +105,7 @@ def parameter_traces(
             continue
         ax.plot(iterations, traces[:, k], "-", marker=".", ms=3, color=ESTIMATE, label="best so far")
         ax.axhline(true[k], color=TRUTH, lw=0.8, ls="--", label="true")
-        ax.set_title(names[k])
+        ax.set_title(_broken(names)[k])
         ax.set_xlabel("iteration")
         ax.set_ylabel(units[k])
         if k == 0:
@@ -141,7 +146,7 @@ def write_study_figures(directory: Path, summary: dict, results: Sequence[dict],
     figures = {
         "coverage": coverage_figure(summary, names), "skill": skill_figure(summary, names),
         "ranks": rank_figure(summary, names),
-        "z": z_figure(np.array([item["z"] for item in results]), names),
+        "z": z_figure(np.array([item["z"] for item in results]), written(summary, names)),
         "annual_nep": annual_figure(results, summary),
     }  # fmt: skip
     for name, figure in figures.items():
@@ -157,19 +162,25 @@ def _headline(summary: dict) -> str:
 
 @styled
 def coverage_figure(summary: dict, names: Sequence[str]) -> Figure:
-    """Coverage of the 90 percent intervals by parameter, with the 99 percent range of sampling noise."""
-    figure = Figure(figsize=(COLUMN + 1.2, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
+    """Coverage of the 90 percent intervals by parameter, each with its own 95 percent interval."""
+    figure = Figure(figsize=(COLUMN + 1.7, max(2.1, 1.3 + 0.14 * len(names))), layout="constrained")
     ax = figure.subplots()
-    y = name_rows(ax, names)
-    values = np.array([summary["parameters"][name]["coverage_90"] for name in names])
-    noise = 2.58 * np.sqrt(0.9 * 0.1 / summary["cases"])
-    ax.axvspan(0.9 - noise, min(0.9 + noise, 1.0), color="0.9", label="99 % of sampling noise around 0.90")
-    ax.axvline(0.9, color=BLACK, lw=0.8)
-    ax.plot(values, y, "o", color=ESTIMATE, ms=4)
-    ax.set_xlim(min(0.6, values.min() - 0.02), 1.01)
-    ax.set_xlabel("share of truths inside the 90 % interval")
-    ax.set_title(f"{_headline(summary)}\nmean coverage {summary['coverage_90']:.3f}", loc="left")
-    ax.legend(loc="lower left")
+    y = name_rows(ax, written(summary, names))
+    keys = ("coverage_90", "coverage_low_95", "coverage_high_95")
+    values, low, high = np.array([[summary["parameters"][name][key] for key in keys] for name in names]).T
+    outside = (high < NOMINAL) | (low > NOMINAL)
+    ax.axvline(NOMINAL, color=BLACK, lw=0.8)
+    for here, color, marker, label in (
+        (~outside, ESTIMATE, "o", "coverage, 95 % interval"), (outside, ALERT, "D", "interval excludes 0.90"),
+    ):  # fmt: skip
+        if here.any():
+            ax.hlines(y[here], low[here], high[here], color=color, lw=1)
+            ax.plot(values[here], y[here], marker, color=color, ms=3.5, label=label)
+    ax.set_xlim(min(0.7, low.min() - 0.02), 1.01)
+    ax.set_xlabel("share of true values inside their 90 % interval")
+    chance = f"{outside.sum()} of {len(names)} exclude 0.90, chance alone: {summary['outside_by_chance']:.1f}"
+    ax.set_title(f"{_headline(summary)}\nmean coverage {summary['coverage_90']:.3f}; {chance}", fontsize=7, loc="left")
+    figure.legend(ncols=2, loc="outside lower right")
     return figure
 
 
@@ -178,7 +189,7 @@ def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Skill and posterior/prior sd by parameter."""
     figure = Figure(figsize=(PAGE, max(1.9, 1.1 + 0.14 * len(names))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    y = name_rows(left, names)
+    y = name_rows(left, written(summary, names))
     skill = np.array([summary["parameters"][name]["skill"] for name in names])
     ratio = np.array([summary["parameters"][name]["sd_ratio"] for name in names])
     left.barh(y, skill, color=np.where(skill >= 0.35, ESTIMATE, QUIET))
@@ -195,7 +206,7 @@ def skill_figure(summary: dict, names: Sequence[str]) -> Figure:
 def rank_figure(summary: dict, names: Sequence[str]) -> Figure:
     """Rank histograms of every parameter; red where a flat histogram is rejected."""
     columns = 6
-    rows = -(-len(names) // columns)
+    rows, labels = -(-len(names) // columns), _broken(written(summary, names))
     figure = Figure(figsize=(PAGE, 1.0 * rows + 0.6), layout="constrained")
     axes = np.ravel(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
     expected = summary["cases"] / RANK_BINS
@@ -208,7 +219,7 @@ def rank_figure(summary: dict, names: Sequence[str]) -> Figure:
         ax.axhspan(max(expected - spread, 0), expected + spread, color="0.9")
         ax.bar(np.arange(RANK_BINS), item["rank_histogram"], width=0.9,
                color=ALERT if item["rank_rejected"] else ESTIMATE)  # fmt: skip
-        ax.set_title(names[k])
+        ax.set_title(labels[k], fontsize=6.5)
         ax.set_xticks([])
     figure.suptitle(f"rank of the truth among posterior samples; {_headline(summary)}", x=0.01, ha="left")
     figure.supxlabel("rank, low to high")
@@ -229,7 +240,7 @@ def z_figure(z: np.ndarray, names: Sequence[str]) -> Figure:
     ax.plot(middle, y, "o", color=ESTIMATE, ms=3)
     ax.axvline(0, color=BLACK, lw=0.8)
     ax.set_xlabel("(truth - posterior mean) / posterior sd")
-    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.legend(ncols=3, loc="outside upper right")
     return figure
 
 

@@ -88,7 +88,7 @@ def run_study(
     cases = [make_case(i, truth[i], emulator, weather, study, inverter.config.seed) for i in range(study.cases)]
     run_cases(directory, cases, vectors, inverter, weather, simulate, study.refine, jobs, dask_scheduler)
     results = [read_json(case_path(directory, i)) for i in range(study.cases)]
-    return study_summary(results, emulator.parameter_names, settings), results
+    return study_summary(results, emulator.parameter_names, settings, emulator.shown), results
 
 
 def write_study(directory: Path, summary: dict, results: Sequence[dict], names: Sequence[str], plots: bool) -> None:

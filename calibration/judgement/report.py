@@ -7,6 +7,7 @@ import numpy as np
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
+from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED, identifiability
 from calibration.judgement.judge import Case, Judged, Judgement
 from inverse_estimator import InversionResult
@@ -109,6 +110,8 @@ def identifiability_lines(result: InversionResult, case: Case) -> list[str]:
     lines.append(f"  only in combination (correlation): {pairs or 'none'}")
     lines.append(f"  not informed: {', '.join(case.written(found['uninformed'])) or 'none'}")
     lines.append(f"  independent directions that the data fix better than the prior: {found['directions']}")
+    if case.without_noise(result):
+        lines.append(f"  {WITHOUT_NOISE}")
     return lines
 
 

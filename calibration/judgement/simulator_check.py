@@ -175,8 +175,9 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
             "the windows from the same weather, or give theirs with --weather"
         )
     data_dir = arguments.data_dir
-    # VISIT writes the days of the ensemble
-    if data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file():
+    # VISIT writes the days of the ensemble; without one, those of its settings
+    of_ensemble = data_dir is not None and (Path(data_dir) / "parameter_summary.csv").is_file()
+    if of_ensemble:
         dates = load_ensemble(
             arguments.data_dir, emulator.configuration.data.column_order, drop=emulator.configuration.data.drop_columns
         ).dates
@@ -185,6 +186,7 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
     names, days, folder = tuple(emulator.parameter_names[i] for i in kept), None, None
     if arguments.run_folder:
         folder = users_folder(arguments, weather, site)
+        weather = weather if of_ensemble else own.between(*folder.period)
         days = folder_weather(folder, weather, site).between(weather.dates[0], weather.dates[-1]).values
     elif arguments.weather:
         days = weather.values

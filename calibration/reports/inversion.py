@@ -10,6 +10,7 @@ from calibration.common.parameters import catalogue, make_space, read_ranges
 from calibration.common.units import FLUX_UNIT
 from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
+from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.fit import climatology_baseline, constant_baseline
 from calibration.reports import content, reading
@@ -76,6 +77,8 @@ def section(directory: Path, title: str | None = None) -> Section:
         posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
         if tone != content.BAD:  # in conflict the parameters are not to be read
             result.meaning.append(informed_sentence(posterior))
+        if metadata.get("without_noise"):
+            result.meaning.append(WITHOUT_NOISE)
     comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
     if not comparisons:
         raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")

@@ -10,6 +10,7 @@ import pandas as pd
 from calibration.common.command_line import UserError, existing_file, write_csv
 from calibration.common.parameters import catalogue, in_model
 from calibration.emulator.trained import Emulator, load_emulator
+from calibration.engines.run_folder import folder_weather, read_run_folder
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
 from calibration.judgement.judge import Case
@@ -43,7 +44,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError("--model simulator is the built-in process model; your own VISIT is --model command")
     if arguments.obs and arguments.mode == "simulation":
         raise UserError("--obs holds observations and --mode simulation makes them; give one of them")
-    if arguments.obs and not arguments.weather:
+    if arguments.obs and not arguments.weather and (not arguments.run_folder or arguments.write_forcing):
         raise UserError("--obs holds no weather; give --weather FILE too")
     if arguments.obs and arguments.obs_index is not None:
         raise UserError("--obs-index counts windows of a window file; choose days of --obs with --obs-range-start")
@@ -70,7 +71,18 @@ def process_subject(arguments: argparse.Namespace, config: InversionConfig) -> P
             f"({len(unknown)} of {len(subject.parameter_names)} are unknown to it); leave --artifacts-dir out for the "
             "parameters of configs/range_of_paras.csv, or invert your own VISIT with --model command"
         )
+    alone = arguments.obs or arguments.data_dir is None  # else the ensemble's weather drives the runs
+    if alone and arguments.run_folder and not (arguments.weather or arguments.write_forcing):
+        arguments.weather = climate_file(arguments)
     return subject
+
+
+def climate_file(arguments: argparse.Namespace) -> str:
+    """The climate file that the runs of --run-folder read. UserError where it is no forcing text."""
+    folder = read_run_folder(arguments.run_folder, arguments.program, arguments.parameter_file, arguments.leave_out)
+    folder_weather(folder, None, site_of(arguments.site, arguments.data_dir))
+    name = folder.climate_file
+    return str(folder.outside.get(name, Path(arguments.run_folder) / name))
 
 
 def _where_an_ensemble_is(folder: Path) -> str | None:
