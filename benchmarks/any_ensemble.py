@@ -1,15 +1,17 @@
-"""Skill of the presets on ensembles of wide ranges, labelled right or as delivered: seen and unseen runs.
+"""Skill of the presets on ensembles as users have them: wide ranges, labels right or as delivered, relaxed forests,
+other parameters; seen and unseen runs.
 
     python benchmarks/any_ensemble.py --slots SLOTS.csv --labels LABELS.csv --weather WEATHER.csv --folder SCRATCH
 
 SLOTS.csv: sample_id and the values by true slots, as simulated; LABELS.csv: the same rows as delivered.
-`second` is another Latin hypercube in the box of the same columns. Trains as train.py does for one preset (no error
+`second` is another Latin hypercube in the box of the same columns, `800` one of as many runs. Trains as train.py does for one preset (no error
 model), one thread each; nothing is tuned on the unseen runs.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +21,23 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from calibration.common import skill  # noqa: E402
-from calibration.common.command_line import make_parser, run  # noqa: E402
+from calibration.common.command_line import REPOSITORY, make_parser, run  # noqa: E402
 from calibration.common.configuration import load_configuration  # noqa: E402
+from calibration.common.parameters import ParameterSpace, catalogue, read_ranges  # noqa: E402
 from calibration.common.sites import load_site  # noqa: E402
 from calibration.common.units import TARGETS  # noqa: E402
 from calibration.emulator.cross_fit import fit_in_memory  # noqa: E402
+from calibration.engines.perturbation import draw  # noqa: E402
 from calibration.ensembles import store  # noqa: E402
 from calibration.visit.simulator import simulate  # noqa: E402
 from calibration.weather.daily import Weather, read_weather  # noqa: E402
 from dataset import load_data  # noqa: E402
 
 CONTEXT = 180  # days that only set the state
+RELAXED = REPOSITORY / "configs" / "range_of_paras_relaxed.csv"
+TREE = "ek0 gs_b1 kmci cmpcd0 rmc_s rmr_s f_sz_s rgf km_nstl pmax lue sla lf0 rmf0".split()
+SOIL = "sr_ha sr_hi kml kmh sr_lf f_hm_a".split()
+OTHER = [*(f"tree_{name}" for name in TREE), "c3_ek0", "c3_pmax", "c3_lue", *(f"soil_{name}" for name in SOIL)]
 
 
 def main() -> int:
@@ -37,32 +45,58 @@ def main() -> int:
     torch.set_num_threads(1)
     folder, weather = Path(arguments.folder), read_weather(arguments.weather, load_site())
     slots, labels = pd.read_csv(arguments.slots), pd.read_csv(arguments.labels)
-    second = another_draw(slots, seed=77)
-    tables = {
-        "wide, right labels": (slots, slots), "wide, as delivered": (slots, labels),
-        "second, right labels": (second, second),
-        "second, as delivered": (second, second.set_axis(labels.columns, axis=1)),
+    second, many = another_draw(slots, 180, seed=77), another_draw(slots, 800, seed=78)
+    plausible, relaxed = drawn(read_ranges(), 180), drawn(read_ranges(RELAXED), 600)
+    cases = {
+        "wide, right labels": (slots, slots, "recommended"), "wide, as delivered": (slots, labels, "learned"),
+        "second, right labels": (second, second, "recommended"),
+        "second, as delivered": (second, second.set_axis(labels.columns, axis=1), "learned"),
+        "wide, right labels, 800 runs": (many, many, "recommended"),
+        "plausible ranges": (plausible, plausible, "recommended"),
+        "relaxed, 600 runs": (relaxed, relaxed, "with_year"),
+        "23 other parameters": (other := around_baseline(OTHER, 180), other, "recommended"),
     }  # fmt: skip
     print("| ensemble | preset | split | seen NEP | unseen NEP | unseen GPP | CPU s |\n|---|---|---|---|---|---|---|")
-    for what, (values, table) in tables.items():
+    for what in arguments.cases or cases:
+        values, table, preset = cases[what]
         directory = folder / what.replace(", ", "_").replace(" ", "_")
         write_ensemble(directory, values, table, weather)
-        for preset in ["learned"] if "delivered" in what else ["recommended", "with_year"]:
-            for split in arguments.splits:
-                seen, unseen, gpp, seconds = skill_of(directory, preset, split)
-                print(f"| {what} | {preset} | {split} | {seen:.3f} | {unseen:.3f} | {gpp:.3f} | {seconds:.0f} |")
+        for split in arguments.splits:
+            seen, unseen, gpp, seconds = skill_of(directory, preset, split)
+            row = f"{seen:.3f} | {unseen:.3f} | {gpp:.3f} | {seconds:.0f}"
+            print(f"| {what} | {preset} | {split} | {row} |", flush=True)
     return 0
 
 
-def another_draw(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """A Latin hypercube of as many rows in the box that the columns of `table` span."""
-    names = [name for name in table.columns if name != "sample_id"]
-    low, high = table[names].min().to_numpy(), table[names].max().to_numpy()
-    rng, count = np.random.default_rng(seed), len(table)
-    unit = np.stack([rng.permutation(count) for _ in names], axis=1) + rng.random((count, len(names)))
-    values = pd.DataFrame(low + unit / count * (high - low), columns=names)
-    values.insert(0, "sample_id", range(count))
-    return values
+def numbered(values: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    """A parameter table of values (run, parameter) physical."""
+    table = pd.DataFrame(values, columns=list(names))
+    table.insert(0, "sample_id", range(len(table)))
+    return table
+
+
+def hypercube(low: np.ndarray, high: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """A Latin hypercube (count, parameter) between low and high, (parameter,) each, physical."""
+    rng = np.random.default_rng(seed)
+    unit = np.stack([rng.permutation(count) for _ in low], axis=1) + rng.random((count, len(low)))
+    return low + unit / count * (high - low)
+
+
+def another_draw(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """A Latin hypercube of `count` rows in the box that the columns of `table` span."""
+    values = table.drop(columns="sample_id")
+    return numbered(hypercube(values.min().to_numpy(), values.max().to_numpy(), count, seed), values.columns)
+
+
+def around_baseline(names: Sequence[str], count: int) -> pd.DataFrame:
+    """Each parameter within 40 percent of its baseline."""
+    baseline = np.array([catalogue()[name].baseline for name in names])
+    return numbered(hypercube(0.6 * baseline, 1.4 * baseline, count, seed=5), names)
+
+
+def drawn(space: ParameterSpace, count: int) -> pd.DataFrame:
+    """A draw as run_perturbations.py makes it."""
+    return numbered(draw(space, count, seed=1), space.names)
 
 
 def write_ensemble(directory: Path, values: pd.DataFrame, table: pd.DataFrame, weather: Weather) -> None:
@@ -101,6 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--labels", required=True, help="CSV: the same rows under the labels as delivered")
     parser.add_argument("--weather", required=True, help="weather of the runs")
     parser.add_argument("--folder", required=True, help="scratch folder for the ensembles")
+    parser.add_argument("--cases", nargs="+", help="rows of the table (default: all)")
     parser.add_argument("--splits", type=int, nargs="+", default=[2025, 1, 2], help="of the choice of unseen runs")
     return parser.parse_args()
 

@@ -84,7 +84,7 @@ def lead_time_figure(lead: np.ndarray, error: np.ndarray) -> Figure:
         xlabel="lead time (days after the context)",
         ylabel=f"RMSE on unseen runs ({FLUX_UNIT})",
     )
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=len(TARGETS))
     return figure
 
 
