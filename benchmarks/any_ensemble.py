@@ -4,7 +4,7 @@ other parameters; seen and unseen runs.
     python benchmarks/any_ensemble.py --slots SLOTS.csv --labels LABELS.csv --weather WEATHER.csv --folder SCRATCH
 
 SLOTS.csv: sample_id and the values by true slots, as simulated; LABELS.csv: the same rows as delivered.
-`second` is another Latin hypercube in the box of the same columns, `800` one of as many runs. Trains as train.py does for one preset (no error
+`second` is another Latin hypercube in the box of the same columns. Trains as train.py does for one preset (no error
 model), one thread each; nothing is tuned on the unseen runs.
 """
 
