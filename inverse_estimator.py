@@ -15,7 +15,8 @@ from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
 from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import InversionConfig, make_inversion_config
-from calibration.inversion.data import Stretch, merge_stretches, observation_vector, stretch_from_arrays
+from calibration.inversion.data import Observations, Stretch, merge_stretches, observation_vector, stretch_from_arrays
+from calibration.inversion.emulator_covariance import errors_at_rest, is_restless
 from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
 from calibration.inversion.mcmc import mcmc_posterior
@@ -216,6 +217,13 @@ class StaticParameterInverter:
         if starts is None:
             starts = starting_points(problem, self.config.number_of_starts, self.config.seed)
         fit = solver_of(self.config).solve(problem, starts)
+        if problem.is_likelihood and self._is_restless(problem, fit):
+            problem.set_error_model(self._error_model(problem.observations, at_rest=False))
+            fit = solver_of(self.config).solve(problem, fit.u[None])
+            notes.append(
+                "the estimate is a forest that is not at rest: the emulator's error is that on runs of its kind, "
+                "which it knows less well; --verify shows what the process model makes of the estimate"
+            )
         posterior = None
         if problem.is_likelihood:
             if fit.members is not None:
@@ -262,16 +270,28 @@ class StaticParameterInverter:
         latent = make_latent_map(
             self.names, prior, self.static_scale, space, free, fix, clip_prior=config.bounds_file == "emulator"
         )
-        weights = [float({k.lower(): v for k, v in config.target_weights.items()}.get(t, 1.0)) for t in config.targets]
-        likelihood = config.lambda_prior is None
-        if likelihood and config.error_model.emulator and self.errors is None:
+        if config.lambda_prior is None and config.error_model.emulator and self.errors is None:
             warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
         return self.problem_kind(
-            self.forward(stretches), observations, latent,
-            make_error_model(observations, self.errors if likelihood else None, config.error_model, weights),
+            self.forward(stretches), observations, latent, self._error_model(observations),
             config.offset_sd if config.nuisance == "offset" else 0.0,
             config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,
         )  # fmt: skip
+
+    def _error_model(self, observations: Observations, at_rest: bool = True) -> ErrorModel:
+        """The error model before its unknown parts are estimated, for a forest that is at rest or not."""
+        config = self.config
+        given = {name.lower(): value for name, value in config.target_weights.items()}
+        weights = [float(given.get(target, 1.0)) for target in config.targets]
+        errors = errors_at_rest(self.errors, at_rest) if config.lambda_prior is None else None
+        return make_error_model(observations, errors, config.error_model, weights)
+
+    def _is_restless(self, problem: InversionProblem, fit: Fit) -> bool:
+        """Whether the estimate is a forest that is not at rest, and such have an error of their own."""
+        if problem.error_model.emulator is None or errors_at_rest(self.errors) is self.errors:
+            return False
+        vector = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
+        return is_restless(problem.forward, self.errors, vector)
 
     def _target_scale(self, targets: Sequence[str]) -> np.ndarray:
         """(target,) Mg C ha-1 day-1 that standardises the mse form: the network's own target scale (ER: GPP's)."""

@@ -295,6 +295,10 @@ def report(errors: EmulatorErrors) -> None:
     """The error in one line."""
     sd = ", ".join(f"{FLUX_LABELS[name]} {errors.summary['fluxes'][name]['sd']:.5f}" for name in TARGETS)
     print(f"error sd on {errors.summary['runs']} unseen runs, free running over all days: {sd} Mg C ha-1 day-1")
+    nep = errors.summary["fluxes"]["nep"]
+    if "sd_not_at_rest" in nep:
+        print(f"  {errors.summary['not_at_rest']} of them not at rest: NEP {nep['sd_not_at_rest']:.5f}, the others "
+              f"{nep['sd_at_rest']:.5f}; an inversion takes the error of its estimate's kind")  # fmt: skip
 
 
 def main() -> int:

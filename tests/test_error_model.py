@@ -1,13 +1,18 @@
 """Error model and judgement: covariances, estimated parts, baselines, conflict, verdict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from calibration.common.parameters import make_space
+from calibration.common.scalers import Scaler
 from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import ErrorModelConfig
-from calibration.inversion.data import Observations
-from calibration.inversion.emulator_covariance import emulator_covariance
+from calibration.inversion.data import Observations, stretch_from_arrays
+from calibration.inversion.emulator_covariance import emulator_covariance, errors_at_rest
 from calibration.inversion.error_estimation import estimate_hyper
 from calibration.inversion.error_model import SCALE_SPREAD, make_error_model, run_scale
 from calibration.judgement.fit import (
@@ -19,6 +24,7 @@ from calibration.judgement.fit import (
     skill_table,
     verdict,
 )  # fmt: skip
+from inverse_estimator import StaticParameterInverter
 
 START = np.datetime64("2012-01-01")
 
@@ -263,3 +269,43 @@ def test_verdict_has_three_outcomes():
     assert verdict(_table(0.8), none, ["a"], [], 0.8).startswith("CONFLICTS WITH THE MODEL")
     # Slow misfit of the size of the emulator's own error is the emulator's, not the model's.
     assert verdict(_table(0.8), none, ["a"], [], 0.8, discrepancy_ratio=1.5).startswith("FITS AND IS INFORMATIVE")
+
+
+class _Forest(torch.nn.Module):
+    """NEP = 0.01 a, whatever the day; GPP 0.1 Mg C ha-1 day-1."""
+
+    def simulate(self, static_x, dynamic_x, warmup):
+        nep = 0.01 * static_x[:, :1].expand(-1, dynamic_x.shape[-2] - warmup)
+        gpp = torch.full_like(nep, 0.1)
+        return torch.stack([gpp, 0.4 * gpp, nep, 0.4 * gpp - nep], dim=-1)
+
+
+@pytest.mark.parametrize(("truth", "sd", "words"), [(0.05, 0.001, 0), (3.0, 0.01, 1)])
+def test_a_forest_that_is_not_at_rest_has_the_error_of_its_kind(truth, sd, words):
+    rng, days = np.random.default_rng(2), 40
+    rest = np.arange(36) < 30
+    a = np.where(rest, 0.1, 3.0) * rng.standard_normal(36)
+    error = correlated(36, days, 1.0, 0.5, seed=3) * np.where(rest, 0.001, 0.01)[:, None]
+    sample = EmulatorErrors(
+        START + np.arange(days), np.repeat(error[..., None], 4, axis=2).astype(np.float32), a[:, None], at_rest=rest
+    )
+    space = make_space([("a", -5.0, 5.0)], "test")
+    static, dynamic = Scaler(("a",), np.zeros(1), np.ones(1)), Scaler(("x",), np.zeros(1), np.ones(1))
+    config = {"bounds_file": "emulator", "error_model": {"observation_sd": 0.001, "discrepancy": False}}
+    inverter = StaticParameterInverter(_Forest(), static, dynamic, config, space=space, errors=sample)
+    y = np.zeros((days, 4))
+    y[:, 2] = 0.01 * truth + 0.001 * rng.standard_normal(days)
+    stretch = stretch_from_arrays(np.zeros((5, 1)), np.zeros((days, 1)), y, np.ones(days), start=START)
+    result = inverter.invert_stretches(np.zeros(1), [stretch])
+    assert result.optimized[0] == pytest.approx(truth, abs=1.0)
+    assert np.sqrt(np.diag(result.problem.error_model.emulator).mean()) == pytest.approx(sd, rel=0.3)
+    assert sum("not at rest" in note for note in result.notes) == words
+
+
+def test_too_few_restless_runs_have_no_error_of_their_own():
+    sample = error_sample(runs=20, days=10)
+    assert errors_at_rest(sample) is sample
+    few = replace(sample, at_rest=np.arange(20) >= 4)
+    assert errors_at_rest(few) is few
+    enough = replace(sample, at_rest=np.arange(20) >= 5)
+    assert (errors_at_rest(enough).runs, errors_at_rest(enough, False).runs) == (15, 5)

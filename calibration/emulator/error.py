@@ -6,7 +6,7 @@ within a run. train.py writes emulator_error.json (numbers, with their meaning) 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -15,6 +15,7 @@ import numpy as np
 
 from calibration.common.command_line import UserError, read_json, write_json, writing
 from calibration.common.units import FLUX_UNIT, TARGETS
+from calibration.ensembles.rest import runs_at_rest
 
 if TYPE_CHECKING:
     from calibration.common.parameters import ParameterSpace
@@ -44,6 +45,8 @@ MEANING = {
     "distance": "rms error of a run = exp(intercept + slope x distance); distance to the nearest training "
     "vector, unit space, "
                 "root mean square over parameters; correlation is that of ln(rms) with distance, over unseen runs",
+    "not_at_rest": "runs that are not at rest as the others are (ensembles/rest.py); sd_at_rest and sd_not_at_rest: sd "
+                   "of each kind, where there are both. An inversion takes the error of its estimate's kind",
     "test_sd": "root mean square error over the test period alone",
 }  # fmt: skip
 
@@ -57,11 +60,17 @@ class EmulatorErrors:
     parameters: np.ndarray | None = None  # (run, P) physical
     distance: np.ndarray | None = None  # (run,) to the nearest training vector, unit space, rms over parameters
     summary: dict[str, Any] = field(default_factory=dict)  # emulator_error.json
+    at_rest: np.ndarray | None = None  # (run,) bool, ensembles.rest; None: not known
 
     @property
     def runs(self) -> int:
         """Number of unseen runs."""
         return len(self.error)
+
+    def of(self, runs: np.ndarray) -> "EmulatorErrors":
+        """Those of some of the runs, (run,) bool."""
+        known = {name: getattr(self, name) for name in ("error", "parameters", "distance", "at_rest")}
+        return replace(self, **{name: None if values is None else values[runs] for name, values in known.items()})
 
 
 def nearest_distance(space: "ParameterSpace", parameters: np.ndarray, training: np.ndarray) -> np.ndarray:
@@ -147,6 +156,7 @@ def estimate_errors(
     warmup = emulator.configuration.evaluation.context_days if warmup is None else warmup
     warmup = min(warmup, data.periods["test"].start)
     ensemble, runs = data.ensemble, data.unseen[:MAX_RUNS]
+    rest, behind = runs_at_rest(ensemble), [runs]
     parameters = ensemble.parameters[runs]
     predicted = emulator.predict(parameters, ensemble.dynamic, warmup, check_ranges=False)
     error = predicted - ensemble.fluxes[runs][:, warmup:]
@@ -154,6 +164,7 @@ def estimate_errors(
     distance = nearest_distance(emulator.space, parameters, emulator.training_parameters)
     for kept, left_out, more in further:
         there = ensemble.parameters[left_out]
+        behind.append(left_out)
         distance = np.append(distance, nearest_distance(emulator.space, there, ensemble.parameters[kept]))
         parameters, error = np.concatenate([parameters, there]), np.concatenate([error, more])
     test = slice(data.periods["test"].start - warmup, data.periods["test"].stop - warmup)
@@ -163,7 +174,13 @@ def estimate_errors(
         "test_period": [str(dates[test][0]), str(dates[test][-1])], "meaning": MEANING,
         "fluxes": {name: summarise(error[:, :, i], dates, distance, test) for i, name in enumerate(TARGETS)},
     }  # fmt: skip
-    return EmulatorErrors(dates, error, parameters, distance, summary)
+    rest = rest[np.concatenate(behind)]
+    summary["not_at_rest"] = int((~rest).sum())
+    if rest.any() and not rest.all():
+        for i, name in enumerate(TARGETS):
+            for key, runs in (("sd_at_rest", rest), ("sd_not_at_rest", ~rest)):
+                summary["fluxes"][name][key] = float(np.sqrt((error[runs, :, i].astype(np.float64) ** 2).mean()))
+    return EmulatorErrors(dates, error, parameters, distance, summary, rest)
 
 
 def save_errors(directory: str | Path, errors: EmulatorErrors) -> None:
@@ -173,6 +190,7 @@ def save_errors(directory: str | Path, errors: EmulatorErrors) -> None:
         np.savez_compressed(
             temporary, dates=np.datetime_as_string(errors.dates, unit="D"), error=errors.error.astype(np.float32),
             parameters=errors.parameters, distance=errors.distance,
+            **({} if errors.at_rest is None else {"at_rest": errors.at_rest}),
         )  # fmt: skip
     write_json(directory / ERROR_JSON, errors.summary)
 
@@ -186,7 +204,7 @@ def load_errors(directory: str | Path) -> EmulatorErrors | None:
         with np.load(directory / ERROR_NPZ, allow_pickle=False) as archive:
             return EmulatorErrors(
                 archive["dates"].astype("datetime64[D]"), archive["error"], archive["parameters"], archive["distance"],
-                read_json(directory / ERROR_JSON),
+                read_json(directory / ERROR_JSON), archive.get("at_rest"),
             )  # fmt: skip
     except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"{directory / ERROR_NPZ}: not readable ({error}); run train.py again") from None

@@ -1,14 +1,46 @@
 """How wrong the emulator is, as a covariance over observed days: measured on runs that it never saw."""
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from scipy.linalg import cholesky, solve_triangular
 
+from calibration.common.units import TARGETS
 from calibration.emulator.error import EmulatorErrors
+from calibration.ensembles.rest import at_rest
 from calibration.inversion.config import TARGET_COMBINATIONS
 from calibration.inversion.data import Observations, day_index
 
 ENTRIES_FOR_WEIGHT = 300  # entries on which left-out runs are predicted
 WEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95])
+
+RESTLESS_RUNS = 5  # runs not at rest from which on they have an error of their own
+COMPARED = 60  # runs at rest beside which a forest is judged
+
+
+def errors_at_rest(sample: EmulatorErrors | None, rest: bool = True) -> EmulatorErrors | None:
+    """The errors of the runs at rest (or of those that are not); all of them where too few are not, or none is known.
+
+    Few forests that are not at rest can be predicted many times worse than all others: in one covariance they would
+    widen the intervals of every forest, and still be too narrow for their own.
+    """
+    if sample is None or sample.at_rest is None or (~sample.at_rest).sum() < RESTLESS_RUNS:
+        return sample
+    return sample.of(sample.at_rest == rest)
+
+
+def is_restless(forward: Callable[[torch.Tensor], list[torch.Tensor]], sample: EmulatorErrors, vector) -> bool:
+    """Whether the forest of `vector` (P,), physical, is not at rest, by the emulator itself over the observed days.
+
+    forward: physical (batch, P) -> fluxes (batch, day, 4) of each stretch. The forest's NEP / GPP is set beside that of
+    runs of `sample` that are at rest, under the same weather (ensembles.rest.at_rest).
+    """
+    known = sample.parameters[sample.at_rest]
+    known = known[np.linspace(0, len(known) - 1, min(COMPARED, len(known))).astype(int)]
+    with torch.no_grad():
+        fluxes = torch.cat(forward(torch.as_tensor(np.vstack([known, vector]))), dim=1).mean(dim=1).numpy()
+    return not at_rest(fluxes[:, TARGETS.index("nep")], fluxes[:, TARGETS.index("gpp")])[-1]
 
 
 def emulator_covariance(
