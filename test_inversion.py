@@ -66,6 +66,7 @@ from calibration.judgement.simulator_check import (
 from calibration.judgement.tables import load_snapshot
 from calibration.weather.daily import read_weather
 from calibration.workflows.case import label_facts, load_case
+from calibration.workflows.each_window import check_each_window, each_window
 from calibration.workflows.process_command import (
     MODELS,
     check_arguments,
@@ -98,6 +99,10 @@ def main() -> int:
         emulator = load_emulator(arguments.artifacts_dir, arguments.device)
         arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
         inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
+        if arguments.each_window:
+            verdict = each_window(arguments, emulator, inverter, results)
+            closing(results, "", verdict, f"done in {time.perf_counter() - begin:.1f} s")
+            return 0
         case = load_case(arguments, emulator)
     else:
         emulator = process_subject(arguments, config)
@@ -283,6 +288,9 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--obs-range-step", type=int, default=1, help="take every n-th window of the range")
     group.add_argument("--max-obs-windows", type=int, help="take at most the first n windows (default: all)")
     group.add_argument(
+        "--each-window", action="store_true", help="invert every window of the range on its own: do parameters change?"
+    )
+    group.add_argument(
         "--obs-prior-sample", type=int, help="run whose parameters are the prior (default: mean of all runs)"
     )
     group.add_argument(
@@ -341,6 +349,7 @@ def parse_arguments() -> argparse.Namespace:
     elif arguments.mode == "simulation" and not arguments.data_dir:
         arguments.data_dir = str(REPOSITORY / "data")
     check_arguments(arguments)
+    check_each_window(arguments)
     if (arguments.holdout_start is None) != (arguments.holdout_end is None):
         raise UserError("--holdout-start and --holdout-end belong together; give both (YYYY-MM-DD)")
     if arguments.holdout_start and arguments.holdout_start > arguments.holdout_end:
