@@ -18,9 +18,9 @@ from calibration.common.command_line import make_parser, run, warn
 from calibration.common.scalers import Scaler
 from calibration.common.sites import Site
 from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
-from calibration.network.canopy_equilibrium import GUESSES, sun
+from calibration.network.canopy_equilibrium import GUESSES
 from calibration.network.options import NetworkOptions, network_options
-from calibration.network.season import rate_amplitude, season
+from calibration.network.season import rate_amplitude, season, sun
 from calibration.network.shared_dropout import SharedDropout, shared_random
 from calibration.network.soil_water import DENSE, LHP_ALTITUDE, LHP_CAPACITY, OPEN, soil_water
 from calibration.network.static_features import LHP_DAY, logarithmic_parameters

@@ -11,10 +11,10 @@ from calibration.common.parameters import catalogue, read_ranges
 from calibration.common.scalers import Scaler
 from calibration.common.sites import Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
-from calibration.network.canopy_equilibrium import REST, at_rest, first_guess, read_days, sun
+from calibration.network.canopy_equilibrium import REST, at_rest, first_guess, read_days
 from calibration.network.options import network_options
 from calibration.network.run_means import RunMeans
-from calibration.network.season import rate_amplitude, season
+from calibration.network.season import rate_amplitude, season, sun
 from calibration.network.shared_dropout import PROCESSES, SharedDropout
 from calibration.network.soil_water import DENSE, OPEN, soil_water
 from calibration.network.static_features import StaticFeatures, logarithmic_parameters

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from calibration.common.units import DYNAMIC_FEATURES, ZERO_CELSIUS
+from calibration.network.season import sun
 from calibration.network.soil_water import DENSE, OPEN
 
 OPEN_AREA, DENSE_AREA = OPEN.leaf_area[0], DENSE.leaf_area[0]
@@ -60,21 +61,6 @@ class Days:
     length: torch.Tensor  # h
     height: torch.Tensor  # sine of the sun's height at noon
     water: torch.Tensor  # (..., 2, 2) filling of the buckets 0-1: reference forest (open, dense), bucket (upper, lower)
-
-
-def sun(season: torch.Tensor, latitude: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Day length (h), sine of the noon height and top-of-atmosphere noon radiation (W m-2) from the season.
-
-    season (..., 2): sine and cosine of 2 pi doy / 365; latitude in degrees. Spencer (1971), as weather/atmosphere.py.
-    """
-    s, c = season.unbind(dim=-1)
-    s2, c2, s3, c3 = 2 * s * c, 2 * c**2 - 1, 3 * s - 4 * s**3, 4 * c**3 - 3 * c
-    declination = 0.006918 - 0.399912 * c + 0.070257 * s - 0.006758 * c2 + 0.000907 * s2 - 0.002697 * c3 + 0.00148 * s3
-    distance = 1.00011 + 0.034221 * c + 0.00128 * s + 0.000719 * c2 + 0.000077 * s2
-    phi = torch.deg2rad(latitude)
-    half_day = torch.arccos((-torch.tan(phi) * torch.tan(declination)).clamp(-0.9999, 0.9999))
-    height = (torch.sin(phi) * torch.sin(declination) + torch.cos(phi) * torch.cos(declination)).clamp(0.01, 1.0)
-    return 24 / math.pi * half_day, height, 1367 * distance * height
 
 
 def read_days(
