@@ -292,9 +292,7 @@ def _once_each(p: Parameters, shade: torch.Tensor) -> tuple[Parameters, torch.Te
 
 
 def _layer_at_rest(p: Parameters, days: Days, shade: torch.Tensor) -> tuple[Parameters, Parameters]:
-    """One layer at rest: LAYER_REST, and features, (B, 1) by name; p (B, 1) without prefix, shade (B, 1): the share
-    of the light that reaches the layer.
-    """
+    """One layer at rest: LAYER_REST, and features, (B, 1) by name; p (B, 1) without prefix, shade (B, 1) as in REST."""
     p = p | _wood_shares(p)
     light = days.light * shade
     saturated, yield_ = _leaf(p, days, _water(days)[1])
