@@ -25,15 +25,17 @@ from calibration.common.command_line import REPOSITORY, make_parser, run  # noqa
 from calibration.common.configuration import load_configuration  # noqa: E402
 from calibration.common.parameters import ParameterSpace, catalogue, read_ranges  # noqa: E402
 from calibration.common.sites import load_site  # noqa: E402
-from calibration.common.units import TARGETS  # noqa: E402
+from calibration.common.units import FLUX_LABELS, TARGETS  # noqa: E402
 from calibration.emulator.cross_fit import fit_in_memory  # noqa: E402
 from calibration.engines.perturbation import draw  # noqa: E402
 from calibration.ensembles import store  # noqa: E402
+from calibration.ensembles.rest import runs_at_rest  # noqa: E402
 from calibration.visit.simulator import simulate  # noqa: E402
 from calibration.weather.daily import Weather, read_weather  # noqa: E402
 from dataset import load_data  # noqa: E402
 
 CONTEXT = 180  # days that only set the state
+COLUMNS = ("seen NEP", "unseen NEP", "unseen at rest NEP", "unseen GPP", "unseen at rest GPP")
 RELAXED = REPOSITORY / "configs" / "range_of_paras_relaxed.csv"
 TREE = "ek0 gs_b1 kmci cmpcd0 rmc_s rmr_s f_sz_s rgf km_nstl pmax lue sla lf0 rmf0".split()
 SOIL = "sr_ha sr_hi kml kmh sr_lf f_hm_a".split()
@@ -56,15 +58,15 @@ def main() -> int:
         "relaxed, 600 runs": (relaxed, relaxed, "with_year"),
         "23 other parameters": (other := around_baseline(OTHER, 180), other, "recommended"),
     }  # fmt: skip
-    print("| ensemble | preset | split | seen NEP | unseen NEP | unseen GPP | CPU s |\n|---|---|---|---|---|---|---|")
+    print(f"| ensemble | preset | split | {' | '.join(COLUMNS)} | CPU s |\n|---|---|---{'|---' * len(COLUMNS)}|---|")
     for what in arguments.cases or cases:
         values, table, preset = cases[what]
         directory = folder / what.replace(", ", "_").replace(" ", "_")
         write_ensemble(directory, values, table, weather)
         for split in arguments.splits:
-            seen, unseen, gpp, seconds = skill_of(directory, preset, split)
-            row = f"{seen:.3f} | {unseen:.3f} | {gpp:.3f} | {seconds:.0f}"
-            print(f"| {what} | {preset} | {split} | {row} |", flush=True)
+            found, seconds = skill_of(directory, preset, split)
+            numbers = " | ".join(f"{found[column]:.3f}" for column in COLUMNS)
+            print(f"| {what} | {preset} | {split} | {numbers} | {seconds:.0f} |", flush=True)
     return 0
 
 
@@ -110,22 +112,25 @@ def write_ensemble(directory: Path, values: pd.DataFrame, table: pd.DataFrame, w
     table.to_csv(directory / "parameter_summary.csv", index=False)
 
 
-def skill_of(directory: Path, preset: str, split: int) -> tuple[float, float, float, float]:
-    """R2 of seen NEP, unseen NEP and unseen GPP in the test year (free running, pooled), and seconds of one core."""
+def skill_of(directory: Path, preset: str, split: int) -> tuple[dict[str, float], float]:
+    """R2 in the test year by COLUMNS (free running, pooled over runs), and seconds of one core."""
     config = load_configuration(preset=preset).override("splits", seed=split)
     data = load_data(config, directory)
     config = config.for_runs(len(data.ensemble.sample_ids))
     began = time.process_time()
     model, _ = fit_in_memory(config, data, torch.device("cpu"), load_site(), config.training.seed)
     seconds, days, found = time.process_time() - began, data.periods["test"], {}
-    for kind in ("seen", "unseen"):
-        runs, weather = getattr(data, kind), data.dynamic[days.start - CONTEXT : days.stop]
+    rest = runs_at_rest(data.ensemble)
+    kinds = {"seen": data.seen, "unseen": data.unseen, "unseen at rest": data.unseen[rest[data.unseen]]}
+    for kind, runs in kinds.items():
+        weather = data.dynamic[days.start - CONTEXT : days.stop]
         with torch.no_grad():
             parts = torch.as_tensor(runs).split(64)
             predicted = torch.cat([model.simulate(data.static[part], weather, CONTEXT) for part in parts]).numpy()
         truth = data.truth(runs, days)
-        found[kind] = {name: skill.r2(predicted[..., i], truth[..., i]) for i, name in enumerate(TARGETS)}
-    return found["seen"]["nep"], found["unseen"]["nep"], found["unseen"]["gpp"], seconds
+        for i, name in enumerate(TARGETS):
+            found[f"{kind} {FLUX_LABELS[name]}"] = skill.r2(predicted[..., i], truth[..., i])
+    return found, seconds
 
 
 def parse_arguments() -> argparse.Namespace:
