@@ -61,9 +61,9 @@ def main() -> None:
     if inverted:
         warn(f"on {inverted} days the tower's mean temperature lies outside ERA5's minimum and maximum, which stay")
     write_json(output.with_name(output.name + ".json"), {
-        "era5_input": describe(arguments.era5_input), "obs_csv": describe(arguments.obs_csv),
-        "sidecar": describe(sidecar_path(Path(arguments.obs_csv))) if has_sidecar else None,
-        "output": describe(output), "days": len(lines), "days_changed": changed, "days_replaced": counts,
+        "era5_input": file_facts(arguments.era5_input), "obs_csv": file_facts(arguments.obs_csv),
+        "sidecar": file_facts(sidecar_path(Path(arguments.obs_csv))) if has_sidecar else None,
+        "output": file_facts(output), "days": len(lines), "days_changed": changed, "days_replaced": counts,
         "tower_days_outside": outside, "first_day_number": forcing.first_day,
         "mean_temperature_outside_extremes_days": inverted,
     })  # fmt: skip
@@ -72,7 +72,7 @@ def main() -> None:
         print(f"  {name}: {count} days from the tower")
 
 
-def describe(path: str | Path) -> dict[str, str | int]:
+def file_facts(path: str | Path) -> dict[str, str | int]:
     """Name, size and SHA-256 of a file, for the manifest."""
     content = Path(path).read_bytes()
     return {"file": Path(path).name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

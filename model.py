@@ -3,7 +3,7 @@
   parameters -> static side (network/static_side.py) -> the LSTM's first state, an embedding, a gain and offset
   weather    -> LSTM -> read-out -> three fluxes; the fourth follows from NEP = NPP - Rh
 
-`python model.py` prints a short description of both presets.
+`python model.py` prints a short description of every preset.
 """
 
 from collections.abc import Sequence
@@ -314,7 +314,11 @@ def create_model(
     dynamic_dim: int = 10, static_dim: int = 36, hidden_size: int = 256, num_layers: int = 2, dropout: float = 0.1,
     device: str | torch.device = "cpu", **options: Any,
 ) -> StaticConditionedLSTM:  # fmt: skip
-    """The contract's network (preset `specification`) unless `options` (fields of NetworkOptions) say otherwise."""
+    """The contract's network (preset `specification`) unless `options` (fields of NetworkOptions) say otherwise.
+
+    >>> create_model(static_dim=3)(torch.zeros(2, 180, 10), torch.zeros(2, 3), torch.zeros(2, 30, 10)).shape
+    torch.Size([2, 30, 4])
+    """
     chosen = network_options(
         dynamic_dim=dynamic_dim, static_dim=static_dim, hidden_size=hidden_size, num_layers=num_layers, dropout=dropout,
         **options,
@@ -327,7 +331,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def describe(preset: str, config: Any, names: Sequence[str], values: np.ndarray) -> str:
+def network_facts(preset: str, config: Any, names: Sequence[str], values: np.ndarray) -> str:
     """Shapes, parts and weights of a preset's network; values (run, parameter) physical."""
     model = create_model(
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
@@ -362,8 +366,8 @@ def main() -> int:
     arguments = parser.parse_args()
     space = read_ranges()
     values = space.unit_to_physical(np.random.default_rng(0).random((64, len(space))))
-    for preset in ("specification", "recommended"):
-        print(describe(preset, load_configuration(arguments.architecture, preset), space.names, values))
+    for preset in ("specification", "recommended", "with_year", "learned"):
+        print(network_facts(preset, load_configuration(arguments.architecture, preset), space.names, values))
     return 0
 
 

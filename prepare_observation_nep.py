@@ -52,7 +52,7 @@ def main() -> None:
     tower = read_tower_file(arguments.input)
     columns = choose_columns(tower, arguments.layout, arguments.nee_column, arguments.nee_qc_column, arguments.qc_best)
     check_threshold(arguments.qc_threshold, columns)
-    describe(tower, columns, arguments.qc_threshold)
+    say_columns(tower, columns, arguments.qc_threshold)
     table = prepare(tower, columns, arguments.qc_threshold, arguments.start, arguments.end, arguments.force)
     write_results(Path(arguments.output), table, tower, columns, arguments)
     if arguments.report:
@@ -61,7 +61,7 @@ def main() -> None:
         print(f"report: {report_on(Path(arguments.output).parent)}")
 
 
-def describe(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
+def say_columns(tower: TowerFile, columns: NepColumns, threshold: float) -> None:
     """Say what was recognised and what will be used."""
     print("\n".join(tower.described(f"{columns.layout.title}{variant(tower)}")))
     if columns.qc:

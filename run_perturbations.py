@@ -68,7 +68,7 @@ def main() -> int:
     folder, weather = choose_weather(arguments, site)
     period = choose_period(arguments, site, weather, folder)
     engine = make_engine(arguments, site, space, weather, period, folder)
-    design = describe(arguments, site, space, values, weather, period, engine)
+    design = design_of(arguments, site, space, values, weather, period, engine)
     jobs = arguments.jobs or joblib.cpu_count()
     client = connect(arguments.dask_scheduler) if arguments.dask_scheduler else None
     # files that were written here have the columns of this repository, whatever the program's own have
@@ -236,7 +236,7 @@ def first_try(
         warn(f"trial: {trial.note}")
 
 
-def describe(
+def design_of(
     arguments: argparse.Namespace, site: Site, space: ParameterSpace, values: np.ndarray, weather: Weather | None,
     period: np.ndarray, engine: BuiltinEngine | ProgramEngine,
 ) -> Design:  # fmt: skip

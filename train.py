@@ -246,9 +246,9 @@ def fit(arguments: argparse.Namespace, rank: int, world: int, device: torch.devi
     max_seconds = arguments.max_minutes * 60 if arguments.max_minutes else None
     train(model, optimizer, data, config, state, generator, on_epoch, max_seconds, arguments.mixed_precision)
     if rank == 0:
-        finish(directory, record, state)
+        print(finish(directory, record, state))
         rest = max_seconds - (time.monotonic() - began) if max_seconds is not None else math.inf
-        errors = error_model(directory, config, data, device, site, state.seconds, rest)
+        errors = measure_error(directory, config, data, device, site, state.seconds, rest)
         save_errors(directory, errors)
         report(errors)
         write_record(directory, started, {
@@ -273,7 +273,7 @@ def make_board(directory: str):
     return SummaryWriter(directory)
 
 
-def error_model(
+def measure_error(
     directory: Path, config: Configuration, data: TrainingData, device: torch.device, site: Site, training: float,
     rest: float,
 ) -> EmulatorErrors:  # fmt: skip

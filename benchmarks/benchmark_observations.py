@@ -23,7 +23,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from tower_examples import fluxnet, temperate  # noqa: E402
 
-from calibration.common.command_line import write_text  # noqa: E402
+from calibration.common.command_line import make_parser, write_text  # noqa: E402
 from calibration.tower.meteorology import specific_humidity  # noqa: E402
 
 DAYS, COLUMNS, REPEATS = 7305, 300, 3
@@ -71,6 +71,7 @@ def seconds(*command: object) -> tuple[float, float]:
 
 
 def main() -> None:
+    make_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = make_inputs(folder)

@@ -1,5 +1,5 @@
 """The packages, from the ground up: common, weather, visit, network, ensembles, engines, tower, emulator,
-inversion, exploration, judgement, workflows, reports.
+inversion, exploration, judgement, workflows, conflict, reports.
 
 A package imports only what stands before it in this list (held by import-linter, pyproject.toml)."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
-from calibration.common.command_line import REPOSITORY, UserError, run, writing
+from calibration.common.command_line import REPOSITORY, UserError, make_parser, run, writing
 
 SOURCE, LOCK = REPOSITORY / "tests" / "requirements.txt", REPOSITORY / "tests" / "requirements.lock"
 CUDA, CUDA_LOCK = ("nvidia-", "cuda-", "triton"), LOCK.with_name("requirements-cuda.lock")
@@ -23,6 +23,7 @@ TORCH_CPU = "    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb
 
 
 def main() -> None:
+    make_parser(__doc__).parse_args()
     command = ["uv", "pip", "compile", str(SOURCE), "--universal", "--python-version", "3.11", "--generate-hashes",
                "--no-header", "--no-annotate", "--quiet"]  # fmt: skip
     try:

@@ -24,6 +24,9 @@ ENTRY_POINTS = {
     "calibration.inversion.config": "make_inversion_config",
     "calibration.inversion.solvers": "solver_of",
     "inverse_estimator": "StaticParameterInverter",
+    "model": "create_model",
+    "calibration.workflows.window_changes": "change_test",
+    "calibration.conflict.misfit": "misfit_parts",
     "calibration.judgement.fit": "scores",
 }
 NAMES = [".".join(path.with_suffix("").parts) for path in modules() if len(path.parts) == 3 or path.stem in SHARED]

@@ -156,13 +156,13 @@ def resume(
         torch.cuda.set_rng_state(latest["training"]["cuda_generator"])
 
 
-def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> None:
-    """After training: the last numbers of config.json and the loss figure."""
+def finish(directory: Path, record: dict[str, Any], state: TrainingState) -> str:
+    """After training: the last numbers of config.json and the loss figure. Returns a line that says how it went."""
     record["training_seconds"] = round(state.seconds, 1)
     record["best_epoch"] = state.best_epoch
     write_json(directory / CONFIG, record)
     save_figure(loss_figure(state.history, VALIDATION_KEY), directory / LOSS_FIGURE)
-    print(
+    return (
         f"trained in {state.seconds:.0f} s; best epoch {state.best_epoch}: val Rollout_RMSE@30 of NEP "
         f"{state.history[VALIDATION_KEY][state.best_epoch - 1]:.5f} Mg C ha-1 day-1, of all fluxes {state.best:.3f} sd"
     )

@@ -21,7 +21,6 @@ from calibration.network.shared_dropout import PROCESSES
 from dataset import TrainingData, window_starts
 from model import StaticConditionedLSTM
 
-NEP = TARGETS.index("nep")
 VALIDATION_KEY = "val_rollout_rmse_30"  # of NEP, Mg C ha-1 day-1
 SCORE_KEY = "val_score"  # of all four fluxes, see validation_score(): decides on the best epoch and on early stopping
 

@@ -16,11 +16,12 @@ from calibration.visit import forcing as visit_forcing
 from calibration.visit import layout as visit_layout
 from calibration.visit import physics as visit_physics
 from calibration.visit.forcing import Day
-from calibration.visit.layout import C3_ROW, FLOWS, SOIL_ROW, STATE, Ground, Layer, Soil, State
+from calibration.visit.layout import C3_ROW, FLOWS, FLUXES, SOIL_ROW, STATE, Ground, Layer, Soil, State
 from calibration.visit.physics import _inline, ecosystem_day
 
 LANES = 8
 NEVER = np.iinfo(np.int64).max
+TODAY = len(FLUXES) + 3  # numbers kept of a day: fluxes, two factors of decay, active humus
 _compile = njit(cache=CACHE, nogil=True, error_model="numpy")
 
 
@@ -125,7 +126,7 @@ def run_days(
         ground_values[6],
     )  # fmt: skip
     count = len(exports_from)
-    today = np.empty(8 * LANES)
+    today = np.empty(TODAY * LANES)
     happened = np.empty(len(FLOWS) * LANES)
     for d in range(days.shape[0]):
         day = _day(days[d])

@@ -20,11 +20,6 @@ class Changes:
     p_holm: np.ndarray  # corrected for the number of parameters tested
 
     @property
-    def tested(self) -> np.ndarray:
-        """(parameter,) bool."""
-        return np.isfinite(self.p)
-
-    @property
     def found(self) -> np.ndarray:
         """(parameter,) bool: changes by more than the intervals allow, at ALPHA for all parameters together."""
         return np.nan_to_num(self.p_holm, nan=1.0) < ALPHA
@@ -65,6 +60,12 @@ def change_test(mean: np.ndarray, covariance: np.ndarray, prior: np.ndarray, can
       C = diag(v / (1 - v) - |b|^2) + B B'
     Neither is known, so the smaller Q (the larger p) of both counts: no false alarm under either. Exact where model and
     errors are linear and normal. Parameters are corrected for their number after Holm (1979, Scand. J. Statist. 6).
+
+    Two windows that halve the variance and end one prior sd apart: without the prior x is 1 and -1, of variance 1.
+
+    >>> one = change_test(np.array([[0.5], [-0.5]]), np.full((2, 1, 1), 0.5), np.zeros(1), np.array([True]))
+    >>> one.statistic.round(6).tolist(), one.p.round(4).tolist()
+    ([2.0], [0.1573])
     """
     count = len(candidates)
     windows, statistic, p = np.zeros(count, dtype=int), np.full(count, np.nan), np.full(count, np.nan)
