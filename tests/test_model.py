@@ -1,18 +1,19 @@
 """The network: contract, identities, equality of its ways of running, gradients, and its static side."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from script_calls import script
 
+from calibration.common.configuration import load_configuration
 from calibration.common.parameters import catalogue, read_ranges
 from calibration.common.scalers import Scaler
 from calibration.common.sites import Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.network.canopy_equilibrium import REST, at_rest, first_guess, read_days
-from calibration.network.options import network_options
+from calibration.network.options import CONTRACT, network_options
 from calibration.network.run_means import RunMeans
 from calibration.network.season import rate_amplitude, season, sun
 from calibration.network.shared_dropout import PROCESSES, SharedDropout
@@ -74,6 +75,12 @@ def test_nep_is_npp_minus_rh_to_the_last_bit(options):
     model, dynamic, static = fitted(options)
     gpp, npp, nep, rh = model.simulate(static, dynamic, 20).unbind(-1)
     assert torch.equal(nep, npp - rh) and (gpp != npp).any()
+
+
+def test_the_contract_is_the_preset_of_the_yaml():
+    preset = asdict(load_configuration(preset="specification").model)
+    assert {name: preset[name] for name in CONTRACT} == CONTRACT
+    assert asdict(network_options()) | preset == asdict(network_options())
 
 
 @pytest.mark.parametrize("predicted", [["gpp", "npp", "nep"], ["gpp", "npp", "rh"], ["gpp", "nep", "rh"]])
@@ -366,7 +373,7 @@ def test_first_guess_is_near_the_process_model():
     assert np.abs(guess[..., 0].mean(axis=1) / truth.gpp.mean(axis=1) - 1).max() < 0.2
 
 
-def test_script_describes_both_presets_without_a_warning():
+def test_script_describes_the_presets_without_a_warning():
     done = script("model.py")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "preset specification: LSTM 2 x 256, flux feedback on" in done.stdout and "preset recommended" in done.stdout
+    assert "preset specification: LSTM 2 x 256, flux feedback on" in done.stdout and done.stdout.count("preset ") == 4
