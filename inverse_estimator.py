@@ -16,7 +16,7 @@ from calibration.common.units import TARGETS
 from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import InversionConfig, make_inversion_config
 from calibration.inversion.data import Observations, Stretch, merge_stretches, observation_vector, stretch_from_arrays
-from calibration.inversion.emulator_covariance import errors_at_rest, is_restless
+from calibration.inversion.emulator_covariance import is_restless, restless_errors
 from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
 from calibration.inversion.mcmc import mcmc_posterior
@@ -218,7 +218,7 @@ class StaticParameterInverter:
             starts = starting_points(problem, self.config.number_of_starts, self.config.seed)
         fit = solver_of(self.config).solve(problem, starts)
         if problem.is_likelihood and self._is_restless(problem, fit):
-            problem.set_error_model(self._error_model(problem.observations, at_rest=False))
+            problem.set_error_model(self._error_model(problem.observations, restless_errors(self.errors)))
             fit = solver_of(self.config).solve(problem, fit.u[None])
             notes.append(
                 "the estimate is a forest that is not at rest: the emulator's error is that on runs of its kind, "
@@ -273,22 +273,22 @@ class StaticParameterInverter:
         if config.lambda_prior is None and config.error_model.emulator and self.errors is None:
             warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
         return self.problem_kind(
-            self.forward(stretches), observations, latent, self._error_model(observations),
+            self.forward(stretches), observations, latent, self._error_model(observations, self.errors),
             config.offset_sd if config.nuisance == "offset" else 0.0,
             config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,
         )  # fmt: skip
 
-    def _error_model(self, observations: Observations, at_rest: bool = True) -> ErrorModel:
-        """The error model before its unknown parts are estimated, for a forest that is at rest or not."""
+    def _error_model(self, observations: Observations, errors: EmulatorErrors | None) -> ErrorModel:
+        """The error model before its unknown parts are estimated, with these errors of the emulator."""
         config = self.config
         given = {name.lower(): value for name, value in config.target_weights.items()}
         weights = [float(given.get(target, 1.0)) for target in config.targets]
-        errors = errors_at_rest(self.errors, at_rest) if config.lambda_prior is None else None
+        errors = errors if config.lambda_prior is None else None
         return make_error_model(observations, errors, config.error_model, weights)
 
     def _is_restless(self, problem: InversionProblem, fit: Fit) -> bool:
         """Whether the estimate is a forest that is not at rest, and such have an error of their own."""
-        if problem.error_model.emulator is None or errors_at_rest(self.errors) is self.errors:
+        if problem.error_model.emulator is None or restless_errors(self.errors) is None:
             return False
         vector = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
         return is_restless(problem.forward, self.errors, vector)

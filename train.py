@@ -298,7 +298,7 @@ def report(errors: EmulatorErrors) -> None:
     nep = errors.summary["fluxes"]["nep"]
     if "sd_not_at_rest" in nep:
         print(f"  {errors.summary['not_at_rest']} of them not at rest: NEP {nep['sd_not_at_rest']:.5f}, the others "
-              f"{nep['sd_at_rest']:.5f}; an inversion takes the error of its estimate's kind")  # fmt: skip
+              f"{nep['sd_at_rest']:.5f}; an estimate of their kind takes their error")  # fmt: skip
 
 
 def main() -> int:

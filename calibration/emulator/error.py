@@ -46,7 +46,7 @@ MEANING = {
     "vector, unit space, "
                 "root mean square over parameters; correlation is that of ln(rms) with distance, over unseen runs",
     "not_at_rest": "runs that are not at rest as the others are (ensembles/rest.py); sd_at_rest and sd_not_at_rest: sd "
-                   "of each kind, where there are both. An inversion takes the error of its estimate's kind",
+                   "of each kind, where there are both. An inversion whose estimate is not at rest takes their error",
     "test_sd": "root mean square error over the test period alone",
 }  # fmt: skip
 

@@ -19,15 +19,16 @@ RESTLESS_RUNS = 5  # runs not at rest from which on they have an error of their 
 COMPARED = 60  # runs at rest beside which a forest is judged
 
 
-def errors_at_rest(sample: EmulatorErrors | None, rest: bool = True) -> EmulatorErrors | None:
-    """The errors of the runs at rest (or of those that are not); all of them where too few are not, or none is known.
+def restless_errors(sample: EmulatorErrors | None) -> EmulatorErrors | None:
+    """The errors of the runs that are not at rest; None where too few are, or none is known to be.
 
-    Few forests that are not at rest can be predicted many times worse than all others: in one covariance they would
-    widen the intervals of every forest, and still be too narrow for their own.
+    Few such forests can be predicted many times worse than all others. An estimate of their kind takes their error;
+    every other one that of all runs: with the runs at rest alone, parameters near the edge were covered less (0.53
+    instead of 0.63 of 60 cases in the worst).
     """
     if sample is None or sample.at_rest is None or (~sample.at_rest).sum() < RESTLESS_RUNS:
-        return sample
-    return sample.of(sample.at_rest == rest)
+        return None
+    return sample.of(~sample.at_rest)
 
 
 def is_restless(forward: Callable[[torch.Tensor], list[torch.Tensor]], sample: EmulatorErrors, vector) -> bool:
