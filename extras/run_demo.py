@@ -165,15 +165,18 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
         f"           their parameters over {TEST_YEAR}: {verdict(results / 'window_judged_over_year')}",
         f"           all of {TEST_YEAR}: {verdict(results / 'year')}",
         f"           the process model itself with these parameters: {verified(results / 'year')}",
-        f"           {inside} of {count} true parameters lie inside their 90 percent intervals",
+        f"           {inside} of {count} true parameters lie inside their 90 percent intervals "
+        "(an easy test: drawn from the middle 70)",
         f"recovery   30 days of run 0: error / range {recovery['range_error_estimated']:.3f}, prior "
         f"{recovery['range_error_prior']:.3f}; {100 * recovery['coverage_90']:.0f} percent inside their intervals",
         "",
         "Next, with your own VISIT runs and tower (README, 'Your own data'):",
-        "  python train.py --data-dir YOUR_RUNS && python evaluate_model.py --data-dir YOUR_RUNS --report",
-        "  python prepare_observation_nep.py --input TOWER.csv --start 2012-01-01 --end 2012-12-31",
-        "  python build_observation_windows.py --daily WEATHER.csv",
-        "  python test_inversion.py --obs-range-start 2012-01-01 --obs-range-end 2012-12-31 --report",
+        "  python train.py --data-dir YOUR_RUNS --artifacts-dir YOUR_EMULATOR --report",
+        "  python evaluate_model.py --artifacts-dir YOUR_EMULATOR --report",
+        "  python prepare_observation_nep.py --input TOWER.csv --start 2012-01-01 --end 2014-12-31",
+        "  python build_observation_windows.py --daily WEATHER.csv --artifacts-dir YOUR_EMULATOR",
+        "  python test_inversion.py --artifacts-dir YOUR_EMULATOR --obs-range-start 2012-01-01 \\",
+        "      --obs-range-end 2013-12-31 --holdout-start 2014-01-01 --holdout-end 2014-12-31 --verify --report",
     ]
     return "\n".join(lines)
 

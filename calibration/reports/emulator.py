@@ -95,7 +95,7 @@ def judged(evaluation: dict) -> tuple[str, str, list[str]]:
     ]
     if best is not None:
         ratio = baselines[best]["rmse"] / max(rmse, 1e-12)
-        meaning.append(f"The best baseline ({best}) errs {ratio:.1f} times as much.")
+        meaning.append(f"For NEP the best baseline ({best}) errs {ratio:.1f} times as much.")
     return verdict, tone, meaning
 
 

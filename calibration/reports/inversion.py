@@ -67,7 +67,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
     result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
     best = metadata.get("best_inside_bounds")
-    if best:
+    if best and tone is not content.NEUTRAL:  # of the fit whose parameters were loaded: other days
         result.meaning.append(
             f"The best that any parameters inside the bounds reach on these days, without prior and discrepancy: RMSE "
             f"{best['rmse']:.4f} {FLUX_UNIT} (R2 {best['r2']:.2f})."
@@ -153,8 +153,8 @@ def informed_sentence(posterior: pd.DataFrame) -> str:
         return f"No parameter's posterior sd fell below {INFORMED:g} of the prior's: the data inform none by itself."
     named = "; ".join(
         f"{row.param_name} {row.optimized:.3g} {row.unit.strip('-')}".rstrip()
-        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, {100 * row.sd_ratio:.0f} percent of the "
-        "prior's width)"
+        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, posterior sd {100 * row.sd_ratio:.0f} percent "
+        "of the prior's)"
         for row in found.itertuples()
     )
     return f"Informed, of {len(posterior)} parameters: {named}."

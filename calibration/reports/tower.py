@@ -67,7 +67,7 @@ def nep_section(directory: Path, stem: str, choices: dict[str, Any], title: str 
 def sink_sentence(mean: float) -> str:
     """The mean of the valid days as a year's sum, beside what the model can do at rest; mean in Mg C ha-1 day-1."""
     annual = mean * DAYS_PER_YEAR
-    said = f"The mean of the valid days is {mean:+.4f} {FLUX_UNIT}, over a year {annual:+.1f} Mg C ha-1."
+    said = f"The mean of the valid days is {mean:+.4f} {FLUX_UNIT}, times 365 {annual:+.1f} Mg C ha-1, gaps unfilled."
     if abs(annual) > FAR_FROM_REST:
         said += (
             " Forests at rest in VISIT have 0.3 to 0.6 at Lambir Hills: expect a conflict, and docs/cookbook.md, task "
