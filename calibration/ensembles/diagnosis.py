@@ -102,6 +102,7 @@ def misfits_by_run(
     result = np.empty((len(hypotheses), len(evidence.values)))
 
     def compare(part: list[int]) -> None:
+        """Fill the rows of result (hypothesis, run) of these hypotheses, which share their constants."""
         found = simulated(evidence, [hypotheses[i] for i in part], jobs if len(parts) == 1 else 1)
         result[part] = np.sqrt((differences(found, evidence.fluxes) ** 2).mean(axis=-1))
         if done:
