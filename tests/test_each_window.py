@@ -136,6 +136,8 @@ def test_every_window_has_its_estimate_and_the_summary_its_verdict(windows, tmp_
         (["--obs-index", 1], "--obs-index belongs to one inversion"),
         (["--verify"], "--verify belongs to one inversion"),
         (["--refine", 20], "--refine belongs to one inversion"),
+        (["--report"], "--report belongs to one inversion"),
+        (["--posterior", "mcmc"], "leave out posterior mcmc"),
         (["--mode", "simulation"], "leave out --model, --mode"),
         (["--model", "simulator"], "leave out --model, --mode"),
     ],

@@ -222,7 +222,7 @@ def run_cases(
     if dask_scheduler:
         results = _on_cluster(dask_scheduler, call, tasks)
     else:
-        results = _here(jobs or joblib.cpu_count(), call, tasks)
+        results = side_by_side(jobs or joblib.cpu_count(), call, tasks)
     with progress(total=len(cases), initial=len(cases) - len(missing), desc="cases", unit="case") as bar:
         for result in results:
             write_json(case_path(directory, result["case"]), result)
@@ -236,8 +236,8 @@ def _case(
     return one_case(inverter, *task, weather, simulate, refine)
 
 
-def _here(jobs: int, call: Callable[[tuple], dict], tasks: Sequence[tuple]) -> Iterator[dict]:
-    """Results as they finish, from processes of this machine."""
+def side_by_side(jobs: int, call: Callable, tasks: Sequence) -> Iterator:
+    """call(task) of every task as they finish, from processes of this machine, one thread each."""
     with joblib.parallel_config(n_jobs=jobs, backend="loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
         yield from parallel(joblib.delayed(call)(task) for task in tasks)

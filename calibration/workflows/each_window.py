@@ -2,8 +2,9 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -21,6 +22,7 @@ from calibration.emulator.trained import Emulator
 from calibration.inversion.data import Stretch, stretches_from_windows
 from calibration.inversion.inputs import choose_windows, prior_parameters
 from calibration.inversion.posterior import INFORMED
+from calibration.judgement.recovery_study import side_by_side
 from calibration.tower.windows import Windows, load_windows
 from calibration.workflows.window_changes import change_test, separate_windows
 from inverse_estimator import StaticParameterInverter
@@ -55,7 +57,7 @@ def check_each_window(arguments: argparse.Namespace) -> None:
         "--obs-index": arguments.obs_index is not None, "--param-load": arguments.param_load,
         "--param-save": arguments.param_save, "--refine": arguments.refine, "--verify": arguments.verify,
         "--diagnose": arguments.diagnose, "--unconstrained": arguments.unconstrained,
-        "--holdout-start": arguments.holdout_start, "--posterior mcmc": arguments.posterior == "mcmc",
+        "--holdout-start": arguments.holdout_start, "--report": arguments.report,
     }  # fmt: skip
     wrong = [flag for flag, value in given.items() if value]
     if wrong:
@@ -67,6 +69,8 @@ def each_window(
 ) -> str:  # fmt: skip
     """Invert every window of the range, write tables, figure and summary into `results`; returns the verdict."""
     begin = time.perf_counter()
+    if inverter.config.posterior == "mcmc":
+        raise UserError("--each-window takes draws: chains would take minutes a window; leave out posterior mcmc")
     prior, _ = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     if inverter.config.lambda_prior is not None:
         raise UserError(f"{arguments.config}: --each-window compares posteriors; it needs lambda_prior: null")
@@ -86,16 +90,17 @@ def each_window(
     problem = inverter.problem(prior, tasks[0], False, arguments.free, arguments.fix or ())
     free = problem.latent.free
     names = [inverter.names[i] for i in free]
-    shown = [emulator.shown.get(name, name) for name in names]
-    with progress(estimates(inverter, prior, tasks, arguments.free, arguments.fix or ()), total=len(tasks),
-                  desc="windows", unit="window") as bar:  # fmt: skip
-        found = list(bar)
+    invert = partial(estimate, inverter, prior, arguments.free, arguments.fix or ())
+    made = side_by_side(min(joblib.cpu_count(), len(tasks)), invert, tasks)
+    with progress(made, total=len(tasks), desc="windows", unit="window") as bar:
+        found = sorted(bar, key=lambda one: one.first)
     first, last = (np.array([getattr(one, day) for one in found]) for day in ("first", "last"))
     apart = [found[k] for k in separate_windows(first, last)]
-    test = tested(apart, shown, problem.prior)
+    test = tested(apart, names, problem.prior)
     write_csv(results / TABLE, window_table(inverter.names, prior, free, found))
     write_csv(results / TEST, test)
-    verdict = change_verdict(test, len(found), len(apart))
+    test = test.assign(param_name=[emulator.shown.get(name, name) for name in names])
+    verdict = change_verdict(test, len(found), len(apart)) + unfitted(found)
     write_text(results / SUMMARY, summary(verdict, arguments, found, test))
     if not arguments.no_plots:
         best = np.argsort(smallest_sd(found)[: len(free)])[:PANELS]
@@ -120,19 +125,9 @@ def one_window(windows: Windows, index: int) -> list[Stretch]:
     return stretches_from_windows(windows.select(np.array([index])))
 
 
-def estimates(
-    inverter: StaticParameterInverter, prior: np.ndarray, tasks: Sequence[list[Stretch]],
-    free: Sequence[str] | None, fix: Sequence[str],
-) -> Iterator[WindowEstimate]:  # fmt: skip
-    """What each window says, in order; windows side by side on all cores, each on one."""
-    with joblib.parallel_config(n_jobs=min(joblib.cpu_count(), len(tasks)), backend="loky", inner_max_num_threads=1):
-        parallel = joblib.Parallel(return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from parallel(joblib.delayed(estimate)(inverter, prior, stretches, free, fix) for stretches in tasks)
-
-
 def estimate(
-    inverter: StaticParameterInverter, prior: np.ndarray, stretches: list[Stretch], free: Sequence[str] | None,
-    fix: Sequence[str],
+    inverter: StaticParameterInverter, prior: np.ndarray, free: Sequence[str] | None, fix: Sequence[str],
+    stretches: list[Stretch],
 ) -> WindowEstimate:  # fmt: skip
     """Invert one window."""
     result = inverter.invert_stretches(prior, stretches, False, free, fix)
@@ -184,6 +179,14 @@ def change_verdict(test: pd.DataFrame, windows: int, apart: int) -> str:
         f"CHANGES ALONG TIME: {said}; of {compared.sum()} parameters compared over {apart} windows without overlap. "
         "One set of parameters does not serve all windows: the model lacks what changes there, or the data err"
     )
+
+
+def unfitted(found: Sequence[WindowEstimate]) -> str:
+    """What the verdict adds where windows are fitted no better than by their own mean ('' if none is)."""
+    worse = sum(one.rmse >= one.constant for one in found)
+    if not worse:
+        return ""
+    return f". In {worse} of {len(found)} windows a constant fits as well: do not read the parameters of those"
 
 
 def window_table(
