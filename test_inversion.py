@@ -338,6 +338,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     observing = [
         arguments.obs, arguments.obs_npz, arguments.obs_range_start, arguments.obs_range_end, arguments.obs_index,
+        arguments.each_window or None,
     ]  # fmt: skip
     if arguments.mode is None:
         arguments.mode = "observation" if any(value is not None for value in observing) else "simulation"
