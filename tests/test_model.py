@@ -12,7 +12,8 @@ from calibration.common.parameters import catalogue, read_ranges
 from calibration.common.scalers import Scaler
 from calibration.common.sites import Site, load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
-from calibration.network.canopy_equilibrium import REST, at_rest, first_guess, read_days
+from calibration.network.canopy_equilibrium import REST, at_rest, first_guess
+from calibration.network.leaf_weather import read_days
 from calibration.network.options import CONTRACT, network_options
 from calibration.network.run_means import RunMeans
 from calibration.network.season import rate_amplitude, season, sun

@@ -13,6 +13,7 @@ from calibration.common.parameters import catalogue
 from calibration.common.units import ZERO_CELSIUS
 from calibration.network import canopy_equilibrium as closed_form
 from calibration.network import soil_water as buckets
+from calibration.network.leaf_weather import read_days
 from calibration.visit import forcing as visit_forcing
 from calibration.visit import physics
 from calibration.visit.forcing import Day
@@ -42,7 +43,7 @@ def days_of(temperature=TEMPERATURES, cloud=30.0, humidity=0.003, day_of_year=10
     extra = torch.cat([torch.stack([angle.sin(), angle.cos()], -1), torch.ones(len(values), 4)], dim=-1)
     pressure = torch.as_tensor(atmosphere.air_pressure(site().altitude, temperature))
     latitude = torch.tensor(site().latitude, dtype=torch.double)
-    return Day(*forcing.days.T), closed_form.read_days(torch.as_tensor(values), extra, latitude, pressure)
+    return Day(*forcing.days.T), read_days(torch.as_tensor(values), extra, latitude, pressure)
 
 
 def layer(name="tree"):

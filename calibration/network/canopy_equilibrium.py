@@ -12,20 +12,18 @@ for the model as a whole.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 
-from calibration.common.units import DYNAMIC_FEATURES, ZERO_CELSIUS
-from calibration.network.season import sun
+from calibration.network.leaf_weather import Days
 from calibration.network.soil_water import DENSE, OPEN
 
 OPEN_AREA, DENSE_AREA = OPEN.leaf_area[0], DENSE.leaf_area[0]
 UMOL_HOURS_TO_MG_HA = 4.32e-4  # umol m-2 s-1 during 1 h -> Mg C ha-1
-LHP_PRESSURE = 996.0  # hPa
 LEAF_SHARE = 0.05  # of the surplus, at most, goes to leaves while leaf area is far below its target
 LEAF_AREAS = torch.logspace(math.log10(0.03), math.log10(12.0), 27)  # m2 m-2, grid of the search for leaf area at rest
 REFINEMENTS = (8, 4)  # parts into which the cell of the grid that holds the leaf area at rest is cut, again and again
+FAST_WOOD = 3.0  # turnovers of stem while leaf area grows e-fold; right for 11 of 12 forests with two zeros
 LOWEST_AREA = 0.118  # m2 m-2, of a layer that cannot live (VISIT keeps seedlings)
 LITTER = ("lf", "lc", "lr")
 LAYERS = ("tree", "c3")
@@ -45,49 +43,6 @@ LAYER_REST = ("leaf_area", "shade", "foliage", "stem_upkeep", "root_upkeep", "gr
 REST = (*(f"{layer}_{name}" for layer in LAYERS for name in LAYER_REST), "respired", "humified")
 GUESSES = 6  # columns of first_guess()
 Parameters = dict[str, torch.Tensor]
-
-
-@dataclass
-class Days:
-    """Weather of n days, each (1 or B, n): temperatures in deg C, vpd in hPa, co2 in ppm, light in umol m-2 s-1."""
-
-    surface: torch.Tensor
-    soil: torch.Tensor
-    deep: torch.Tensor
-    vpd: torch.Tensor
-    co2: torch.Tensor
-    light: torch.Tensor  # noon photons for the canopy
-    top_light: torch.Tensor  # noon photons for the top leaf
-    length: torch.Tensor  # h
-    height: torch.Tensor  # sine of the sun's height at noon
-    water: torch.Tensor  # (..., 2, 2) filling of the buckets 0-1: reference forest (open, dense), bucket (upper, lower)
-
-
-def read_days(
-    weather: torch.Tensor, extra: torch.Tensor, latitude: torch.Tensor, pressure: float | torch.Tensor = LHP_PRESSURE
-) -> Days:
-    """weather (..., 10), units.DYNAMIC_FEATURES in units.UNITS; extra (..., 6): season (see sun()), then the filling of
-    upper and lower bucket under the open and the dense forest (soil_water.py); air pressure in hPa -> Days (...)."""
-    season, water = extra[..., :2], extra[..., 2:].unflatten(-1, (2, 2))
-    column = {name: weather[..., i] for i, name in enumerate(DYNAMIC_FEATURES)}
-    surface, air, soil, deep = (column[name] - ZERO_CELSIUS for name in DYNAMIC_FEATURES[:4])
-    humidity = column["spfh_2m"]
-    vapour = pressure * humidity / (0.622 + 0.378 * humidity)
-    warm, cold = air.clamp(min=0.0), air.clamp(-200.0, 0.0)  # over water, over ice
-    exponent = torch.where(air > 0, 7.5 * warm / (237.3 + warm), 9.5 * cold / (265.3 + cold))
-    vpd = (6.1078 * 10**exponent - vapour).clamp(min=0.0)
-    cloud = (column["tcdc_clm"] / 100).clamp(0.0, 1.0)
-    transmission = (0.803 - 0.34 * cloud - 0.458 * cloud**2).clamp(0.0, 1.0)
-    length, height, above = sun(season, latitude)
-    shortwave = transmission * above
-    diffuse = 0.958 - 0.982 * transmission
-    beam_par, diffuse_par = 0.43 * shortwave * (1 - diffuse), 0.57 * shortwave * diffuse
-    leaf_diffuse = diffuse.clamp(min=0.01)
-    top = (4.576 - 0.033144 * leaf_diffuse) * beam_par
-    top = top + (4.5886 * leaf_diffuse / (0.010773 + leaf_diffuse)).clamp(min=4.2) * diffuse_par
-    return Days(
-        surface, soil, deep, vpd, column["a_co2"], 4.6 * beam_par + 4.2 * diffuse_par, top, length, height, water
-    )
 
 
 def _water(days: Days, leaf_area=None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -222,12 +177,23 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
     return y, share(y)
 
 
+def _as_reached(gains: torch.Tensor, stem_turnover: torch.Tensor) -> torch.Tensor:
+    """Gains (B, area) day-1 on LEAF_AREAS, set to a loss above the first zero where the wood turns over so fast
+    (stem_turnover (B, 1) day-1) that it is full-grown at every leaf area the forest passes on its way up."""
+    losing = (gains <= 0) & (LEAF_AREAS.to(gains.device) > LOWEST_AREA)  # smaller ones are kept alive by VISIT
+    passed = losing.cumsum(dim=1) == 0
+    fastest = torch.where(passed, gains, 0.0).amax(dim=1, keepdim=True)  # 0: cannot grow from a seedling
+    stuck = (fastest > 0) & (stem_turnover > FAST_WOOD * fastest)
+    return torch.where(stuck & ~passed, -gains.abs(), gains)
+
+
 def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, target, warmth: Parameters) -> torch.Tensor:
     """Leaf area (B, 1), m2 m-2, at which a run of days (B, n) gains as much foliage as it loses.
 
-    The gain is computed on a grid; the highest zero is where a forest settles that was lusher before its wood had
-    grown. The cell that holds it is cut into finer grids, as the gain is far from straight in it: an interpolation
-    would bend at every grid point, and with it all that the emulator makes of it. No zero: the layer is dead.
+    The gain is computed on a grid. The highest zero is where a forest settles that was lusher before its wood had
+    grown; where wood turns over faster than leaves grow there was no such time, and it is the first zero from below.
+    The cell that holds it is cut into finer grids, as the gain is far from straight in it: an interpolation would
+    bend at every grid point, and with it all that the emulator makes of it. No zero: the layer is dead.
     """
     k, length = _extinction(p, days)[..., None], days.length[..., None]
     p = {name: value[..., None] for name, value in p.items()}  # (B, 1, 1): parameter vector, day, leaf area
@@ -268,7 +234,8 @@ def _leaf_area_at_rest(p: Parameters, days: Days, saturated, yield_, light, targ
         return tuple(x.gather(1, last + i) for x in (logarithm, values) for i in (0, 1))
 
     grid = torch.log(LEAF_AREAS.to(light.device))[None]
-    low, high, before, after = highest_zero(grid, gain(torch.exp(grid)))
+    values = gain(torch.exp(grid))
+    low, high, before, after = highest_zero(grid, _as_reached(values, p["lc0"][..., 0]))
     for parts in REFINEMENTS:
         inner = torch.arange(1, parts, device=light.device) / parts
         finer = torch.cat([low, low + (high - low) * inner, high], dim=1)

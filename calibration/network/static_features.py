@@ -17,15 +17,8 @@ from torch import nn
 
 from calibration.common.parameters import canonical_name, catalogue
 from calibration.common.units import DYNAMIC_FEATURES, ZERO_CELSIUS
-from calibration.network.canopy_equilibrium import (
-    LAYERS,
-    LHP_PRESSURE,
-    PARAMETERS,
-    Days,
-    at_rest,
-    first_guess,
-    read_days,
-)
+from calibration.network.canopy_equilibrium import LAYERS, PARAMETERS, at_rest, first_guess
+from calibration.network.leaf_weather import LHP_PRESSURE, Days, read_days
 from calibration.network.options import NetworkOptions
 from calibration.network.run_means import RUN_MEANS, RunMeans
 from calibration.weather.atmosphere import air_pressure
