@@ -7,7 +7,7 @@ from visit_runs import site, weather
 
 from calibration.common.parameters import catalogue
 from calibration.common.units import DYNAMIC_FEATURES
-from calibration.network.canopy_equilibrium import REST, at_rest
+from calibration.network.canopy_equilibrium import LEAF_AREAS, REST, _as_reached, at_rest
 from calibration.network.leaf_weather import read_days
 from calibration.network.static_features import LHP_DAY
 from calibration.visit.simulator import simulate
@@ -44,3 +44,14 @@ def test_fast_wood_settles_at_the_first_leaf_area_from_below():
     values = {name: torch.full((1, 1), value, dtype=torch.double) for name, value in values.items()}
     packed, _ = at_rest(values, read_days(days, extra, torch.tensor(site().latitude)))
     assert packed[0, REST.index("tree_leaf_area")].item() == pytest.approx(ran.annual_lai[0, :, 0].mean(), rel=0.1)
+
+
+def test_slow_wood_and_seedlings_that_cannot_grow_keep_the_highest_leaf_area():
+    areas = LEAF_AREAS
+    lush = torch.where((areas < 0.5) | (areas > 5.0), -1e-4, 1e-4)  # a loss for seedlings, a gain from 0.5 to 5
+    tiny = torch.where(areas < 0.1, 1e-6, lush)[None]  # seedlings below VISIT's smallest gain a little
+    two = torch.where((areas > 1.0) & (areas < 2.0), -1e-4, torch.where(areas < 5.0, 1e-4, -1e-4))[None]
+    fast, slow = torch.tensor([[0.05]]), torch.tensor([[1e-4]])
+    assert torch.equal(_as_reached(tiny, fast), tiny)
+    assert torch.equal(_as_reached(two, slow), two)
+    assert (_as_reached(two, fast)[0, areas > 1.0] < 0).all()

@@ -180,9 +180,9 @@ def _surplus(p: Parameters, gpp, leaf_upkeep, foliage, stem_warmth, root_warmth)
 def _as_reached(gains: torch.Tensor, stem_turnover: torch.Tensor) -> torch.Tensor:
     """Gains (B, area) day-1 on LEAF_AREAS, set to a loss above the first zero where the wood turns over so fast
     (stem_turnover (B, 1) day-1) that it is full-grown at every leaf area the forest passes on its way up."""
-    losing = (gains <= 0) & (LEAF_AREAS.to(gains.device) > LOWEST_AREA)  # smaller ones are kept alive by VISIT
-    passed = losing.cumsum(dim=1) == 0
-    fastest = torch.where(passed, gains, 0.0).amax(dim=1, keepdim=True)  # 0: cannot grow from a seedling
+    grown = LEAF_AREAS.to(gains.device) > LOWEST_AREA  # smaller ones are kept alive by VISIT
+    passed = ((gains <= 0) & grown).cumsum(dim=1) == 0
+    fastest = torch.where(passed & grown, gains, 0.0).amax(dim=1, keepdim=True)  # 0: cannot grow from a seedling
     stuck = (fastest > 0) & (stem_turnover > FAST_WOOD * fastest)
     return torch.where(stuck & ~passed, -gains.abs(), gains)
 
