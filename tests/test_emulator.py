@@ -10,7 +10,7 @@ from emulator_examples import NAMES, tiny_ensemble
 
 from calibration.common.command_line import UserError
 from calibration.common.parameters import make_space, read_ranges
-from calibration.emulator.trained import load_emulator, space_entries
+from calibration.emulator.trained import load_emulator, space_entries, warn_of_older_closed_forms
 from model import create_model
 
 
@@ -74,6 +74,16 @@ def test_weights_load_by_hand_as_the_contract_promises(folder, emulator):
     model.eval()
     inputs = torch.randn(2, 180, 10), torch.randn(2, 5), torch.randn(2, 30, 10)
     assert torch.equal(model(*inputs), emulator.model(*inputs))
+
+
+def test_an_emulator_of_older_closed_forms_warns_where_its_wood_is_fast(tmp_path, capsys, folder):
+    fast, slow = (make_space([("TREE_LC0", 1e-5, high), ("tree_pmax", 10, 20)], "ranges") for high in (0.09, 2e-4))
+    for features, made_with, space in (("equilibrium", 2, fast), ("equilibrium", 1, slow), ("regression", 1, fast)):
+        warn_of_older_closed_forms(tmp_path, features, made_with, space)
+    assert not capsys.readouterr().err
+    warn_of_older_closed_forms(tmp_path, "equilibrium", 1, fast)
+    assert "whose wood turns over in weeks" in capsys.readouterr().err
+    assert json.loads((folder / "config.json").read_text())["closed_forms"] == 2
 
 
 def test_ranges_come_from_the_log_where_it_knows_them():

@@ -23,6 +23,7 @@ from calibration.emulator.trained import BEST, CONFIG, FORMAT, HISTORY, LATEST, 
 from calibration.emulator.training import VALIDATION_KEY, TrainingState
 from calibration.ensembles.files import read_log
 from calibration.ensembles.labels import map_of
+from calibration.network.canopy_equilibrium import CLOSED_FORMS
 from dataset import TrainingData
 
 ROOM = 4  # times the size of a checkpoint that must be free: two checkpoints, each written beside its old self
@@ -35,8 +36,9 @@ def describe_training(config: Configuration, data: TrainingData) -> dict[str, An
     ensemble = data.ensemble
     weather = ensemble.dynamic[data.periods["train"]]  # (day, 10), units.UNITS
     return {
-        "format": FORMAT, "configuration": config.as_dict(), "feature_names": list(DYNAMIC_FEATURES),
-        "target_names": list(TARGETS), "parameter_names": list(ensemble.parameter_names),
+        "format": FORMAT, "closed_forms": CLOSED_FORMS, "configuration": config.as_dict(),
+        "feature_names": list(DYNAMIC_FEATURES), "target_names": list(TARGETS),
+        "parameter_names": list(ensemble.parameter_names),
         "feature_ranges": {  # of the training days, physical: beyond it the emulator extrapolates
             name: [float(low), float(high)]
             for name, low, high in zip(DYNAMIC_FEATURES, weather.min(axis=0), weather.max(axis=0), strict=True)

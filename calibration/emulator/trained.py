@@ -15,16 +15,18 @@ import torch
 
 from calibration.common.command_line import UserError, existing_file, read_json, warn
 from calibration.common.configuration import ARCHITECTURE_FILE, Configuration, from_dict
-from calibration.common.parameters import ParameterSpace, make_space, read_ranges
+from calibration.common.parameters import ParameterSpace, canonical_name, make_space, read_ranges
 from calibration.common.scalers import Scaler, load_scaler
 from calibration.common.units import CONTEXT_DAYS, TARGETS
 from calibration.emulator.error import EmulatorErrors, load_errors
 from calibration.ensembles.labels import LabelMap, map_of
+from calibration.network.canopy_equilibrium import CLOSED_FORMS
 from model import StaticConditionedLSTM, create_model
 
 CONFIG, BEST, LATEST, HISTORY = "config.json", "checkpoint_best.pt", "checkpoint_latest.pt", "training_history.json"
 MEMORY = 4  # times the warm-up of the training
 FORMAT = 2  # of the folder's content; another one cannot be read
+FAST_WOOD = 1e-3  # day-1, turnover of stem above which older closed forms differ
 
 
 @dataclass
@@ -210,14 +212,26 @@ def load_emulator(directory: str | Path = "artifacts", device: str | torch.devic
                 "mixes two models, train again"
             )
         scalers[kind] = scaler
+    space = make_space([tuple(entry) for entry in content["parameter_space"]], directory / CONFIG)
+    warn_of_older_closed_forms(directory, options["static_features"], content.get("closed_forms", 1), space)
     return Emulator(
         directory=directory, model=model, config=content,
         configuration=from_dict(content["configuration"], directory / CONFIG),
         dynamic_scaler=scalers["dynamic"], static_scaler=scalers["static"], parameter_names=names,
         feature_names=features, target_names=TARGETS,
-        space=make_space([tuple(entry) for entry in content["parameter_space"]], directory / CONFIG),
-        training_parameters=checkpoint["training_parameters"].numpy(), errors=load_errors(directory),
+        space=space, training_parameters=checkpoint["training_parameters"].numpy(), errors=load_errors(directory),
     )  # fmt: skip
+
+
+def warn_of_older_closed_forms(directory: Path, static_features: str, made_with: int, space: ParameterSpace) -> None:
+    """A warning where closed forms of another number than CLOSED_FORMS took forests of `space` for others."""
+    wood = [i for i, name in enumerate(space.names) if canonical_name(name) in ("tree_lc0", "c3_lc0")]
+    differs = static_features == "equilibrium" and made_with != CLOSED_FORMS
+    if differs and any(space.upper[i] > FAST_WOOD for i in wood):
+        warn(
+            f"{directory}: trained with other closed forms of forests whose wood turns over in weeks (tree_lc0, c3_lc0 "
+            f"above {FAST_WOOD:g} a day); its predictions of them and their errors may be wrong, train again"
+        )
 
 
 def _same(inside: torch.Tensor, numbers: np.ndarray, scale: np.ndarray) -> bool:

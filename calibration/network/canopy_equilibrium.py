@@ -42,6 +42,7 @@ PARAMETERS = (
 LAYER_REST = ("leaf_area", "shade", "foliage", "stem_upkeep", "root_upkeep", "growth")
 REST = (*(f"{layer}_{name}" for layer in LAYERS for name in LAYER_REST), "respired", "humified")
 GUESSES = 6  # columns of first_guess()
+CLOSED_FORMS = 2  # counts changes of the formulas; 2: forests of fast wood (_as_reached)
 Parameters = dict[str, torch.Tensor]
 
 
