@@ -128,6 +128,17 @@ def test_run_means_are_those_of_the_runs_and_travel_with_the_weights(tmp_path):
     assert np.array_equal(other(torch.as_tensor(static[100:], dtype=torch.float32)).numpy(), found)
 
 
+def test_run_means_of_a_constant_column_and_beyond_the_trained_range_stay_in_bounds():
+    rng = np.random.default_rng(1)
+    static = np.column_stack([rng.uniform(-1.7, 1.7, 60), np.zeros(60)])
+    truth = np.repeat(np.log(static[:, :1] + 1.8), 4, axis=1)
+    means = RunMeans(2, 60)
+    means.fit(static, truth)
+    asked = torch.tensor([[-1.0, 1e-7], [-3.0, 0.0], [3.0, 0.0]])  # a float's last digit; far outside
+    found = means(asked).numpy()
+    assert abs(found[0, 0] - np.log(0.8)) < 0.05 and np.abs(found).max() < 5
+
+
 def test_one_pass_equals_day_by_day():
     model, dynamic, static = fitted(RECOMMENDED)
     state_of, prepared = model.encode_static(static), model.prepare_days(dynamic[:40].expand(5, -1, -1))
