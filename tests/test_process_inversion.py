@@ -21,7 +21,7 @@ from calibration.judgement.judge import Case
 from calibration.judgement.simulator_check import ProcessModel
 from calibration.weather.daily import generate_weather
 from calibration.workflows.process_forward import KeptRuns
-from calibration.workflows.process_inverter import ProcessInverter, kept_runs
+from calibration.workflows.process_inverter import ProcessInverter, announce, expected_runs, kept_runs
 from calibration.workflows.process_setup import observed_stretches, process_setup
 
 DAYS = 60
@@ -91,6 +91,16 @@ def test_an_inversion_covers_the_truth_and_repeats_no_run_when_it_is_taken_up_ag
     second = again.invert_stretches(prior, stretches)
     assert sum(asked) == 0
     assert np.array_equal(first.posterior.physical, second.posterior.physical)
+
+
+def test_what_is_said_beforehand_holds_the_runs_that_are_made(forest_weather):
+    inverter, stretches, _, _ = inverter_of(forest_weather)
+    few, many = expected_runs(inverter.config, len(SPACE))
+    said: list[str] = []
+    announce(inverter.runs, inverter.config, SPACE, len(SPACE), said.append)
+    assert f"curved forest: {few} to {many} runs ahead" in said[0] and "s a run" in said[0]
+    inverter.invert_stretches(np.full(len(SPACE), 0.5), stretches)
+    assert 0.3 * few < inverter.runs.made <= many
 
 
 def test_half_a_record_is_made_again_and_other_runs_are_refused(forest_weather, tmp_path):

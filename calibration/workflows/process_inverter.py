@@ -16,9 +16,10 @@ from calibration.workflows.process_forward import KeptRuns, ProcessForward, Spar
 from inverse_estimator import StaticParameterInverter
 
 PRIOR_DRAWS = 64  # runs of the prior against the data, with an emulator 200
-TRIAL = 8  # runs that tell how long one takes
-# Runs that an inversion takes, measured at 8 starts (docs/method.md): full differences, steps of a start, of a draw.
-DIFFERENCES, STEPS_OF_START, STEPS_OF_DRAW = 8, 45, 5
+TRIAL = 16  # runs that tell how long one takes, in the lanes of two cores
+# Runs that an inversion takes, measured at 8 starts: full differences, steps of a start, of a draw. Where all starts
+# come to one place, and where they end in six and the draws wander between them (a month of NEP, 36 parameters).
+ONE_PLACE, MANY_PLACES = (8, 45, 5), (38, 62, 13)
 
 
 class ProcessInverter(StaticParameterInverter):
@@ -68,31 +69,39 @@ def kept_runs(
     return KeptRuns(model, names, first, last, directory)
 
 
-def expected_runs(config: InversionConfig, free: int) -> int:
-    """About how many runs an inversion of `free` parameters takes, the check of the prior included."""
+def expected_runs(config: InversionConfig, free: int) -> tuple[int, int]:
+    """How many runs an inversion of `free` parameters takes, the check of the prior included: few and many places."""
     if config.method == "ensemble":
-        return PRIOR_DRAWS + config.ensemble.members * (config.ensemble.iterations + 1)
-    search = DIFFERENCES * (free + 1) + STEPS_OF_START * config.number_of_starts
-    return PRIOR_DRAWS + search + STEPS_OF_DRAW * config.randomized_draws
+        return (PRIOR_DRAWS + config.ensemble.members * (config.ensemble.iterations + 1),) * 2
+    few, many = (
+        PRIOR_DRAWS + differences * (free + 1) + of_start * config.number_of_starts + of_draw * config.randomized_draws
+        for differences, of_start, of_draw in (ONE_PLACE, MANY_PLACES)
+    )
+    return few, many
 
 
 def announce(
     runs: KeptRuns, config: InversionConfig, space: ParameterSpace, free: int, say: Callable[[str], object]
 ) -> None:
     """A line on how many runs are ahead and how long they take, measured on a few; then a bar that counts them."""
-    total, kept = expected_runs(config, free), len(runs.known)
-    values = space.unit_to_physical(np.random.default_rng(config.seed).uniform(0.3, 0.7, (2 * TRIAL, len(space))))
-    runs(values[:TRIAL])  # the first runs load the compiled code
+    (few, many), kept = expected_runs(config, free), len(runs.known)
+    values = space.unit_to_physical(np.random.default_rng(config.seed).uniform(0.3, 0.7, (1 + TRIAL, len(space))))
+    runs(values[:1])  # the first run loads the compiled code
     made, begin = runs.made, time.perf_counter()
-    runs(values[TRIAL:])
+    runs(values[1:])
     pace = (time.perf_counter() - begin) / max(runs.made - made, 1)
-    if runs.failed == 2 * TRIAL:
+    if runs.failed == len(values):
         raise UserError("all of the first runs of the process model failed; see their messages")
     again = f", {kept} are kept from before" if kept else ""
-    duration = "" if runs.made == made else f", {_words(pace * max(total - kept, 0))} at {pace:.3f} s a run"
-    say(f"{runs.model.identity['model']}: about {total} runs ahead{again}{duration}")
-    bar = progress(total=total, initial=min(kept, total), unit="run", desc="runs")
+    first, last = (_words(pace * max(count - kept, 0)) for count in (few, many))
+    duration = "" if runs.made == made else f", {_span(first, last)} at {pace:.3f} s a run"
+    say(f"{runs.model.identity['model']}: {_span(str(few), str(many))} runs ahead{again}{duration}")
+    bar = progress(total=many, initial=min(kept, many), unit="run", desc="runs")
     runs.on_run = bar.update
+
+
+def _span(first: str, last: str) -> str:
+    return f"about {first}" if first == last else f"{first} to {last}"
 
 
 def _words(seconds: float) -> str:
