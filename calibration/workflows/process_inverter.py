@@ -18,8 +18,8 @@ from inverse_estimator import StaticParameterInverter
 PRIOR_DRAWS = 64  # runs of the prior against the data, with an emulator 200
 TRIAL = 16  # runs that tell how long one takes, in the lanes of two cores
 # Runs that an inversion takes, measured at 8 starts: full differences, steps of a start, of a draw. Where all starts
-# come to one place, and where they end in six and the draws wander between them (a month of NEP, 36 parameters).
-ONE_PLACE, MANY_PLACES = (8, 45, 5), (38, 62, 13)
+# come to one place, and where they end in six and the draws wander between them (a month or a year of NEP).
+ONE_PLACE, MANY_PLACES = (8, 45, 5), (42, 65, 14)
 
 
 class ProcessInverter(StaticParameterInverter):
