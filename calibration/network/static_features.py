@@ -2,8 +2,9 @@
 
   none         the scaled parameters as they are
   ratios       + logarithms of multiplicative parameters, products and quotients that act together, temperature
-  distances equilibrium  + the carbon cycle at rest under mean weather (network/canopy_equilibrium.py)
-  regression   the scaled parameters and a Gaussian process' mean fluxes of the run (run_means.py), which need no names
+               distances
+  equilibrium  + the carbon cycle at rest under mean weather (network/canopy_equilibrium.py)
+  regression   the scaled parameters and a run's mean fluxes by Gaussian processes (run_means.py), which need no names
 
 Made from names and ranges alone. Parameters that the catalogue does not know (any name, any number) count as they are;
 catalogue parameters that an ensemble does not vary keep their baseline.
