@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from calibration.common.command_line import REPOSITORY, UserError, existing_file, notice
 from calibration.common.yaml_file import read_yaml
+
+if TYPE_CHECKING:  # takes two seconds to import: an ensemble's processes do without
+    import torch
 
 CATALOGUE_FILE = REPOSITORY / "configs" / "visit_parameters.csv"
 DEFAULT_RANGES = REPOSITORY / "configs" / "range_of_paras.csv"
@@ -119,7 +122,8 @@ class ParameterSpace:
 
     def unit_to_physical(self, unit: np.ndarray) -> np.ndarray:
         """unit (..., parameter) in 0-1 -> physical (..., parameter)."""
-        return self._to_physical(torch.as_tensor(np.asarray(unit, dtype=np.float64))).numpy()
+        unit = np.asarray(unit, dtype=np.float64)
+        return np.stack(self._columns(unit, self.lower, self.upper), axis=-1)
 
     def physical_to_unit(self, physical: np.ndarray) -> np.ndarray:
         """physical (..., parameter) -> unit (..., parameter); outside 0-1 where a value is out of bounds.
@@ -133,15 +137,21 @@ class ParameterSpace:
             unit = (physical - self.lower) / width
         return np.where(width == 0, 0.5, unit)
 
-    def latent_to_physical(self, latent: torch.Tensor) -> torch.Tensor:
+    def latent_to_physical(self, latent: "torch.Tensor") -> "torch.Tensor":
         """latent z (..., parameter) -> physical (..., parameter), differentiable, same dtype and device."""
-        return self._to_physical(torch.special.ndtr(latent))
+        import torch
+
+        unit = torch.special.ndtr(latent)
+        lower, upper = (torch.as_tensor(x, dtype=unit.dtype, device=unit.device) for x in (self.lower, self.upper))
+        return torch.stack(self._columns(unit, lower, upper), dim=-1)
 
     def physical_to_latent(self, physical: np.ndarray) -> np.ndarray:
         """physical (..., parameter) -> latent z (..., parameter), values at a bound at +-LATENT_LIMIT.
 
         UserError, naming the parameter, value and range, when a value lies outside its bounds.
         """
+        import torch
+
         self.check(physical)
         unit = torch.as_tensor(np.clip(self.physical_to_unit(physical), 0.0, 1.0))
         return torch.special.ndtri(unit).clamp(-LATENT_LIMIT, LATENT_LIMIT).numpy()
@@ -170,15 +180,14 @@ class ParameterSpace:
                 high[..., i] = physical[..., reference]
         return high
 
-    def _to_physical(self, unit: torch.Tensor) -> torch.Tensor:
-        lower = torch.as_tensor(self.lower, dtype=unit.dtype, device=unit.device)
-        upper = torch.as_tensor(self.upper, dtype=unit.dtype, device=unit.device)
-        columns: list[torch.Tensor | None] = [None] * len(self.names)
+    def _columns(self, unit, lower, upper) -> list:
+        """The columns of physical values of unit (..., parameter), all three NumPy or all three torch."""
+        columns: list = [None] * len(self.names)
         for i in self._order:
             reference = self.tied_to[i]
             high = columns[reference] if reference >= 0 else upper[i]
             columns[i] = lower[i] + unit[..., i] * (high - lower[i])
-        return torch.stack(columns, dim=-1)
+        return columns
 
 
 def _resolution_order(names: Sequence[str], tied_to: Sequence[int]) -> list[int]:

@@ -2,13 +2,13 @@
 contract.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
 import numpy as np
-import torch
 
 from calibration.common.command_line import UserError, notice, read_json, write_json, writing
 from calibration.common.scaler_pickle import UNREADABLE, read_pickled_scaler
@@ -49,7 +49,8 @@ class Scaler:
         return Scaler(tuple(names), self.mean[index], self.scale[index])
 
     def _like(self, values):
-        if torch.is_tensor(values):
+        torch = sys.modules.get("torch")  # whoever has a tensor has imported it; others save two seconds
+        if torch and torch.is_tensor(values):
             return (torch.as_tensor(self.mean, dtype=values.dtype, device=values.device),
                     torch.as_tensor(self.scale, dtype=values.dtype, device=values.device))  # fmt: skip
         return self.mean, self.scale
