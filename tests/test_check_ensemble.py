@@ -19,6 +19,7 @@ from calibration.ensembles import label_check, label_search
 from calibration.ensembles.diagnosis import Evidence, Hypothesis, differences
 from calibration.ensembles.label_check import judge
 from calibration.ensembles.label_search import Search, other_sites, returned, shifted, swapped
+from calibration.visit import forcing
 from calibration.weather.daily import Weather, generate_weather, write_weather_csv
 
 
@@ -40,6 +41,14 @@ def check(monkeypatch, directory, *more):
     return code, json.loads(report.read_text())
 
 
+@pytest.fixture
+def young(monkeypatch):
+    """Forests of 200 years instead of 2010, those that are written and those that are simulated again: a search makes
+    hundreds, and labels tell themselves at any age (the rule at full age: test_no_alarm..., benchmarks/).
+    """
+    monkeypatch.setattr(forcing, "SPINUP_YEARS", 200)
+
+
 def no_search(*_, **__):
     pytest.fail("nothing has to be explained here")
 
@@ -52,7 +61,7 @@ def no_variants(monkeypatch):
 # ---- whole ensembles
 
 
-def test_the_eight_wrong_labels_are_found(tmp_path, weather, site, monkeypatch, capsys):
+def test_the_eight_wrong_labels_are_found(young, tmp_path, weather, site, monkeypatch, capsys):
     """The labels of visit_carbon_core.md 9.2, with the columns that are concerned (all 36: benchmarks/)."""
     no_variants(monkeypatch)
     monkeypatch.setattr(label_search, "other_sites", lambda *_: [])
@@ -84,7 +93,7 @@ def test_no_alarm_for_an_ensemble_from_here_with_a_cut_period(tmp_path, monkeypa
     assert check(monkeypatch, tmp_path, "--weather", str(tmp_path / "whole.csv"))[1]["verdict"] == "agrees"
 
 
-def test_other_weather_is_told_apart(tmp_path, weather, site, monkeypatch, capsys):
+def test_other_weather_is_told_apart(young, tmp_path, weather, site, monkeypatch, capsys):
     monkeypatch.setattr(label_check, "search", no_search)
     other = generate_weather(site, "2011-01-01", "2012-12-31", seed=6)
     write_ensemble(tmp_path, weather, site, runs=4, file_weather=other, names=["tree_lue", "tree_pmax"])
@@ -94,7 +103,7 @@ def test_other_weather_is_told_apart(tmp_path, weather, site, monkeypatch, capsy
     assert "weather.csv differs from the daily files' own columns: tmp_sfc on 2011-01-01" in capsys.readouterr().out
 
 
-def test_other_site_constants_are_told_apart(tmp_path, weather, site, monkeypatch):
+def test_other_site_constants_are_told_apart(young, tmp_path, weather, site, monkeypatch):
     no_variants(monkeypatch)
     rivals = {"lower_capacity", "upper_capacity", "altitude", "texture"}
     monkeypatch.setattr(
