@@ -26,6 +26,7 @@ from calibration.judgement.judge import Case
 from calibration.judgement.simulator_check import simulate_vectors
 from calibration.reports import inversion as page
 from calibration.tower.windows import load_windows
+from calibration.visit import forcing
 from calibration.weather.daily import generate_weather, write_weather_csv
 from inverse_estimator import StaticParameterInverter
 
@@ -82,7 +83,8 @@ class Flat(torch.nn.Module):
         return torch.stack([2 * nep, 1.5 * nep, nep, 0.5 * nep], dim=-1)
 
 
-def test_looks_with_the_process_model_find_the_change_that_made_the_data():
+def test_looks_with_the_process_model_find_the_change_that_made_the_data(monkeypatch):
+    monkeypatch.setattr(forcing, "SPINUP_YEARS", 200)  # of the data and of the looks alike: some dozens of runs
     names, site = ("tree_pmax", "tree_lue"), load_site()
     weather = generate_weather(site, "2012-01-01", "2012-12-31", seed=1)
     prior = np.array([[18.0, 0.05]])

@@ -9,6 +9,7 @@ from calibration.common.command_line import UserError
 from calibration.common.sites import Variant, load_site, with_variant
 from calibration.ensembles.diagnosis import Evidence
 from calibration.ensembles.variants import describe_variant, explain_by_variant, fit, identical_runs
+from calibration.visit import forcing
 from calibration.visit.simulator import simulate
 from calibration.weather.daily import generate_weather
 
@@ -115,7 +116,8 @@ def evidence_of(weather, variant):
         (Variant(old_runoff=True, first_co2_year=2008), "runoff as before 2014, CO2 that starts at the year 2008"),
     ],
 )
-def test_the_variant_behind_an_ensemble_is_named(weather, variant, words):
+def test_the_variant_behind_an_ensemble_is_named(weather, variant, words, monkeypatch):
+    monkeypatch.setattr(forcing, "SPINUP_YEARS", 600)  # a search makes dozens
     year = weather.between("2010-01-01", "2010-12-31")  # a short loop of the spin-up
     evidence = evidence_of(year, variant)
     way = explain_by_variant(evidence, fit(evidence, evidence.site.variant, 1), jobs=2)
