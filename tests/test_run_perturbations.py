@@ -20,7 +20,7 @@ from calibration.ensembles.files import ensemble_ranges, load_ensemble
 from calibration.visit.simulator import simulate
 from calibration.weather.daily import generate_weather, read_weather, write_weather_csv
 
-RUNS = 40  # enough that an interruption falls between the first and the last
+RUNS = 24  # enough that an interruption falls between the first and the last
 SCRIPT = str(REPOSITORY / "run_perturbations.py")
 
 
