@@ -7,6 +7,7 @@ and prints. test_fuzz_readers.py runs a few examples of each; docs/reliability.m
 import argparse
 import io
 import json
+import sys
 import tempfile
 import time
 import warnings
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
 from calibration.common.command_line import UserError
 from calibration.common.configuration import ARCHITECTURE_FILE, load_configuration

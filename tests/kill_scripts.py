@@ -23,8 +23,11 @@ from shutil import copytree, rmtree
 import numpy as np
 import pandas as pd
 import torch
-from emulator_examples import TINY
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
+
+from emulator_examples import TINY
 from script_calls import process as script
 from standin_visit import make_run_folder
 

@@ -53,6 +53,13 @@ def test_a_path_with_every_sign_in_another_folder_under_lang_c(tmp_path):
     assert wrong.returncode == 2 and b"none.csv: no such file" in wrong.stderr and b"Traceback" not in wrong.stderr
 
 
+@pytest.mark.parametrize("name", ["kill_scripts.py", "fuzz_readers.py", "load_check.py"])
+def test_checks_that_are_run_by_hand_start_as_their_first_line_says(tmp_path, name):
+    done = run(f"tests/{name}", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"usage: " + name.encode() in done.stdout
+
+
 def test_compiled_code_finds_a_place_although_numba_was_imported_first(tmp_path):
     """As a user without a home, of a source tree that is read-only: numba reads its setting when it is imported."""
     code = (
