@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
@@ -104,16 +105,29 @@ def with_a_killed_worker(
         cluster.worker()
         finished(process, log)
         count.kills, count.seconds = 1, time.monotonic() - begin
-        if before >= done(folder):
+        after = done(folder)
+        if before >= after:
             count.faults.append("the kill came after the end")
     for record in ("run_perturbations_record.json", "test_inversion_record.json",
                    "evaluate_parameter_recovery_record.json"):  # fmt: skip
         for where in (expected, folder):  # holds the command, and so the scheduler
             (where / record).unlink(missing_ok=True)
+    if name == "refinement":  # its runs are numbered as they finish
+        there, here = by_parameters(expected / "refinement"), by_parameters(folder / "refinement")
+        if there != here:
+            count.faults.append(f"refinement: {len(here)} runs, not the {len(there)} of the undisturbed one")
+        for where in (expected, folder):
+            rmtree(where / "refinement")
     compare(expected, folder, count)
-    print(f"| {name}, {before} of {done(folder)} done when a worker is killed | {count.seconds:.0f} s | "
+    print(f"| {name}, {before} of {after} done when a worker is killed | {count.seconds:.0f} s | "
           f"{len(count.faults)} |", flush=True)  # fmt: skip
     return count
+
+
+def by_parameters(folder: Path) -> list[tuple[bytes, bytes]]:
+    """Parameters and fluxes of every run there, whatever its number, in the order of the parameters."""
+    found = load_ensemble(folder, cache=False, jobs=1)
+    return sorted((v.tobytes(), f.tobytes()) for v, f in zip(found.parameters, found.fluxes, strict=True))
 
 
 def torchrun(root: Path, demo: Path) -> Count:
@@ -205,7 +219,6 @@ def main(given: list[str] | None = None) -> int:
                              0, "--starts", 2, "--refine", 20, "--run-folder", visit, "--result-dir", out],
                 lambda out: len(list((out / "refinement").glob("*_daily_*.txt"))), 2,
             ).faults  # fmt: skip
-            print(f"  {len(load_ensemble(root / 'refinement' / 'work' / 'refinement').sample_ids)} runs of VISIT")
         if "torchrun" in wanted:
             faults += torchrun(root, demo).faults
     for fault in faults:

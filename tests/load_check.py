@@ -38,7 +38,7 @@ from inverse_estimator import StaticParameterInverter
 FLAT = 0.05  # share by which memory may differ between a tenth of the inversions and all
 ALONE = (0, 3)  # windows that are inverted by a process of their own too
 # Of an inversion: what stays behind is looked for, not the best estimate.
-QUICK = {"starts": 1, "samples": 200, "randomized_draws": 0, "gauss_newton": {"max_iterations": 3}}
+QUICK = {"starts": 1, "samples": 200, "randomized_draws": 0, "gauss_newton": {"max_iterations": 1}}
 
 
 def megabytes() -> float:
