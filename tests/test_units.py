@@ -52,7 +52,8 @@ def test_a_forest_of_one_square_metre_and_of_one_hectare_take_up_the_same():
     # 2.5 g m-2 day-1 taken up is 25 kg ha-1 day-1
     assert units.nee_g_m2_to_nep_mg_ha(-2.5) == pytest.approx(0.025)
     assert units.nep_mg_ha_to_nee_g_m2(0.025) == pytest.approx(-2.5)
-    assert 1e6 / 1e4 == units.G_M2_PER_MG_HA  # g in a Mg over m2 in a ha
+    grams, square_metres = 1e6, 1e4  # of a Mg, of a ha
+    assert grams / square_metres == units.G_M2_PER_MG_HA
 
 
 def test_respiration_is_what_is_left():
