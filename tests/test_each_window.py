@@ -94,7 +94,7 @@ def test_windows_that_say_nothing_take_no_part():
 def test_separate_windows_share_no_day():
     days = np.datetime64("2012-01-01") + np.arange(0, 60, 10)
     order = np.array([3, 0, 5, 1, 4, 2])  # in any order
-    chosen = order[separate_windows(days[order], days[order] + 29)]
+    chosen = order[separate_windows(days[order], days[order] + np.timedelta64(29, "D"))]
     assert chosen.tolist() == [0, 3]
 
 

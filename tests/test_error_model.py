@@ -225,7 +225,7 @@ def test_baselines_are_fitted_on_fitted_days_only():
     assert table.loc[("holdout", "optimized"), "rmse"] == 0
     assert table.loc[("holdout", "climatology"), "rmse"] < 0.003
     assert table.loc[("holdout", "constant"), "rmse"] == pytest.approx(0.02 / np.sqrt(2), rel=0.02)
-    moved = climatology_baseline(dates[:365], season[:365], dates[:365] + 365)
+    moved = climatology_baseline(dates[:365], season[:365], dates[:365] + np.timedelta64(365, "D"))
     np.testing.assert_allclose(moved[:300], climatology_baseline(dates[:365], season[:365], dates[:300]), atol=1e-3)
 
 

@@ -247,7 +247,7 @@ def _parse_all(
             cut = "cut short? " if len(dates) < usual[0] and dates[0] == first else ""
             raise UserError(
                 f"{path}: {len(dates)} days, {dates[0]} to {dates[-1]}, the other files have {usual[0]}, {first} to "
-                f"{first + usual[0] - 1}; {cut}run this sample again or leave it out of {SUMMARY}"
+                f"{first + np.timedelta64(usual[0] - 1, 'D')}; {cut}run this sample again or leave it out of {SUMMARY}"
             )
         if columns_found != width:
             raise UserError(f"{path}: {columns_found} columns, the other files have {width}; run this sample again")

@@ -237,7 +237,7 @@ def observation_vector(stretches: Sequence[Stretch], targets: Sequence[str]) -> 
             index.append(np.full(len(valid), s))
             day.append(valid)
             which.append(np.full(len(valid), t))
-            nat = np.full(len(valid), np.datetime64("NaT"), dtype="datetime64[D]")
+            nat = np.full(len(valid), np.datetime64("NaT", "D"), dtype="datetime64[D]")
             date.append(nat if stretch.dates is None else stretch.dates[valid])
         if not count:
             raise UserError(

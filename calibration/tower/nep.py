@@ -82,7 +82,7 @@ def _on_every_day(tower: TowerFile, found: dict[str, np.ndarray], start, end) ->
         end is not None and last < np.datetime64(end, "D")
     ):
         warn(f"{tower.path}: holds {tower.dates[0]} to {tower.dates[-1]} only; the output covers {first} to {last}")
-    days = np.arange(first, last + 1)
+    days = np.arange(first, last + np.timedelta64(1, "D"))
     index = (tower.dates - first).astype(int)
     inside = (index >= 0) & (index < len(days))
     table = pd.DataFrame({"date": days.astype(str)})

@@ -56,7 +56,7 @@ def build_windows(
             f"days of horizon the first day may be {weather.dates[context]} to {weather.dates[days - horizon]}, "
             f"asked for are days {start or weather.dates[0]} to {end or weather.dates[-1]}"
         )
-    starts = np.arange(first, last + DAY, stride)
+    starts = np.arange(first, last + DAY, stride * DAY)
     by_day = {
         name: _on_days(observed, name, weather.dates) for name in ("nep_mg_ha", GPP_COLUMN, ER_COLUMN, NEP_SD_COLUMN)
     }

@@ -79,11 +79,11 @@ def calendar(dates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def whole_years(dates: np.ndarray) -> dict[int, slice]:
     """Calendar years that lie completely in consecutive `dates` (day,), and where."""
     first, last = dates[0].astype("datetime64[Y]"), dates[-1].astype("datetime64[Y]")
-    found = {}
-    for year in np.arange(first, last + 1):
-        start, stop = year.astype("datetime64[D]") - dates[0], (year + 1).astype("datetime64[D]") - dates[0]
-        if start >= np.timedelta64(0) and stop <= np.timedelta64(len(dates)):
-            found[int(year.astype(np.int64)) + 1970] = slice(int(start.astype(int)), int(stop.astype(int)))
+    found, one = {}, np.timedelta64(1, "Y")
+    for year in np.arange(first, last + one):
+        start, stop = (int((y.astype("datetime64[D]") - dates[0]).astype(int)) for y in (year, year + one))
+        if start >= 0 and stop <= len(dates):
+            found[int(year.astype(np.int64)) + 1970] = slice(start, stop)
     return found
 
 

@@ -125,7 +125,7 @@ def generate_weather(site: Site, start, end, seed: int) -> Weather:
         raise UserError(f"start {first} is after end {last}; give them in order")
     if seed < 0:
         raise UserError(f"seed is {seed}, allowed is 0 or more")
-    dates = np.arange(first, last + 1)
+    dates = np.arange(first, last + np.timedelta64(1, "D"))
     values = np.column_stack([generate_values(site, dates, seed), site_co2(site, dates)])
     # Seven significant digits, as in VISIT's own files: a file written and read back is the same weather exactly.
     values = np.vectorize(lambda value: float(f"{value:.7g}"))(values)

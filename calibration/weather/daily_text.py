@@ -335,7 +335,7 @@ def dates_of(path: Path, values: dict[str, np.ndarray], lines: np.ndarray) -> np
         kind = "repeated" if step[row] == 0 else "missing" if step[row] > 1 else "out of order"
         raise UserError(
             f"{path}, line {lines[row + 1] + 1}: {dates[row + 1]} follows {dates[row]}, a day is {kind}; expected "
-            f"{dates[row] + 1}; check the output period, or how the file was put together"
+            f"{dates[row] + np.timedelta64(1, 'D')}; check the output period, or how the file was put together"
         )
     return dates
 

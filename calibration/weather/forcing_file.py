@@ -112,7 +112,7 @@ def _dates(path: Path, years: np.ndarray, days: np.ndarray, first_day: int | Non
                 f"{path}: line {row + 1}: {name} is {series[row]:g}, allowed are whole numbers {low} to {high}"
             )
     starts = years.astype(int).astype(str).astype("datetime64[Y]")
-    length = ((starts + 1).astype("datetime64[D]") - starts.astype("datetime64[D]")).astype(int)
+    length = ((starts + np.timedelta64(1, "Y")).astype("datetime64[D]") - starts.astype("datetime64[D]")).astype(int)
     if first_day is None:
         if days.min() == 0:
             first_day = 0

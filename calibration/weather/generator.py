@@ -188,7 +188,7 @@ def _through_quantiles(normal: np.ndarray, dates: np.ndarray, quantiles: np.ndar
     probability = ndtr(normal)
     month = _month0(dates)
     starts = dates.astype("datetime64[M]")
-    length = ((starts + 1).astype("datetime64[D]") - starts.astype("datetime64[D]")).astype(int)
+    length = ((starts + np.timedelta64(1, "M")).astype("datetime64[D]") - starts.astype("datetime64[D]")).astype(int)
     position = ((dates - starts.astype("datetime64[D]")).astype(int) + 0.5) / length - 0.5  # -0.5..0.5 of the month
     neighbour = (month + np.where(position < 0, -1, 1)) % 12
     weight = np.abs(position)[:, None]

@@ -29,7 +29,7 @@ def separate_windows(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Indices, in time, of as many windows as do not share a day; first, last: (window,) datetime64[D], inclusive.
 
     >>> days = np.datetime64("2012-01-01") + np.arange(0, 50, 10)
-    >>> separate_windows(days, days + 14).tolist()
+    >>> separate_windows(days, days + np.timedelta64(14, "D")).tolist()
     [0, 2, 4]
     """
     chosen: list[int] = []
