@@ -9,6 +9,7 @@ import pytest
 from script_calls import script
 
 from calibration.common.command_line import REPOSITORY, UserError
+from calibration.reports import inversion
 from extras import run_demo
 
 FIGURES = (
@@ -74,6 +75,19 @@ def test_the_closing_screen_says_what_the_files_say(demo):
     table = pd.read_csv(folder / "results" / "year" / "posterior_summary.csv").set_index("param_name")
     inside = sum(table.low_90[name] <= value <= table.high_90[name] for name, value in truth.items())
     assert f"{inside} of {len(truth)} true parameters lie inside" in summary
+    assert f"{inside} of {len(truth)} lie inside their 90 percent intervals" in page
+
+
+def test_the_page_shows_the_towers_true_parameters(demo):
+    """The tower is made up, so they are known; no inversion was given them."""
+    folder, _ = demo
+    truth = json.loads((folder / "observations" / "tower_truth.json").read_text())["parameters"]
+    for name in run_demo.INVERSIONS:
+        (table,) = [block for block in inversion.section(folder / "results" / name).blocks
+                    if block.kind == "table" and block.headers[0] == "parameter"]  # fmt: skip
+        column = list(table.headers).index("true")
+        assert {row[0]: row[column] for row in table.rows} == pytest.approx(truth)
+        assert "tower_truth" not in (folder / "results" / name / "test_inversion_record.json").read_text()
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])

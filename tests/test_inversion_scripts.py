@@ -19,6 +19,7 @@ from calibration.common.units import DAILY_COLUMNS, TARGETS
 from calibration.emulator.trained import load_emulator
 from calibration.ensembles.files import write_daily_file
 from calibration.inversion.inputs import load_matching_ensemble
+from calibration.judgement.tables import TRUTH, save_truth
 from calibration.tower.windows import Windows
 
 CONTRACT = {
@@ -130,6 +131,7 @@ def test_range_step_and_most_windows(trained, tmp_path):
 
 
 def test_held_out_days_are_judged_but_not_fitted(trained, tmp_path):
+    save_truth(tmp_path, {"tree_pmax": 1.0}, "an earlier run in this folder")
     observed(
         trained, tmp_path, "--obs-range-start", "2017-01-01", "--obs-range-end", "2017-04-30", "--holdout-start",
         "2017-05-01", "--holdout-end", "2017-06-30", "--nuisance", "offset",
@@ -139,6 +141,7 @@ def test_held_out_days_are_judged_but_not_fitted(trained, tmp_path):
     assert "constant offset of NEP" in summary
     skill = pd.read_csv(tmp_path / "skill.csv", index_col=[0, 1])
     assert set(skill.loc["holdout"].index) == {"prior", "optimized", "constant", "climatology"}
+    assert not (tmp_path / TRUTH).exists(), "nobody knows a tower's true parameters"
 
 
 @pytest.fixture(scope="module")

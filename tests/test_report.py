@@ -25,7 +25,8 @@ from calibration.exploration.analysis import Analysis, Findings
 from calibration.inversion.config import make_inversion_config
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.judgement.judge import Case
-from calibration.reports import emulator, inversion, kinds, page, recovery
+from calibration.judgement.tables import save_truth
+from calibration.reports import emulator, inversion, kinds, page, parameters, recovery
 from calibration.reports.content import GOOD, Section, Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -138,6 +139,103 @@ def test_numbers_on_the_page_are_those_of_the_files(results):
     series = pd.read_csv(folder / "nep_comparison.csv")
     mean = (series["optimized"] - series["observed"])[series["valid"] == 1].mean()
     assert parts[0][1] == pytest.approx(abs(mean)) and sum(int(row[2][:-2]) for row in parts) in (99, 100, 101)
+
+
+def headers_of_parameters(section):
+    """The headers of the table of parameters."""
+    return next(block.headers for block in section.blocks if isinstance(block, Table) and "parameter" in block.headers)
+
+
+def test_true_values_are_shown_where_they_are_known_and_only_there(copy, results):
+    """The fit is of a run of the ensemble, whose parameters stand in parameter_summary.csv."""
+    section = inversion.section(copy)
+    table = next(b for b in section.blocks if isinstance(b, Table) and "true" in b.headers)
+    run = pd.read_csv(results / "data" / "parameter_summary.csv").set_index("sample_id").loc[0]
+    place = {header: k for k, header in enumerate(table.headers)}
+    assert {row[0]: row[place["true"]] for row in table.rows} == pytest.approx(
+        {row[0]: run[row[0]] for row in table.rows}
+    )
+    free = [row for row in table.rows if np.isfinite(row[place["posterior / prior sd"]])]
+    inside = [row[place["90 % from"]] <= row[place["true"]] <= row[place["to"]] for row in free]
+    assert [row[place["true inside"]] for row in free] == inside and sum(inside) > 0
+    sentence = next(line for line in section.meaning if "true values are known" in line)
+    assert "run 0 of" in sentence and f"{sum(inside)} of {len(inside)} lie inside" in sentence
+    figure = next(block.figure for block in section.blocks if getattr(block, "alt", "").startswith("Parameters with"))
+    assert "true value" in [item.label.value for item in figure.legend[0].items]
+
+    (copy / "true_parameters.json").unlink()
+    section = inversion.section(copy)
+    assert "true" not in headers_of_parameters(section) and "true values" not in " ".join(section.meaning)
+    figure = next(block.figure for block in section.blocks if getattr(block, "alt", "").startswith("Parameters with"))
+    assert "true value" not in [item.label.value for item in figure.legend[0].items]
+
+
+def test_true_values_that_are_none_are_refused(copy):
+    (copy / "true_parameters.json").write_text(json.dumps({"parameters": {"tree_pmax": "x"}, "source": "?"}))
+    with pytest.raises(UserError, match=r"true_parameters.json: 'parameters' must hold a number"):
+        inversion.section(copy)
+
+
+def test_parameters_that_were_not_free_count_neither_as_hit_nor_as_miss(tmp_path):
+    save_truth(tmp_path, {"a": 1.0, "b": 9.0, "c": 2.0}, "made up")
+    table = pd.DataFrame({"param_name": ["a", "b", "c", "d"], "low_90": [0.0, 0.0, 5.0, 0.0],
+                          "high_90": [2.0, 2.0, 5.0, 1.0], "sd_ratio": [0.5, 0.9, np.nan, 0.9]})  # fmt: skip
+    table, sentence = parameters.with_truth(table, tmp_path)
+    assert "1 of 2 lie inside" in sentence and list(table["inside"]) == [True, False, None, None]
+
+
+def test_the_verdict_says_which_parameters_are_known_only_together(tmp_path):
+    path = tmp_path / "posterior_correlation.csv"
+    assert parameters.correlation_sentence(path) == ""
+    values = np.eye(4)
+    for i, j, r in ((0, 1, 0.55), (0, 2, -0.9), (1, 3, 0.6), (2, 3, -0.7), (1, 2, 0.4)):
+        values[i, j] = values[j, i] = r
+    names = list("abcd")
+    pd.DataFrame(values, names, names).rename_axis("param_name").to_csv(path)
+    assert parameters.correlation_sentence(path).endswith(
+        ": c with a (-0.90), d with c (-0.70), d with b (+0.60), and 1 more pairs."
+    )
+    pd.DataFrame(np.eye(4), names, names).rename_axis("param_name").to_csv(path)
+    assert parameters.correlation_sentence(path) == ""
+    pd.DataFrame(np.eye(4)[:3], names[:3], names).rename_axis("param_name").to_csv(path)
+    with pytest.raises(UserError, match="4 columns for 3 parameters"):
+        parameters.correlation_sentence(path)
+
+
+def test_the_verdict_says_where_the_posterior_lies_in_several_places(tmp_path):
+    path = tmp_path / "posterior.npz"
+    assert parameters.modes_sentence(path) == ""
+    np.savez(path, mode_weights=[1.0])
+    assert parameters.modes_sentence(path) == ""
+    np.savez(path, mode_weights=[0.1, 0.25, 0.65])
+    sentence = parameters.modes_sentence(path)
+    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence and "lowest cost and holds 10;" in sentence
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match="not readable as a posterior"):
+        parameters.modes_sentence(path)
+
+
+def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():
+    series = pd.DataFrame({"observed": [1.0, 3.0, 9.0], "valid": [1, 1, 0], "optimized": [1.0, 2.0, 0.0]})
+    assert inversion.process_sentence(series, "NEP") == ""
+    sentence = inversion.process_sentence(series.assign(simulator=[2.0, 4.0, 0.0]), "NEP")
+    assert "NEP with RMSE 1.0000" in sentence and "(R2 0.00)" in sentence and "the emulator with 0.7071" in sentence
+
+
+def test_what_a_verdict_needs_stands_above_the_figures(copy):
+    """All of it is in the sentences below the verdict, in an order that leads from the flux to the parameters."""
+    (copy / "true_parameters.json").unlink()
+    path = copy / "nep_comparison.csv"
+    series = pd.read_csv(path)
+    series.assign(simulator=series["optimized"]).to_csv(path, index=False)
+    names = pd.read_csv(copy / "posterior_summary.csv")["param_name"]
+    table = pd.DataFrame(np.full((len(names),) * 2, 0.8), names, names)
+    table.to_csv(copy / "posterior_correlation.csv")
+    np.savez(copy / "posterior.npz", mode_weights=[0.5, 0.5])
+    said = inversion.section(copy).meaning
+    order = ("On the days it was fitted", "The process model itself", "Better known together", "Multimodal")
+    places = [next(k for k, line in enumerate(said) if words in line) for words in order]
+    assert places == sorted(places)
 
 
 def test_windows_without_noise_are_said_to_be_covered_too_rarely(copy, results):

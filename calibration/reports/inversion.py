@@ -5,20 +5,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, read_json
-from calibration.common.parameters import catalogue, make_space, read_ranges
+from calibration.common.command_line import UserError
 from calibration.common.units import FLUX_UNIT
 from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED
-from calibration.judgement.fit import climatology_baseline, constant_baseline
+from calibration.judgement.fit import climatology_baseline, constant_baseline, scores
 from calibration.reports import content, reading
 from calibration.reports.content import Interactive, Section, Table, Text, table_of
-from calibration.reports.interactive import parameter_figure, series_figure
+from calibration.reports.interactive import series_figure
+from calibration.reports.parameters import (
+    correlation_sentence,
+    informed_sentence,
+    modes_sentence,
+    parameter_blocks,
+    values_table,
+    with_meaning,
+    with_truth,
+)
 
 SCRIPT = "test_inversion.py"
-SUMMARY, SNAPSHOT = "inversion_summary.txt", "params_snapshot.json"
+SUMMARY, SNAPSHOT, POSTERIOR_TABLE = "inversion_summary.txt", "params_snapshot.json", "posterior_summary.csv"
 SERIES = ("date", "observed", "valid", "fitted", "prior", "optimized")
 POSTERIOR = ("param_name", "prior", "optimized", "low_90", "high_90", "sd_ratio")
 # By the verdict's first words: tone, and what to do about it.
@@ -48,11 +56,6 @@ FIGURES = {
     "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
 }
 
-NOT_TO_BE_READ = (
-    "Not to be read as findings: the model conflicts with the data, and a short interval only says where the misfit "
-    "pushed. Hover to see which parameters sit at an end of their range."
-)
-
 
 def section(directory: Path, title: str | None = None) -> Section:
     """Everything that `directory` says. UserError where an essential file is missing or of another version."""
@@ -64,29 +67,25 @@ def section(directory: Path, title: str | None = None) -> Section:
         (found for words, found in VERDICTS.items() if verdict.startswith(words)), (content.NEUTRAL, "")
     )
     result = Section(title or f"Inversion: {directory.name}", verdict, tone, [meaning] if meaning else [])
+    comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
+    if not comparisons:
+        raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
+    fluxes = [(reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])) for path in comparisons]
+    if tone == content.BAD:
+        result.meaning.append(conflict_sentence(*fluxes[0]))
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
     result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
+    result.meaning += [sentence for sentence in (process_sentence(*flux) for flux in fluxes) if sentence]
     best = metadata.get("best_inside_bounds")
     if best and tone is not content.NEUTRAL:  # of the fit whose parameters were loaded: other days
         result.meaning.append(
             f"The best that any parameters inside the bounds reach on these days, without prior and discrepancy: RMSE "
             f"{best['rmse']:.4f} {FLUX_UNIT} (R2 {best['r2']:.2f})."
         )
-    posterior = None
-    if (directory / "posterior_summary.csv").is_file():
-        posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
-        if tone != content.BAD:  # in conflict the parameters are not to be read
-            result.meaning.append(informed_sentence(posterior))
-        if metadata.get("without_noise"):
-            result.meaning.append(WITHOUT_NOISE)
-    comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
-    if not comparisons:
-        raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
-    for path in comparisons:
-        series, label = reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])
-        if tone == content.BAD and path is comparisons[0]:
-            result.meaning.insert(1, conflict_sentence(series, label))
-        result.blocks += series_blocks(series, label)
+    said, parameters = parameter_findings(directory, tone != content.BAD, metadata)
+    result.meaning += said
+    for flux in fluxes:
+        result.blocks += series_blocks(*flux)
     result.blocks.append(skill_table(skill))
     if (directory / "diagnosis.csv").is_file():
         table = diagnosis_table(directory / "diagnosis.csv")
@@ -97,17 +96,10 @@ def section(directory: Path, title: str | None = None) -> Section:
             if table.rows[i][1]
         ]
         result.blocks.append(table)
-    if posterior is not None:
-        result.blocks += parameter_blocks(posterior, metadata, tone != content.BAD)
-    else:
-        values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
-        result.blocks.append(table_of(
-            with_meaning(values), "Parameters, without intervals.",
-            {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "value"},
-        ))  # fmt: skip
+    result.blocks += parameters
     if (directory / "prior_conflict.csv").is_file():
         result.blocks += conflict_blocks(directory / "prior_conflict.csv")
-    hidden = {"parameter_changes"} if posterior is not None else set()  # shown above, to be hovered
+    hidden = {"parameter_changes"} if (directory / POSTERIOR_TABLE).is_file() else set()  # shown above, to be hovered
     hidden |= {"identifiability"} if tone == content.BAD else set()
     drawn = [name for name in FIGURES if name not in hidden]
     result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
@@ -123,6 +115,37 @@ def section(directory: Path, title: str | None = None) -> Section:
     if config.is_file():
         result.made.append(Text(config.read_text(encoding="utf-8", errors="replace"), config.name))
     return result
+
+
+def parameter_findings(directory: Path, readable: bool, metadata: dict) -> tuple[list[str], list[content.Block]]:
+    """Sentences for the verdict and blocks on the parameters; readable: False in conflict, where little is said."""
+    if not (directory / POSTERIOR_TABLE).is_file():
+        values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
+        values, truth = with_truth(values, directory)
+        return [truth] if truth else [], [values_table(values)]
+    posterior = with_meaning(reading.table(directory / POSTERIOR_TABLE, POSTERIOR, SCRIPT))
+    posterior, truth = with_truth(posterior, directory)
+    said = []
+    if readable:
+        said += [informed_sentence(posterior), correlation_sentence(directory / "posterior_correlation.csv"),
+                 modes_sentence(directory / "posterior.npz")]  # fmt: skip
+    said += [truth, WITHOUT_NOISE if metadata.get("without_noise") else ""]
+    return [sentence for sentence in said if sentence], parameter_blocks(posterior, metadata, readable)
+
+
+def process_sentence(series: pd.DataFrame, label: str) -> str:
+    """How the process model itself describes the observed days; '' where --verify did not run it with the estimate."""
+    if "simulator" not in series:
+        return ""
+    valid = (series["valid"] == 1).to_numpy() & series["simulator"].notna().to_numpy()
+    if not valid.any():
+        return ""
+    observed = series["observed"].to_numpy()[valid]
+    process, emulated = (scores(observed, series[name].to_numpy()[valid]) for name in ("simulator", "optimized"))
+    return (
+        f"The process model itself, run with the estimate, describes {label} with RMSE {process['rmse']:.4f} "
+        f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}."
+    )
 
 
 def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
@@ -144,30 +167,6 @@ def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
             + (f", {'better' if better else 'no better'} than the baselines ({beside})." if beside else ".")
         )
     return lines
-
-
-def informed_sentence(posterior: pd.DataFrame) -> str:
-    """Which parameters the data informed, and how sure that is."""
-    found = posterior[posterior["sd_ratio"] < INFORMED].sort_values("sd_ratio")
-    if found.empty:
-        return f"No parameter's posterior sd fell below {INFORMED:g} of the prior's: the data inform none by itself."
-    named = "; ".join(
-        f"{row.param_name} {row.optimized:.3g} {row.unit.strip('-')}".rstrip()
-        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, posterior sd {100 * row.sd_ratio:.0f} percent "
-        "of the prior's)"
-        for row in found.itertuples()
-    )
-    return f"Informed, of {len(posterior)} parameters: {named}."
-
-
-def with_meaning(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the catalogue's meaning and unit of every parameter (empty where it is not known there)."""
-    known = catalogue()
-    names = table["param_name"].astype(str)
-    return table.assign(
-        meaning=[known[name].meaning if name in known else "" for name in names],
-        unit=[known[name].unit if name in known else "" for name in names],
-    )
 
 
 def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
@@ -257,51 +256,6 @@ def skill_table(skill: pd.DataFrame) -> Table:
         f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). R2 below 0: worse than the mean.",
         names, marked,
     )  # fmt: skip
-
-
-def parameter_blocks(posterior: pd.DataFrame, metadata: dict, readable: bool = True) -> list[content.Block]:
-    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table.
-
-    readable: False in conflict; no parameter is then highlighted as informed.
-    """
-    posterior = posterior.sort_values("sd_ratio", na_position="last").reset_index(drop=True)
-    blocks: list[content.Block] = []
-    placed = in_ranges(posterior, metadata)
-    if placed is not None:
-        caption = (
-            "Every parameter inside its range, most informed on top (coloured: informed). Hover for values and "
-            "meaning. A grey bar that fills the range says that the data left the prior as it was."
-        )
-        caption = caption if readable else NOT_TO_BE_READ
-        blocks.append(Interactive(parameter_figure(placed, readable), caption, "Parameters with 90 percent intervals"))
-    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist() if readable else ())
-    names = {
-        "param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "estimate",
-        "low_90": "90 % from", "high_90": "to", "sd_ratio": "posterior / prior sd",
-    }  # fmt: skip
-    caption = f"Parameters, most informed first (highlighted: posterior sd below {INFORMED:g} of the prior's)."
-    caption = caption if readable else "The same values as a table; not findings."
-    blocks.append(table_of(posterior, caption, names, marked))
-    return blocks
-
-
-def in_ranges(posterior: pd.DataFrame, metadata: dict) -> pd.DataFrame | None:
-    """The table with places in the range (0-1) of prior, estimate and interval; None where a range is unknown.
-
-    Ranges: of the emulator's folder while it is there, else the default ones. Ties are left out: a tied parameter's
-    place is that inside its widest range.
-    """
-    space = read_ranges()
-    config = reading.where(metadata.get("artifacts") or "none") / "config.json"
-    if config.is_file():
-        entries = read_json(config).get("parameter_space")
-        space = make_space([tuple(entry) for entry in entries], config) if entries else space
-    if any(name not in space.names for name in posterior["param_name"]):
-        return None
-    index = [space.names.index(name) for name in posterior["param_name"]]
-    low, width = space.lower[index], np.where(space.width[index] > 0, space.width[index], 1.0)
-    columns = {"prior_unit": "prior", "optimized_unit": "optimized", "low_unit": "low_90", "high_unit": "high_90"}
-    return posterior.assign(**{unit: (posterior[name] - low) / width for unit, name in columns.items()})
 
 
 def conflict_blocks(path: Path) -> list[content.Block]:
