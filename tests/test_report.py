@@ -165,7 +165,7 @@ def test_true_values_are_shown_where_they_are_known_and_only_there(copy, results
 
     (copy / "true_parameters.json").unlink()
     section = inversion.section(copy)
-    assert "true" not in headers_of_parameters(section) and "true values" not in " ".join(section.meaning)
+    assert "true" not in headers_of_parameters(section) and "values are known" not in " ".join(section.meaning)
     figure = next(block.figure for block in section.blocks if getattr(block, "alt", "").startswith("Parameters with"))
     assert "true value" not in [item.label.value for item in figure.legend[0].items]
 

@@ -19,11 +19,11 @@ LINES = {
 BANDS = {"observed_": ("observations, 90 %", 0.15), "": ("true flux, 90 %", 0.35)}
 
 
-def series_figure(table: pd.DataFrame, label: str):
+def series_figure(table: pd.DataFrame, label: str, given: bool = False):
     """Daily flux with held-out days, bands and baselines.
 
     table: date, observed, valid, fitted, prior, optimized and, where known, simulator, constant, climatology,
-    (observed_)low_90, (observed_)high_90; Mg C ha-1 day-1.
+    (observed_)low_90, (observed_)high_90; Mg C ha-1 day-1. given: the parameters were not fitted to these days.
     """
     table = table.assign(date=pd.to_datetime(table["date"])).sort_values("date", kind="stable")
     plot = figure(
@@ -45,11 +45,12 @@ def series_figure(table: pd.DataFrame, label: str):
                 x="date", y=column, source=source, line_color=color, line_width=width, line_dash=dash
             )  # fmt: skip
             line.visible = column not in ("climatology", "constant")
-            entries.append((name, [line]))
+            entries.append(("given parameters" if given and column == "optimized" else name, [line]))
             hovered += [line] if column == "optimized" else []
     valid, fitted = table["valid"] == 1, table["fitted"] == 1
     for here, name, marker, color in (
-        (valid & fitted, "observed, fitted", "circle", GREY), (valid & ~fitted, "observed, held out", "cross", BLACK),
+        (valid & fitted, "observed" if given else "observed, fitted", "circle", GREY),
+        (valid & ~fitted, "observed, held out", "cross", BLACK),
     ):  # fmt: skip
         if here.any():
             points = _source(table.loc[here, ["date", "observed"]])

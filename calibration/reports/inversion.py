@@ -12,6 +12,7 @@ from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.fit import climatology_baseline, constant_baseline, scores
+from calibration.judgement.judge import JUDGED
 from calibration.reports import content, reading
 from calibration.reports.content import Interactive, Section, Table, Text, table_of
 from calibration.reports.interactive import series_figure
@@ -29,6 +30,7 @@ SCRIPT = "test_inversion.py"
 SUMMARY, SNAPSHOT, POSTERIOR_TABLE = "inversion_summary.txt", "params_snapshot.json", "posterior_summary.csv"
 SERIES = ("date", "observed", "valid", "fitted", "prior", "optimized")
 POSTERIOR = ("param_name", "prior", "optimized", "low_90", "high_90", "sd_ratio")
+GIVEN = "JUDGED, NOT FITTED"
 # By the verdict's first words: tone, and what to do about it.
 VERDICTS = {
     "CONFLICTS WITH THE MODEL": (content.BAD, "Do not read the parameters: they bend to make up for what the model "
@@ -39,7 +41,7 @@ VERDICTS = {
         "predicted flux and its band, not the parameters. A longer record, more fluxes or fewer free parameters tell "
         "more; sensitivity.py says which."),
     "FITS:": (content.CAREFUL, "The flux is described; without a posterior nothing is known of the parameters."),
-    "JUDGED, NOT FITTED": (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
+    GIVEN: (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
         "Compare with the baselines, which were."),
 }  # fmt: skip
 FIGURES = {
@@ -74,10 +76,12 @@ def section(directory: Path, title: str | None = None) -> Section:
     if tone == content.BAD:
         result.meaning.append(conflict_sentence(*fluxes[0]))
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
-    result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
+    given = verdict.startswith(GIVEN)
+    skill = skill.replace({"days": {"fitted": JUDGED}}) if given else skill
+    result.meaning += skill_sentences(skill)
     result.meaning += [sentence for sentence in (process_sentence(*flux) for flux in fluxes) if sentence]
     best = metadata.get("best_inside_bounds")
-    if best and tone is not content.NEUTRAL:  # of the fit whose parameters were loaded: other days
+    if best and not given:  # of the fit whose parameters were loaded: other days
         result.meaning.append(
             f"The best that any parameters inside the bounds reach on these days, without prior and discrepancy: RMSE "
             f"{best['rmse']:.4f} {FLUX_UNIT} (R2 {best['r2']:.2f})."
@@ -85,7 +89,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     said, parameters = parameter_findings(directory, tone != content.BAD, metadata)
     result.meaning += said
     for flux in fluxes:
-        result.blocks += series_blocks(*flux)
+        result.blocks += series_blocks(*flux, given)
     result.blocks.append(skill_table(skill))
     if (directory / "diagnosis.csv").is_file():
         table = diagnosis_table(directory / "diagnosis.csv")
@@ -148,11 +152,12 @@ def process_sentence(series: pd.DataFrame, label: str) -> str:
     )
 
 
-def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
+def skill_sentences(skill: pd.DataFrame) -> list[str]:
     """How the estimate stands beside the baselines, on the days it was fitted to (or judged on) and held out."""
     lines = []
     for days, name in (
-        ("fitted", "the days it was fitted to" if fitted else "the observed days"),
+        ("fitted", "the days it was fitted to"),
+        (JUDGED, "the observed days"),
         ("holdout", "days kept out of the fit"),
     ):
         part = skill[skill["days"] == days].set_index("model")
@@ -169,8 +174,8 @@ def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
     return lines
 
 
-def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
-    """The series to be zoomed, and the residuals by month."""
+def series_blocks(series: pd.DataFrame, label: str, given: bool = False) -> list[content.Block]:
+    """The series to be zoomed, and the residuals by month; given: of parameters that were not fitted to it."""
     valid, fitted = series["valid"] == 1, series["fitted"] == 1
     dates = series["date"].to_numpy().astype("datetime64[D]")
     here = (valid & fitted).to_numpy()
@@ -180,10 +185,11 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
             constant=constant_baseline(observed, dates), climatology=climatology_baseline(dates[here], observed, dates)
         )
     caption = (
-        f"{label} of every day. Drag to zoom, reset with the tool on the right, click a name to hide or show it. Look "
-        "for observed days outside the wide band, and whether held-out days (crosses) are met as well as fitted ones."
+        f"{label} of every day. Drag to zoom, reset with the tool on the right, click a name to hide or show it."
+        + (" Look for observed days outside the wide band." if "observed_low_90" in series else "")
+        + (" Look whether held-out days (crosses) are met as well as the others." if (valid & ~fitted).any() else "")
     )
-    blocks: list[content.Block] = [Interactive(series_figure(series, label), caption, f"Daily {label}")]
+    blocks: list[content.Block] = [Interactive(series_figure(series, label, given), caption, f"Daily {label}")]
     residual = (series["optimized"] - series["observed"]).where(valid)
     if valid.any():
         blocks.append(misfit_table(misfit_parts(*observed_residual(series)), label))
@@ -196,12 +202,14 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
         one_sided = bool(abs(bias) > 3 * error)
         if one_sided:
             marked.add(len(rows))
-        rows.append([month, count, int(part["held"].sum()), part["observed"].mean(), bias, rmse, one_sided])
+        held = [int(part["held"].sum())] if frame["held"].any() else []
+        rows.append([month, count, *held, part["observed"].mean(), bias, rmse, one_sided])
     if rows:
-        headers = ["month", "days", "held out", "observed mean", "residual mean", "RMSE", "one-sided"]
+        held = ["of them held out"] if frame["held"].any() else []
+        headers = ["month", "observed days", *held, "observed mean", "residual mean", "RMSE", "one-sided"]
         caption = (
-            f"Residuals (estimate - observed) of {label} by month, {FLUX_UNIT}. One-sided: the mean lies more than "
-            "three standard errors from zero."
+            f"Residuals ({'given parameters' if given else 'estimate'} - observed) of {label} by month, {FLUX_UNIT}. "
+            "One-sided: the mean lies more than three standard errors from zero."
         )
         blocks.append(Table(headers, rows, caption, frozenset(marked)))
     return blocks
@@ -251,9 +259,13 @@ def skill_table(skill: pd.DataFrame) -> Table:
     names = {"days": "days", "model": "model", "n": "number", "rmse": "RMSE", "bias": "bias", "r2": "R2"}
     if "correlation" in skill:
         names["correlation"] = "correlation"
+    given = (skill["days"] == JUDGED).any()
+    shown = skill.assign(n=skill["n"].astype(int)).replace({"days": {"holdout": "held out"}})
+    not_fitted = "Judged: given parameters were tried on these days, not fitted to them; the baselines were. "
     return table_of(
-        skill.assign(n=skill["n"].astype(int)),
-        f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). R2 below 0: worse than the mean.",
+        shown.replace({"model": {"optimized": "given parameters" if given else "estimate"}}),
+        f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). {not_fitted if given else ''}"
+        "R2 below 0: worse than the mean.",
         names, marked,
     )  # fmt: skip
 

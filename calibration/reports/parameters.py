@@ -162,5 +162,6 @@ def values_table(values: pd.DataFrame) -> Table:
     """Parameters of an estimate without a posterior, or given ones; with the true ones where they are known."""
     names = {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "value",
              "true": "true"}  # fmt: skip
+    values = with_meaning(values)
     names = {column: header for column, header in names.items() if column in values}
-    return table_of(with_meaning(values), "Parameters, without intervals.", names)
+    return table_of(values, "Parameters, without intervals.", names)
