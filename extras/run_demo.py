@@ -19,7 +19,17 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, read_json, run, writing
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    make_parser,
+    output_folder,
+    read_json,
+    run,
+    write_csv,
+    writing,
+)
+from calibration.common.provenance import STEPS, SUFFIX
 
 MARK = ".made-by-run_demo"
 LOG = "demo.log"
@@ -106,6 +116,18 @@ def run_step(step: Step, number: int, total: int, recovery: Path, log: Path) -> 
         print("\n".join(log.read_text(encoding="utf-8").splitlines()[-TAIL:]))
         raise UserError(f"the demo stopped at step {number} ({arguments[0]}, exit code {done.returncode}); see {log}")
     return seconds
+
+
+def step_table(folder: Path, steps: list[Step], seconds: list[float]) -> pd.DataFrame:
+    """step, script, seconds, seed of every step; the seed given, else the one that the script recorded, else none."""
+    records = [read_json(path) for path in sorted(folder.rglob(f"*{SUFFIX}"))]
+    recorded = {tuple(record["arguments"]): record.get("seed") for record in records}
+    rows = []
+    for step, took in zip(steps, seconds, strict=True):
+        given = next((word.partition("=")[2] for word in step.arguments if word.startswith("--seed=")), None)
+        seed = recorded.get(tuple(step.arguments[1:])) if given is None else int(given)
+        rows.append({"step": step.title, "script": step.arguments[0], "seconds": round(took, 1), "seed": seed})
+    return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
 def newest_recovery_table(folder: Path) -> Path:
@@ -220,6 +242,7 @@ def main() -> int:
     recovery, log = folder / "results" / "recovery", folder / LOG
     seconds = [run_step(step, number, len(steps), recovery, log) for number, step in enumerate(steps, 1)]
     tell_the_truth(folder)
+    write_csv(folder / STEPS, step_table(folder, steps, seconds))
     report = summary(folder, steps, seconds, time.perf_counter() - began)
     with writing(folder / "summary.txt") as path:
         path.write_text(report + "\n", encoding="utf-8")

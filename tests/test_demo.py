@@ -2,6 +2,7 @@
 
 import json
 import sys
+from html import unescape
 from types import SimpleNamespace
 
 import pandas as pd
@@ -88,6 +89,22 @@ def test_the_page_shows_the_towers_true_parameters(demo):
         column = list(table.headers).index("true")
         assert {row[0]: row[column] for row in table.rows} == pytest.approx(truth)
         assert "tower_truth" not in (folder / "results" / name / "test_inversion_record.json").read_text()
+
+
+def test_the_page_ends_with_the_steps_their_seconds_and_seeds(demo):
+    folder, _ = demo
+    steps = pd.read_csv(folder / "steps.csv").set_index("script")
+    made = run_demo.demo_steps(folder, 8, "recommended", 1)
+    assert list(steps.index) == [step.arguments[0] for step in made] and (steps["seconds"] >= 0).all()
+    assert steps.loc["weather.py", "seed"] == 1 and steps.loc["extras/make_synthetic_tower.py", "seed"] == 1001
+    record = json.loads((folder / "artifacts" / "train_record.json").read_text())
+    assert steps.loc["train.py", "seed"] == record["seed"]
+    assert pd.isna(steps.loc["prepare_observation_nep.py", "seed"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    last = page[page.index('<section id="steps">') : page.index('<section id="words">')]
+    assert page.index('<section id="s7">') < page.index('<section id="steps">')
+    assert [title for title in steps["step"] if title not in unescape(last)] == []
+    assert f"{steps['seconds'].sum():.0f} seconds in all" in last
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])

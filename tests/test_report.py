@@ -127,6 +127,33 @@ def test_the_whole_path_on_one_page(results):
     assert verdict in outline.text
 
 
+def test_the_steps_are_those_that_scripts_recorded(results, tmp_path):
+    """Where the whole path was not run as one."""
+    table = kinds.steps_of(results)
+    scripts = [row[1] for row in table.rows]
+    assert scripts[0] == "train.py" and set(scripts) == {
+        "train.py", "evaluate_model.py", "test_inversion.py", "evaluate_parameter_recovery.py"
+    }  # fmt: skip
+    record = json.loads((results / "results" / "fit" / "test_inversion_record.json").read_text())
+    row = table.rows[scripts.index("test_inversion.py")]
+    assert row == ["results in results/fit", "test_inversion.py", record["seconds"], record["seed"]]
+    assert table.rows[scripts.index("evaluate_model.py")][3] is None
+    page_text = Outline(page.render("t", kinds.sections_of(results), steps=table)[0]).text
+    assert page_text.index("The steps") < page_text.index("Words")
+    assert kinds.steps_of(tmp_path) is None and "The steps" not in page.render("t", [])[0]
+
+
+def test_steps_of_a_whole_path_are_read_and_checked(tmp_path):
+    path = tmp_path / "steps.csv"
+    path.write_text(f"step,script,seconds,seed\n{EVIL},a.py,1.5,20250\nb,b.py,2,\n")
+    table = kinds.steps_of(tmp_path)
+    assert table.cells()[0][3][0] == "20250" and table.rows[1][3] is None and "4 seconds in all" in table.caption
+    assert EVIL not in page.render("t", [], steps=table)[0]
+    path.write_text("step,script,seconds,seed\na,a.py,soon,1\n")
+    with pytest.raises(UserError, match="seconds or seeds of the steps are no numbers"):
+        kinds.steps_of(tmp_path)
+
+
 def test_numbers_on_the_page_are_those_of_the_files(results):
     folder = results / "results" / "fit"
     section = inversion.section(folder)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from calibration.common.command_line import UserError, write_text
-from calibration.reports.content import Interactive, Picture, Section
+from calibration.reports.content import Interactive, Picture, Section, Table
 from calibration.reports.glossary import glossary
 
 LIMIT = 5_000_000  # bytes of a report
@@ -25,18 +25,22 @@ VERSIONS = ("numpy", "pandas", "torch", "bokeh")
 
 
 def write_report(
-    path: Path, title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT
+    path: Path, title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT,
+    steps: Table | None = None,
 ) -> list[Path]:
     """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
-    html, left_out = render(title, sections, introduction, limit)
+    html, left_out = render(title, sections, introduction, limit, steps)
     write_text(path, html)
     return left_out
 
 
 def render(
-    title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT
+    title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT, steps: Table | None = None
 ) -> tuple[str, list[Path]]:
-    """The page, and the pictures that did not fit into `limit` bytes (the page names them)."""
+    """The page, and the pictures that did not fit into `limit` bytes (the page names them).
+
+    steps: how the whole path was run, after the last section.
+    """
     blocks = [block for section in sections for block in section.blocks]
     explored = [block for block in blocks if isinstance(block, Interactive)]
     script, divs = components([block.figure for block in explored], wrap_script=True) if explored else ("", ())
@@ -48,7 +52,7 @@ def render(
     )  # fmt: skip
     environment.filters["address"] = id  # a block's own div
     facts = {
-        "glossary": glossary(),
+        "glossary": glossary(), "steps": steps,
         "title": title, "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),
