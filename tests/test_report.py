@@ -28,6 +28,7 @@ from calibration.judgement.judge import Case
 from calibration.judgement.tables import save_truth
 from calibration.reports import emulator, inversion, kinds, page, parameters, recovery
 from calibration.reports.content import GOOD, Section, Table
+from calibration.reports.glossary import linked
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title='stolen'</script>"
@@ -322,6 +323,77 @@ def test_the_emulators_verdict_follows_its_error_beside_a_towers(rmse, words):
     assert verdict.startswith(words) and (tone == GOOD) == (words == "GOOD ENOUGH")
     evaluation["unseen"]["nep"]["baselines"]["arx"]["rmse"] = rmse / 2
     assert emulator.judged(evaluation)[0].startswith("NOT GOOD ENOUGH")
+
+
+def test_why_the_worst_run_is_predicted_worst(tmp_path):
+    """Known answers: a run that errs by its mean, and one that errs by its shape; b is tied to a."""
+    space = make_space([("a", 0.0, 10.0), ("b", 0.0, "a")], "test")
+    table = pd.DataFrame({
+        "sample_id": [1, 2, 3], "rmse_nep": [0.001, 0.004, 0.001], "bias_nep": [0.0, -0.0036, 0.0005],
+        "rmse_npp": [0.002, 0.001, 0.001], "rmse_rh": [0.001, 0.003, 0.001], "mean_gpp": 0.1, "nse_nep": 0.9,
+        "at_rest": [True, False, True], "a": [4.9, 4.0, 2.0], "b": [2.45, 3.96, 1.0],
+    })  # fmt: skip
+    path = tmp_path / "evaluation_worst_runs.csv"
+    table.to_csv(path, index=False)
+    shown, (sentence,) = emulator.worst_runs(path, space)
+    for words in ("Run 2 is predicted worst: NEP RMSE 0.00400, 4.0 times", "mostly bias (it lies too low)",
+                  "the bias is 81 percent", "Rh errs more than NPP (0.00300 against 0.00100)", "It is not at rest.",
+                  "the upper end of b, 1.0 percent of the range away", "20.0 is usual, so it lies nearer"):  # fmt: skip
+        assert words in sentence, sentence
+    assert [row[0] for row in shown.rows] == [2, 1, 3]
+    place = list(shown.headers).index("nearest limit")
+    assert [row[place] for row in shown.rows] == ["upper end of b", "lower end of a", "lower end of a"]
+
+    table.loc[1, ["rmse_nep", "at_rest"]] = 0.0005, True
+    table.drop(columns="b").to_csv(path, index=False)
+    shown, (sentence,) = emulator.worst_runs(path, space)
+    assert "mostly shape, not bias" in sentence and "NPP errs more" in sentence and "at rest" not in sentence
+    assert "limit" not in sentence and "nearest limit" not in shown.headers
+    table.iloc[:0].to_csv(path, index=False)
+    assert emulator.worst_runs(path, space)[1] == []
+
+
+def test_why_the_worst_run_is_so_stands_below_the_emulators_verdict(results):
+    worst = pd.read_csv(results / "artifacts" / "evaluation_worst_runs.csv").sort_values("rmse_nep").iloc[-1]
+    sentence = next(s for s in emulator.section(results / "artifacts").meaning if "predicted worst" in s)
+    assert sentence.startswith(f"Run {worst.sample_id:.0f} is") and "The limit nearest" in sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"noise_known": True}, ", known to the inversion"), ({"noise_known": False}, ", estimated by the inversion"),
+     ({}, "")],
+)  # fmt: skip
+def test_the_verdict_of_a_recovery_says_the_noise_with_its_unit(results, settings, words):
+    study = {"noise": 0.005, "settings": settings}
+    assert recovery.noise_words(study) == f"white noise of sd 0.005 Mg C ha-1 day-1{words}"
+    path = next((results / "results" / "recovery").glob("*_summary.json"))
+    supposed = json.loads(path.read_text())["supposed_noise"]
+    assert supposed > 0
+    verdict = recovery.case_section(path).verdict
+    assert f"with noise of sd 0 Mg C ha-1 day-1 (the inversion supposes {supposed:.2g})" in verdict
+    assert recovery.case_noise_words({}) == "noise of sd 0 Mg C ha-1 day-1", "an earlier version's case"
+
+
+def test_words_of_cards_lead_to_their_meaning():
+    words, used = {"at rest": "A.", "90 % interval": "B.", "seen, unseen runs": "C.", "informed": "D."}, set()
+    html = linked("INFORMED <b>: informed, 90 percent intervals; Unseen runs at restaurants", words, used)
+    assert html == (
+        '<a class="word" href="#word-informed">INFORMED</a> &lt;b&gt;: informed, '
+        '<a class="word" href="#word-90-interval">90 percent intervals</a>; '
+        '<a class="word" href="#word-seen-unseen-runs">Unseen runs</a> at restaurants'
+    )
+    assert 'word-informed">UNINFORMATIVE</a>' in linked("UNINFORMATIVE", words, set())
+    assert linked("informed & at rest", words, used) == (
+        'informed &amp; <a class="word" href="#word-at-rest">at rest</a>'
+    )
+
+
+def test_every_linked_word_is_explained_on_the_page(results):
+    html = page.render("t", kinds.sections_of(results))[0]
+    targets = set(re.findall(r'href="#(word-[^"]+)"', html))
+    assert {"word-posterior", "word-baseline"} <= targets
+    assert targets <= set(re.findall(r'<dt id="([^"]+)"', html))
 
 
 def test_markup_in_names_and_texts_is_escaped(copy):

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from calibration.common.command_line import UserError, write_text
 from calibration.reports.content import Interactive, Picture, Section, Table
-from calibration.reports.glossary import glossary
+from calibration.reports.glossary import anchor, glossary, linked
 
 LIMIT = 5_000_000  # bytes of a report
 COLOURS = 256  # of a PNG inside it
@@ -50,9 +50,13 @@ def render(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    words = glossary()
     environment.filters["address"] = id  # a block's own div
+    environment.filters["linked"] = lambda text, used: linked(text, words, used)
+    environment.globals["no_words"] = set  # of a card, before its first word is linked
+    environment.filters["anchor"] = anchor
     facts = {
-        "glossary": glossary(), "steps": steps,
+        "glossary": words, "steps": steps,
         "title": title, "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),
