@@ -76,7 +76,7 @@ def test_the_closing_screen_says_what_the_files_say(demo):
     table = pd.read_csv(folder / "results" / "year" / "posterior_summary.csv").set_index("param_name")
     inside = sum(table.low_90[name] <= value <= table.high_90[name] for name, value in truth.items())
     assert f"{inside} of {len(truth)} true parameters lie inside" in summary
-    assert f"{inside} of {len(truth)} lie inside their 90 percent intervals" in page
+    assert f"{inside} of {len(truth)} lie inside their" in page
 
 
 def test_the_page_shows_the_towers_true_parameters(demo):

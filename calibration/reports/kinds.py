@@ -18,6 +18,7 @@ KINDS: dict[str, tuple[str, Reader]] = {
     "ensemble": (ensemble.SUMMARY, lambda path, title: [ensemble.section(path, title)]),
     "trained emulator": (CONFIG, lambda path, title: [emulator.section(path, title)]),
     "tower observations": (f"*{tower.CHOICES}", tower.sections),
+    "observation windows": (f"*{tower.FACTS}", tower.windows_sections),
     "sensitivity analysis": (exploration.FACTS, lambda path, title: [exploration.section(path, title)]),
     "inversion": (inversion.SNAPSHOT, lambda path, title: [inversion.section(path, title)]),
     "recovery study": (recovery.STUDY, lambda path, title: [recovery.study_section(path, title)]),
@@ -30,7 +31,7 @@ HALVES = {
 }  # fmt: skip
 DEPTH = 3  # folders below the given one that are looked into
 NAMES = {"data": "The ensemble", "artifacts": "The emulator"}
-OWN_TITLES = ("tower observations",)  # kinds whose sections name themselves
+OWN_TITLES = ("tower observations", "observation windows")  # kinds whose sections name themselves
 
 
 def kinds_of(directory: Path) -> list[str]:
