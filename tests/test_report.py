@@ -131,13 +131,13 @@ def test_the_whole_path_on_one_page(results):
 def test_the_steps_are_those_that_scripts_recorded(results, tmp_path):
     """Where the whole path was not run as one."""
     table = kinds.steps_of(results)
-    scripts = [row[1] for row in table.rows]
+    scripts = [row[0] for row in table.rows]
     assert scripts[0] == "train.py" and set(scripts) == {
         "train.py", "evaluate_model.py", "test_inversion.py", "evaluate_parameter_recovery.py"
     }  # fmt: skip
     record = json.loads((results / "results" / "fit" / "test_inversion_record.json").read_text())
     row = table.rows[scripts.index("test_inversion.py")]
-    assert row == ["results in results/fit", "test_inversion.py", record["seconds"], record["seed"]]
+    assert row == ["test_inversion.py", "results in results/fit", record["seconds"], record["seed"]]
     assert table.rows[scripts.index("evaluate_model.py")][3] is None
     page_text = Outline(page.render("t", kinds.sections_of(results), steps=table)[0]).text
     assert page_text.index("The steps") < page_text.index("Words")
@@ -209,7 +209,8 @@ def test_parameters_that_were_not_free_count_neither_as_hit_nor_as_miss(tmp_path
     table = pd.DataFrame({"param_name": ["a", "b", "c", "d"], "low_90": [0.0, 0.0, 5.0, 0.0],
                           "high_90": [2.0, 2.0, 5.0, 1.0], "sd_ratio": [0.5, 0.9, np.nan, 0.9]})  # fmt: skip
     table, sentence = parameters.with_truth(table, tmp_path)
-    assert "1 of 2 lie inside" in sentence and list(table["inside"]) == [True, False, None, None]
+    assert "1 of 2 lie inside" in sentence and sentence.endswith("Outside: b.")
+    assert list(table["inside"]) == [True, False, None, None]
 
 
 def test_the_verdict_says_which_parameters_are_known_only_together(tmp_path):
@@ -247,6 +248,8 @@ def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():
     series = pd.DataFrame({"observed": [1.0, 3.0, 9.0], "valid": [1, 1, 0], "optimized": [1.0, 2.0, 0.0]})
     assert inversion.process_sentence(series, "NEP") == ""
     sentence = inversion.process_sentence(series.assign(simulator=[2.0, 4.0, 0.0]), "NEP")
+    assert "Part of the fit is thus the emulator's error" in sentence
+    assert "Part of" not in inversion.process_sentence(series.assign(simulator=series["optimized"] * 1.01), "NEP")
     assert "NEP with RMSE 1.0000" in sentence and "(R2 0.00)" in sentence and "the emulator with 0.7071" in sentence
 
 

@@ -31,6 +31,7 @@ SUMMARY, SNAPSHOT, POSTERIOR_TABLE = "inversion_summary.txt", "params_snapshot.j
 SERIES = ("date", "observed", "valid", "fitted", "prior", "optimized")
 POSTERIOR = ("param_name", "prior", "optimized", "low_90", "high_90", "sd_ratio")
 GIVEN = "JUDGED, NOT FITTED"
+WORSE = 1.1  # RMSE of the process model over the emulator's from which the fit owes something to the emulator's error
 # By the verdict's first words: tone, and what to do about it.
 VERDICTS = {
     "CONFLICTS WITH THE MODEL": (content.BAD, "Do not read the parameters: they bend to make up for what the model "
@@ -146,10 +147,13 @@ def process_sentence(series: pd.DataFrame, label: str) -> str:
         return ""
     observed = series["observed"].to_numpy()[valid]
     process, emulated = (scores(observed, series[name].to_numpy()[valid]) for name in ("simulator", "optimized"))
-    return (
+    said = (
         f"The process model itself, run with the estimate, describes {label} with RMSE {process['rmse']:.4f} "
         f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}."
     )
+    if process["rmse"] > WORSE * emulated["rmse"]:
+        said += " Part of the fit is thus the emulator's error; --refine 50 looks further with the process model."
+    return said
 
 
 def skill_sentences(skill: pd.DataFrame) -> list[str]:

@@ -93,7 +93,7 @@ def steps_of(directory: Path) -> Table | None:
         steps = steps.astype({"seconds": float, "seed": "Int64"})
     except (TypeError, ValueError) as error:
         raise UserError(f"{directory}: seconds or seeds of the steps are no numbers ({error}); run again") from None
-    names = {"step": "step", "script": "script", "seconds": "seconds", "seed": "seed"}
+    names = {"script": "script", "step": "step", "seconds": "seconds", "seed": "seed"}
     caption = f"{len(steps)} steps in their order, {steps['seconds'].sum():.0f} seconds in all."
     return table_of(steps, f"{caption} A dash: no seed was given or recorded.", names)
 

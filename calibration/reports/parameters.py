@@ -15,7 +15,7 @@ from calibration.reports.content import Interactive, Table, table_of
 from calibration.reports.interactive import parameter_figure
 
 SCRIPT = "test_inversion.py"
-PAIRS = 3  # that a sentence names
+PAIRS, MISSED = 3, 6  # pairs, and parameters outside their intervals, that a sentence names
 NOT_TO_BE_READ = (
     "Not to be read as findings: the model conflicts with the data, and a short interval only says where the misfit "
     "pushed. Hover to see which parameters sit at an end of their range."
@@ -92,9 +92,12 @@ def with_truth(table: pd.DataFrame, directory: Path) -> tuple[pd.DataFrame, str]
     known &= table["sd_ratio"].notna()
     inside = (table["low_90"] <= table["true"]) & (table["true"] <= table["high_90"])
     table = table.assign(inside=inside.astype(object).where(known, None))
+    outside = [str(name) for name in table["param_name"][known & ~inside]]
+    more = " and others" if len(outside) > MISSED else ""
+    missed = f" Outside: {', '.join(outside[:MISSED])}{more}." if outside else ""
     return table, (
         f"The true values are known here ({source}): {int(inside[known].sum())} of {int(known.sum())} lie inside their "
-        "90 percent intervals."
+        f"90 percent intervals.{missed}"
     )
 
 
