@@ -13,11 +13,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import REPOSITORY, UserError, iso_date, make_parser, run, warn
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    iso_date,
+    make_parser,
+    run,
+    warn,
+    write_csv,
+    write_json,
+)
 from calibration.common.sites import load_site
-from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT, UNITS
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT
 from calibration.tower.observation_csv import read_observations
-from calibration.tower.window_building import build_windows, outside_training, trained_range
+from calibration.tower.window_building import build_windows, trained_range, valid_by_month, weather_used
 from calibration.tower.windows import DAY, Windows
 from calibration.weather.daily import read_weather
 
@@ -45,6 +54,7 @@ def main() -> None:
     add("--first-day", type=int, choices=(0, 1), default=None, help="forcing text only: number of its 1 January")
     add("--site", help="site YAML: latitude for CO2, where the weather has no a_co2 (default: LHP's, which is said)")
     add("--output", default=str(REPOSITORY / "observations" / "obs_windows.npz"), help=".npz to write")
+    add("--report", action="store_true", help="also write report.html on the output's folder (make_report.py)")
     arguments = parser.parse_args()
     min_valid = check_lengths(arguments)
     from calibration.common.scalers import (
@@ -77,15 +87,19 @@ def main() -> None:
     # a scaler that lies in an emulator's folder belongs to that emulator, and so do the ranges to compare with
     emulator = scaler_path.parent if (scaler_path.parent / "config.json").is_file() else artifacts
     low, high, meaning = trained_range(emulator, scaler)
-    for name, count in outside_training(weather, used, scaler.names, low, high).items():
-        values = weather.column(name)[used]
-        at = scaler.names.index(name)
+    seen = weather_used(weather, used, scaler.names, low, high)
+    for row in seen[seen["days_outside"] > 0].itertuples():
         warn(
-            f"{name}: {count} of {used.sum()} days ({values.min():.5g} to {values.max():.5g} {UNITS[name]}) lie "
-            f"outside {meaning} ({low[at]:.5g} to {high[at]:.5g}): the emulator extrapolates there"
+            f"{row.variable}: {row.days_outside} of {row.days} days ({row.lowest:.5g} to {row.highest:.5g} {row.unit}) "
+            f"lie outside {meaning} ({row.trained_low:.5g} to {row.trained_high:.5g}): the emulator extrapolates there"
         )
     windows.save(arguments.output)
-    report(arguments, windows, start, observed)
+    leave_summary(arguments, windows, seen, meaning, scaler_path)
+    say(arguments, windows, start, observed)
+    if arguments.report:
+        from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
+
+        print(f"report: {report_on(Path(arguments.output).parent)}")
 
 
 def default_scaler(artifacts: Path) -> Path:
@@ -114,7 +128,31 @@ def check_lengths(arguments) -> int:
     return int(days)
 
 
-def report(arguments, windows: Windows, start, observed: pd.DataFrame) -> None:
+def leave_summary(arguments, windows: Windows, seen: pd.DataFrame, meaning: str, scaler: Path) -> None:
+    """Beside the windows, for the report: choices and counts, valid days by month, the weather that they use."""
+    output = Path(arguments.output)
+    days = np.unique(windows.dates[windows.obs_mask])
+    write_csv(output.with_name(f"{output.stem}_observed.csv"), valid_by_month(windows), float_format="%.6g")
+    write_csv(output.with_name(f"{output.stem}_weather.csv"), seen, float_format="%.6g")
+    write_json(output.with_name(f"{output.stem}_facts.json"), {
+        "input": arguments.daily, "observations": arguments.obs, "scaler": str(scaler), "windows": len(windows),
+        "context_days": windows.context, "window_days": windows.horizon, "stride": arguments.stride,
+        "min_valid": arguments.min_valid, "max_gap": arguments.max_gap, "first_start": str(windows.window_start[0]),
+        "last_start": str(windows.window_start[-1]), "observed_days": len(days),
+        "first_observed": str(days[0]) if len(days) else None, "last_observed": str(days[-1]) if len(days) else None,
+        "carried": carried(windows), "trained_range": meaning,
+    })  # fmt: skip
+
+
+def carried(windows: Windows) -> list[str]:
+    """What is observed beside NEP."""
+    return [name for name, has in (
+        ("GPP", windows.y_mask[:, :, windows.target_names.index("gpp")].any()),
+        ("ER", windows.er_obs is not None), ("error of NEP", windows.obs_sd is not None),
+    ) if has]  # fmt: skip
+
+
+def say(arguments, windows: Windows, start, observed: pd.DataFrame) -> None:
     """Print what was made: windows, observed days, and fluxes beside NEP."""
     days = np.unique(windows.dates[windows.obs_mask])
     print(f"wrote {arguments.output}: {len(windows)} windows of {windows.horizon} days after {windows.context} days of "
@@ -135,10 +173,7 @@ def report(arguments, windows: Windows, start, observed: pd.DataFrame) -> None:
             f"  {len(days)} valid NEP days, {days[0]} to {days[-1]}; mean {nep.mean():.4f}, sd {nep.std():.4f} "
             f"{FLUX_UNIT} over all windows"
         )
-    extra = [name for name, has in (
-        ("GPP", windows.y_mask[:, :, windows.target_names.index("gpp")].any()),
-        ("ER", windows.er_obs is not None), ("error of NEP", windows.obs_sd is not None),
-    ) if has]  # fmt: skip
+    extra = carried(windows)
     if extra:
         print(f"  also carried: {', '.join(extra)}")
 

@@ -11,7 +11,7 @@ several of them. The page opens from disk and requests nothing; all figures are 
 from pathlib import Path
 
 from calibration.common.command_line import UserError, make_parser, run
-from calibration.reports.kinds import sections_of
+from calibration.reports.kinds import sections_of, steps_of
 from calibration.reports.page import LIMIT, write_report
 
 
@@ -31,7 +31,8 @@ def main() -> int:
     title = arguments.title or f"Report: {arguments.result_dir.resolve().name}"
     summary = arguments.result_dir / "summary.txt"  # of a demo
     introduction = summary.read_text(encoding="utf-8", errors="replace") if summary.is_file() else ""
-    left_out = write_report(output, title, sections, introduction, int(arguments.max_mb * 1e6))
+    steps = steps_of(arguments.result_dir) if len(sections) > 1 else None  # one result says itself how it was made
+    left_out = write_report(output, title, sections, introduction, int(arguments.max_mb * 1e6), steps)
     for path in left_out:
         print(f"left out to stay below {arguments.max_mb:g} MB: {path}")
     print(

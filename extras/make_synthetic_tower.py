@@ -125,7 +125,8 @@ def main() -> None:
     write_csv(truth.with_name(f"{truth.stem}_nep.csv"), true_nep)
     write_json(truth, {
         "parameters": dict(zip(space.names, map(float, parameters), strict=True)), "seed": arguments.seed,
-        "noise_g_m2_day": arguments.noise, "gaps": arguments.gaps, "weather": weather.source,
+        "share_of_ranges": INNER_SHARE, "noise_g_m2_day": arguments.noise, "gaps": arguments.gaps,
+        "weather": weather.source,
         "mean_nep_mg_ha_year": float(nep.mean() * DAYS_PER_YEAR), "sd_daily_nep_mg_ha": float(nep.std()),
     })  # fmt: skip
     good = (record["NEE_vUT"] != MISSING) & (record["NEE_vUT_QC"] <= GOOD_LIMIT)

@@ -19,7 +19,17 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages, wherever it is started
 
-from calibration.common.command_line import REPOSITORY, UserError, make_parser, output_folder, read_json, run, writing
+from calibration.common.command_line import (
+    REPOSITORY,
+    UserError,
+    make_parser,
+    output_folder,
+    read_json,
+    run,
+    write_csv,
+    writing,
+)
+from calibration.common.provenance import STEPS, SUFFIX
 
 MARK = ".made-by-run_demo"
 LOG = "demo.log"
@@ -31,6 +41,7 @@ SMALL_TRAINING = (
     "--device=cpu",
 )  # fmt: skip
 SMALL_FIT = ("--starts=2",)
+INVERSIONS = ("window", "window_judged_over_year", "year")  # of the synthetic tower, below results/
 TEST_YEAR = 2019  # neither trained nor tuned on: LHP_architecture.yaml's test split
 
 
@@ -107,6 +118,18 @@ def run_step(step: Step, number: int, total: int, recovery: Path, log: Path) -> 
     return seconds
 
 
+def step_table(folder: Path, steps: list[Step], seconds: list[float]) -> pd.DataFrame:
+    """step, script, seconds, seed of every step; the seed given, else the one that the script recorded, else none."""
+    records = [read_json(path) for path in sorted(folder.rglob(f"*{SUFFIX}"))]
+    recorded = {tuple(record["arguments"]): record.get("seed") for record in records}
+    rows = []
+    for step, took in zip(steps, seconds, strict=True):
+        given = next((word.partition("=")[2] for word in step.arguments if word.startswith("--seed=")), None)
+        seed = recorded.get(tuple(step.arguments[1:])) if given is None else int(given)
+        rows.append({"step": step.title, "script": step.arguments[0], "seconds": round(took, 1), "seed": seed})
+    return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
 def newest_recovery_table(folder: Path) -> Path:
     """The params.csv that evaluate_parameter_recovery.py wrote last below `folder`."""
     tables = sorted(folder.glob("**/*params.csv"), key=lambda path: path.stat().st_mtime)
@@ -128,6 +151,19 @@ def verified(result: Path) -> str:
     return next((x.partition(": ")[2] for x in lines if x.startswith("simulator against the data")), "the run failed")
 
 
+def tell_the_truth(folder: Path) -> None:
+    """Lay the tower's true parameters beside every inversion of it, which was made without them; the report shows them.
+
+    The true values are known because the tower is made up.
+    """
+    from calibration.judgement.tables import save_truth  # slow to import: loaded only where it is needed
+
+    truth = read_json(folder / "observations" / "tower_truth.json")
+    source = f"a made-up tower; drawn from the middle {100 * truth['share_of_ranges']:.0f} percent of the ranges"
+    for name in INVERSIONS:
+        save_truth(folder / "results" / name, truth["parameters"], source)
+
+
 def inside_intervals(result: Path, truth: dict[str, float]) -> tuple[int, int]:
     """How many of the tower's true parameters lie inside the 90 percent intervals, and of how many."""
     table = pd.read_csv(result / "posterior_summary.csv").set_index("param_name")
@@ -142,8 +178,8 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
     runs = pd.read_csv(folder / "data" / "experiment_results.csv")
     skill = read_json(artifacts / "evaluation.json")
     recovery = read_json(sorted((results / "recovery").glob("*summary.json"))[-1])
-    truth = read_json(folder / "observations" / "tower_truth.json")["parameters"]
-    inside, count = inside_intervals(results / "year", truth)
+    truth = read_json(folder / "observations" / "tower_truth.json")
+    inside, count = inside_intervals(results / "year", truth["parameters"])
     took = {step.arguments[0]: value for step, value in zip(steps, seconds, strict=True)}
     row = "  {:8s}" + "{:>8.3f}" * 4 + "{:>12.3f}"
     lines = [
@@ -166,7 +202,7 @@ def summary(folder: Path, steps: list[Step], seconds: list[float], total: float)
         f"           all of {TEST_YEAR}: {verdict(results / 'year')}",
         f"           the process model itself with these parameters: {verified(results / 'year')}",
         f"           {inside} of {count} true parameters lie inside their 90 percent intervals "
-        "(an easy test: drawn from the middle 70)",
+        f"(an easy test: drawn from the middle {100 * truth['share_of_ranges']:.0f})",
         f"recovery   30 days of run 0: error / range {recovery['range_error_estimated']:.3f}, prior "
         f"{recovery['range_error_prior']:.3f}; {100 * recovery['coverage_90']:.0f} percent inside their intervals",
         "",
@@ -205,6 +241,8 @@ def main() -> int:
     print(f"{len(steps)} steps, about five minutes on two quiet cores; what they say goes to {folder / LOG}")
     recovery, log = folder / "results" / "recovery", folder / LOG
     seconds = [run_step(step, number, len(steps), recovery, log) for number, step in enumerate(steps, 1)]
+    tell_the_truth(folder)
+    write_csv(folder / STEPS, step_table(folder, steps, seconds))
     report = summary(folder, steps, seconds, time.perf_counter() - began)
     with writing(folder / "summary.txt") as path:
         path.write_text(report + "\n", encoding="utf-8")

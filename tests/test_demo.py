@@ -2,6 +2,7 @@
 
 import json
 import sys
+from html import unescape
 from types import SimpleNamespace
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from script_calls import script
 
 from calibration.common.command_line import REPOSITORY, UserError
+from calibration.reports import inversion
 from extras import run_demo
 
 FIGURES = (
@@ -74,6 +76,35 @@ def test_the_closing_screen_says_what_the_files_say(demo):
     table = pd.read_csv(folder / "results" / "year" / "posterior_summary.csv").set_index("param_name")
     inside = sum(table.low_90[name] <= value <= table.high_90[name] for name, value in truth.items())
     assert f"{inside} of {len(truth)} true parameters lie inside" in summary
+    assert f"{inside} of {len(truth)} lie inside their" in page
+
+
+def test_the_page_shows_the_towers_true_parameters(demo):
+    """The tower is made up, so they are known; no inversion was given them."""
+    folder, _ = demo
+    truth = json.loads((folder / "observations" / "tower_truth.json").read_text())["parameters"]
+    for name in run_demo.INVERSIONS:
+        (table,) = [block for block in inversion.section(folder / "results" / name).blocks
+                    if block.kind == "table" and block.headers[0] == "parameter"]  # fmt: skip
+        column = list(table.headers).index("true")
+        assert {row[0]: row[column] for row in table.rows} == pytest.approx(truth)
+        assert "tower_truth" not in (folder / "results" / name / "test_inversion_record.json").read_text()
+
+
+def test_the_page_ends_with_the_steps_their_seconds_and_seeds(demo):
+    folder, _ = demo
+    steps = pd.read_csv(folder / "steps.csv").set_index("script")
+    made = run_demo.demo_steps(folder, 8, "recommended", 1)
+    assert list(steps.index) == [step.arguments[0] for step in made] and (steps["seconds"] >= 0).all()
+    assert steps.loc["weather.py", "seed"] == 1 and steps.loc["extras/make_synthetic_tower.py", "seed"] == 1001
+    record = json.loads((folder / "artifacts" / "train_record.json").read_text())
+    assert steps.loc["train.py", "seed"] == record["seed"]
+    assert pd.isna(steps.loc["prepare_observation_nep.py", "seed"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    last = page[page.index('<section id="steps">') : page.index('<section id="words">')]
+    assert page.index('<section id="s7">') < page.index('<section id="steps">')
+    assert [title for title in steps["step"] if title not in unescape(last)] == []
+    assert f"{steps['seconds'].sum():.0f} seconds in all" in last
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])

@@ -103,5 +103,16 @@ def test_japanese_readme_follows_the_english_one():
         assert f"| {words}" in english and f"| {words}" in japanese
     ours, theirs = english.split("## Units")[1], japanese.split("## 単位")[1]
     assert re.findall(r"`[^`\n]+`", ours) == re.findall(r"`[^`\n]+`", theirs)
+    number = re.compile(r"\d+\.\d+|\d{2,}")
+    shown = [re.split(r"\n## ", text.split(title)[1])[0] for text, title in
+             ((english, "## What the demo shows"), (japanese, "## デモが示すこと"))]  # fmt: skip
+    assert set(number.findall(shown[0])) == set(number.findall(shown[1])), "the demo's results"
+    pictures = [re.findall(r"images/(\w+\.png)", part) for part in shown]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 3
+    ways = [re.findall(r"\]\(([\w./]+)\)", text.split(title)[1]) for text, title in
+            ((english, "## Where to read on"), (japanese, "## 続きを読む"))]  # fmt: skip
+    ways = [[(folder / way).resolve() for way in found] for folder, found in
+            zip((REPOSITORY, REPOSITORY / "docs"), ways, strict=True)]  # fmt: skip
+    assert ways[0] == ways[1]
     numbers = set(re.findall(r"\d+\.\d+|\d{2,}", japanese)) - {"30"}  # half-hourly is 30 minutes there
     assert numbers <= set(re.findall(r"\d+\.\d+|\d{2,}", english))

@@ -19,6 +19,8 @@ from calibration.common.units import DAILY_COLUMNS, TARGETS
 from calibration.emulator.trained import load_emulator
 from calibration.ensembles.files import write_daily_file
 from calibration.inversion.inputs import load_matching_ensemble
+from calibration.judgement.tables import TRUTH, save_truth
+from calibration.reports import inversion
 from calibration.tower.windows import Windows
 
 CONTRACT = {
@@ -120,6 +122,24 @@ def test_two_stage_use_judges_a_range_with_loaded_parameters(trained, tmp_path):
     good = series[series["valid"] == 1]
     rmse = float(np.sqrt(np.mean((good["optimized"] - good["observed"]) ** 2)))
     assert f"NEP RMSE optimized: {rmse:.5f}" in summary
+    # nothing was fitted to these days, and nothing says so
+    assert "  judged  optimized" in summary and "  fitted  " not in summary
+    assert set(pd.read_csv(tmp_path / "year" / "skill.csv")["days"]) == {"judged"}
+    assert set(pd.read_csv(tmp_path / "year" / "nep_residuals_by_month.csv")["set"]) == {"judged"}
+    section = inversion.section(tmp_path / "year")
+    tables = {block.headers[0]: block for block in section.blocks if block.kind == "table"}
+    assert "On the observed days (179)" in " ".join(section.meaning)
+    assert {row[0] for row in tables["days"].rows} == {"judged"} and "not fitted to them" in tables["days"].caption
+    assert "given parameters" in [row[1] for row in tables["days"].rows]
+    assert tables["parameter"].headers == ["parameter", "meaning", "unit", "prior", "value"]
+    assert tables["month"].headers == ["month", "observed days", "observed mean", "residual mean", "RMSE", "one-sided"]
+    legend = [item.label.value for block in section.blocks if block.kind == "interactive"
+              for item in block.figure.legend[0].items]  # fmt: skip
+    assert {"observed", "given parameters"} <= set(legend) and not {"observed, fitted", "estimate"} & set(legend)
+    # as earlier versions wrote it
+    table = pd.read_csv(tmp_path / "year" / "skill.csv").replace({"days": {"judged": "fitted"}})
+    table.to_csv(tmp_path / "year" / "skill.csv", index=False)
+    assert inversion.section(tmp_path / "year").meaning == section.meaning
 
 
 def test_range_step_and_most_windows(trained, tmp_path):
@@ -130,6 +150,7 @@ def test_range_step_and_most_windows(trained, tmp_path):
 
 
 def test_held_out_days_are_judged_but_not_fitted(trained, tmp_path):
+    save_truth(tmp_path, {"tree_pmax": 1.0}, "an earlier run in this folder")
     observed(
         trained, tmp_path, "--obs-range-start", "2017-01-01", "--obs-range-end", "2017-04-30", "--holdout-start",
         "2017-05-01", "--holdout-end", "2017-06-30", "--nuisance", "offset",
@@ -139,6 +160,12 @@ def test_held_out_days_are_judged_but_not_fitted(trained, tmp_path):
     assert "constant offset of NEP" in summary
     skill = pd.read_csv(tmp_path / "skill.csv", index_col=[0, 1])
     assert set(skill.loc["holdout"].index) == {"prior", "optimized", "constant", "climatology"}
+    assert not (tmp_path / TRUTH).exists(), "nobody knows a tower's true parameters"
+    section = inversion.section(tmp_path)
+    tables = {block.headers[0]: block for block in section.blocks[::-1] if block.kind == "table"}
+    assert {row[0] for row in tables["days"].rows} == {"fitted", "held out"}
+    held = list(tables["month"].headers).index("of them held out")
+    assert {row[0]: row[held] for row in tables["month"].rows if row[held]} == {"2017-05": 31, "2017-06": 30}
 
 
 @pytest.fixture(scope="module")

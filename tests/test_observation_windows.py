@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from calibration.common.command_line import UserError
 from calibration.common.scalers import Scaler
 from calibration.common.sites import load_site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
+from calibration.reports import kinds, tower
 from calibration.tower.observation_csv import longest_gap, read_observations
 from calibration.tower.window_building import build_windows
 from calibration.tower.windows import load_windows
@@ -165,6 +167,36 @@ def test_weather_outside_the_training_range_is_named(folder, capsys):
     elsewhere = ("--scaler", folder / "artifacts" / "scaler_dynamic.json", "--artifacts-dir", folder / "other")
     assert build(folder, *elsewhere) == 0
     assert capsys.readouterr().err.splitlines() == warnings
+
+
+def test_the_page_says_which_days_can_be_fitted_and_whether_their_weather_is_known(folder):
+    low, high = WEATHER.values.min(axis=0), WEATHER.values.max(axis=0)
+    ranges = {name: [a, b] for name, a, b in zip(DYNAMIC_FEATURES, low, high, strict=True)}
+    ranges["a_co2"] = [300.0, 350.0]
+    config = folder / "artifacts" / "config.json"
+    config.write_text(json.dumps({"feature_ranges": ranges}))
+    assert build(folder, "--report") == 0
+    (section,) = tower.windows_sections(folder)
+    table = read_observations(folder / "nep.csv")
+    valid = table[table["obs_mask"] == 1]
+    assert section.verdict.startswith(f"READY TO INVERT: 91 windows of 30 days hold {len(valid)} observed days, 2012")
+    assert "CO2 lies outside" in " ".join(section.meaning), "as in every later year: no reason for care"
+    weather, months = section.blocks
+    assert {weather.rows[i][0] for i in weather.marked} == {"a_co2"}
+    assert sum(row[2] for row in months.rows) == len(valid) and sum(row[4] for row in months.rows) == 91
+    january = valid[valid["date"].astype(str).str.startswith("2012-01")]
+    assert months.rows[0][:3] == ["2012-01", 31, len(january)]
+    assert months.rows[0][3] == pytest.approx(january["nep_mg_ha"].mean(), rel=1e-4)
+    assert section.verdict in re.sub("<[^>]*>", "", (folder / "report.html").read_text(encoding="utf-8"))
+
+    ranges["tmp_2m"][1] = float(np.quantile(WEATHER.column("tmp_2m"), 0.9))
+    config.write_text(json.dumps({"feature_ranges": ranges}))
+    assert build(folder) == 0
+    (section,) = tower.windows_sections(folder)
+    assert section.verdict.startswith("READ WITH CARE") and "tmp_2m: on more than 5 percent" in section.meaning[1]
+    (folder / "windows_weather.csv").unlink()
+    with pytest.raises(UserError, match="windows_weather.csv: no such file; half a result: run build_observation_wind"):
+        kinds.sections_of(folder)
 
 
 def test_scaler_may_be_given_and_its_order_rules(folder):

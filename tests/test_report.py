@@ -25,8 +25,10 @@ from calibration.exploration.analysis import Analysis, Findings
 from calibration.inversion.config import make_inversion_config
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.judgement.judge import Case
-from calibration.reports import emulator, inversion, kinds, page, recovery
+from calibration.judgement.tables import save_truth
+from calibration.reports import emulator, inversion, kinds, page, parameters, recovery
 from calibration.reports.content import GOOD, Section, Table
+from calibration.reports.glossary import linked
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title='stolen'</script>"
@@ -126,6 +128,33 @@ def test_the_whole_path_on_one_page(results):
     assert verdict in outline.text
 
 
+def test_the_steps_are_those_that_scripts_recorded(results, tmp_path):
+    """Where the whole path was not run as one."""
+    table = kinds.steps_of(results)
+    scripts = [row[0] for row in table.rows]
+    assert scripts[0] == "train.py" and set(scripts) == {
+        "train.py", "evaluate_model.py", "test_inversion.py", "evaluate_parameter_recovery.py"
+    }  # fmt: skip
+    record = json.loads((results / "results" / "fit" / "test_inversion_record.json").read_text())
+    row = table.rows[scripts.index("test_inversion.py")]
+    assert row == ["test_inversion.py", "results in results/fit", record["seconds"], record["seed"]]
+    assert table.rows[scripts.index("evaluate_model.py")][3] is None
+    page_text = Outline(page.render("t", kinds.sections_of(results), steps=table)[0]).text
+    assert page_text.index("The steps") < page_text.index("Words")
+    assert kinds.steps_of(tmp_path) is None and "The steps" not in page.render("t", [])[0]
+
+
+def test_steps_of_a_whole_path_are_read_and_checked(tmp_path):
+    path = tmp_path / "steps.csv"
+    path.write_text(f"step,script,seconds,seed\n{EVIL},a.py,1.5,20250\nb,b.py,2,\n")
+    table = kinds.steps_of(tmp_path)
+    assert table.cells()[0][3][0] == "20250" and table.rows[1][3] is None and "4 seconds in all" in table.caption
+    assert EVIL not in page.render("t", [], steps=table)[0]
+    path.write_text("step,script,seconds,seed\na,a.py,soon,1\n")
+    with pytest.raises(UserError, match="seconds or seeds of the steps are no numbers"):
+        kinds.steps_of(tmp_path)
+
+
 def test_numbers_on_the_page_are_those_of_the_files(results):
     folder = results / "results" / "fit"
     section = inversion.section(folder)
@@ -138,6 +167,106 @@ def test_numbers_on_the_page_are_those_of_the_files(results):
     series = pd.read_csv(folder / "nep_comparison.csv")
     mean = (series["optimized"] - series["observed"])[series["valid"] == 1].mean()
     assert parts[0][1] == pytest.approx(abs(mean)) and sum(int(row[2][:-2]) for row in parts) in (99, 100, 101)
+
+
+def headers_of_parameters(section):
+    """The headers of the table of parameters."""
+    return next(block.headers for block in section.blocks if isinstance(block, Table) and "parameter" in block.headers)
+
+
+def test_true_values_are_shown_where_they_are_known_and_only_there(copy, results):
+    """The fit is of a run of the ensemble, whose parameters stand in parameter_summary.csv."""
+    section = inversion.section(copy)
+    table = next(b for b in section.blocks if isinstance(b, Table) and "true" in b.headers)
+    run = pd.read_csv(results / "data" / "parameter_summary.csv").set_index("sample_id").loc[0]
+    place = {header: k for k, header in enumerate(table.headers)}
+    assert {row[0]: row[place["true"]] for row in table.rows} == pytest.approx(
+        {row[0]: run[row[0]] for row in table.rows}
+    )
+    free = [row for row in table.rows if np.isfinite(row[place["posterior / prior sd"]])]
+    inside = [row[place["90 % from"]] <= row[place["true"]] <= row[place["to"]] for row in free]
+    assert [row[place["true inside"]] for row in free] == inside and sum(inside) > 0
+    sentence = next(line for line in section.meaning if "true values are known" in line)
+    assert "run 0 of" in sentence and f"{sum(inside)} of {len(inside)} lie inside" in sentence
+    figure = next(block.figure for block in section.blocks if getattr(block, "alt", "").startswith("Parameters with"))
+    assert "true value" in [item.label.value for item in figure.legend[0].items]
+
+    (copy / "true_parameters.json").unlink()
+    section = inversion.section(copy)
+    assert "true" not in headers_of_parameters(section) and "values are known" not in " ".join(section.meaning)
+    figure = next(block.figure for block in section.blocks if getattr(block, "alt", "").startswith("Parameters with"))
+    assert "true value" not in [item.label.value for item in figure.legend[0].items]
+
+
+def test_true_values_that_are_none_are_refused(copy):
+    (copy / "true_parameters.json").write_text(json.dumps({"parameters": {"tree_pmax": "x"}, "source": "?"}))
+    with pytest.raises(UserError, match=r"true_parameters.json: 'parameters' must hold a number"):
+        inversion.section(copy)
+
+
+def test_parameters_that_were_not_free_count_neither_as_hit_nor_as_miss(tmp_path):
+    save_truth(tmp_path, {"a": 1.0, "b": 9.0, "c": 2.0}, "made up")
+    table = pd.DataFrame({"param_name": ["a", "b", "c", "d"], "low_90": [0.0, 0.0, 5.0, 0.0],
+                          "high_90": [2.0, 2.0, 5.0, 1.0], "sd_ratio": [0.5, 0.9, np.nan, 0.9]})  # fmt: skip
+    table, sentence = parameters.with_truth(table, tmp_path)
+    assert "1 of 2 lie inside" in sentence and sentence.endswith("Outside: b.")
+    assert list(table["inside"]) == [True, False, None, None]
+
+
+def test_the_verdict_says_which_parameters_are_known_only_together(tmp_path):
+    path = tmp_path / "posterior_correlation.csv"
+    assert parameters.correlation_sentence(path) == ""
+    values = np.eye(4)
+    for i, j, r in ((0, 1, 0.55), (0, 2, -0.9), (1, 3, 0.6), (2, 3, -0.7), (1, 2, 0.4)):
+        values[i, j] = values[j, i] = r
+    names = list("abcd")
+    pd.DataFrame(values, names, names).rename_axis("param_name").to_csv(path)
+    assert parameters.correlation_sentence(path).endswith(
+        ": c with a (-0.90), d with c (-0.70), d with b (+0.60), and 1 more pairs."
+    )
+    pd.DataFrame(np.eye(4), names, names).rename_axis("param_name").to_csv(path)
+    assert parameters.correlation_sentence(path) == ""
+    pd.DataFrame(np.eye(4)[:3], names[:3], names).rename_axis("param_name").to_csv(path)
+    with pytest.raises(UserError, match="4 columns for 3 parameters"):
+        parameters.correlation_sentence(path)
+
+
+def test_the_verdict_says_where_the_posterior_lies_in_several_places(tmp_path):
+    path = tmp_path / "posterior.npz"
+    assert parameters.modes_sentence(path) == ""
+    np.savez(path, mode_weights=[1.0])
+    assert parameters.modes_sentence(path) == ""
+    np.savez(path, mode_weights=[0.1, 0.25, 0.65])
+    sentence = parameters.modes_sentence(path)
+    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence and "lowest cost and holds 10;" in sentence
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match="not readable as a posterior"):
+        parameters.modes_sentence(path)
+
+
+def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():
+    series = pd.DataFrame({"observed": [1.0, 3.0, 9.0], "valid": [1, 1, 0], "optimized": [1.0, 2.0, 0.0]})
+    assert inversion.process_sentence(series, "NEP") == ""
+    sentence = inversion.process_sentence(series.assign(simulator=[2.0, 4.0, 0.0]), "NEP")
+    assert "Part of the fit is thus the emulator's error" in sentence
+    assert "Part of" not in inversion.process_sentence(series.assign(simulator=series["optimized"] * 1.01), "NEP")
+    assert "NEP with RMSE 1.0000" in sentence and "(R2 0.00)" in sentence and "the emulator with 0.7071" in sentence
+
+
+def test_what_a_verdict_needs_stands_above_the_figures(copy):
+    """All of it is in the sentences below the verdict, in an order that leads from the flux to the parameters."""
+    (copy / "true_parameters.json").unlink()
+    path = copy / "nep_comparison.csv"
+    series = pd.read_csv(path)
+    series.assign(simulator=series["optimized"]).to_csv(path, index=False)
+    names = pd.read_csv(copy / "posterior_summary.csv")["param_name"]
+    table = pd.DataFrame(np.full((len(names),) * 2, 0.8), names, names)
+    table.to_csv(copy / "posterior_correlation.csv")
+    np.savez(copy / "posterior.npz", mode_weights=[0.5, 0.5])
+    said = inversion.section(copy).meaning
+    order = ("On the days it was fitted", "The process model itself", "Better known together", "Multimodal")
+    places = [next(k for k, line in enumerate(said) if words in line) for words in order]
+    assert places == sorted(places)
 
 
 def test_windows_without_noise_are_said_to_be_covered_too_rarely(copy, results):
@@ -197,6 +326,77 @@ def test_the_emulators_verdict_follows_its_error_beside_a_towers(rmse, words):
     assert verdict.startswith(words) and (tone == GOOD) == (words == "GOOD ENOUGH")
     evaluation["unseen"]["nep"]["baselines"]["arx"]["rmse"] = rmse / 2
     assert emulator.judged(evaluation)[0].startswith("NOT GOOD ENOUGH")
+
+
+def test_why_the_worst_run_is_predicted_worst(tmp_path):
+    """Known answers: a run that errs by its mean, and one that errs by its shape; b is tied to a."""
+    space = make_space([("a", 0.0, 10.0), ("b", 0.0, "a")], "test")
+    table = pd.DataFrame({
+        "sample_id": [1, 2, 3], "rmse_nep": [0.001, 0.004, 0.001], "bias_nep": [0.0, -0.0036, 0.0005],
+        "rmse_npp": [0.002, 0.001, 0.001], "rmse_rh": [0.001, 0.003, 0.001], "mean_gpp": 0.1, "nse_nep": 0.9,
+        "at_rest": [True, False, True], "a": [4.9, 4.0, 2.0], "b": [2.45, 3.96, 1.0],
+    })  # fmt: skip
+    path = tmp_path / "evaluation_worst_runs.csv"
+    table.to_csv(path, index=False)
+    shown, (sentence,) = emulator.worst_runs(path, space)
+    for words in ("Run 2 is predicted worst: NEP RMSE 0.00400, 4.0 times", "mostly bias (it lies too low)",
+                  "the bias is 81 percent", "Rh errs more than NPP (0.00300 against 0.00100)", "It is not at rest.",
+                  "the upper end of b, 1.0 percent of the range away", "20.0 is usual, so it lies nearer"):  # fmt: skip
+        assert words in sentence, sentence
+    assert [row[0] for row in shown.rows] == [2, 1, 3]
+    place = list(shown.headers).index("nearest limit")
+    assert [row[place] for row in shown.rows] == ["upper end of b", "lower end of a", "lower end of a"]
+
+    table.loc[1, ["rmse_nep", "at_rest"]] = 0.0005, True
+    table.drop(columns="b").to_csv(path, index=False)
+    shown, (sentence,) = emulator.worst_runs(path, space)
+    assert "mostly shape, not bias" in sentence and "NPP errs more" in sentence and "at rest" not in sentence
+    assert "limit" not in sentence and "nearest limit" not in shown.headers
+    table.iloc[:0].to_csv(path, index=False)
+    assert emulator.worst_runs(path, space)[1] == []
+
+
+def test_why_the_worst_run_is_so_stands_below_the_emulators_verdict(results):
+    worst = pd.read_csv(results / "artifacts" / "evaluation_worst_runs.csv").sort_values("rmse_nep").iloc[-1]
+    sentence = next(s for s in emulator.section(results / "artifacts").meaning if "predicted worst" in s)
+    assert sentence.startswith(f"Run {worst.sample_id:.0f} is") and "The limit nearest" in sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"noise_known": True}, ", known to the inversion"), ({"noise_known": False}, ", estimated by the inversion"),
+     ({}, "")],
+)  # fmt: skip
+def test_the_verdict_of_a_recovery_says_the_noise_with_its_unit(results, settings, words):
+    study = {"noise": 0.005, "settings": settings}
+    assert recovery.noise_words(study) == f"white noise of sd 0.005 Mg C ha-1 day-1{words}"
+    path = next((results / "results" / "recovery").glob("*_summary.json"))
+    supposed = json.loads(path.read_text())["supposed_noise"]
+    assert supposed > 0
+    verdict = recovery.case_section(path).verdict
+    assert f"with noise of sd 0 Mg C ha-1 day-1 (the inversion supposes {supposed:.2g})" in verdict
+    assert recovery.case_noise_words({}) == "noise of sd 0 Mg C ha-1 day-1", "an earlier version's case"
+
+
+def test_words_of_cards_lead_to_their_meaning():
+    words, used = {"at rest": "A.", "90 % interval": "B.", "seen, unseen runs": "C.", "informed": "D."}, set()
+    html = linked("INFORMED <b>: informed, 90 percent intervals; Unseen runs at restaurants", words, used)
+    assert html == (
+        '<a class="word" href="#word-informed">INFORMED</a> &lt;b&gt;: informed, '
+        '<a class="word" href="#word-90-interval">90 percent intervals</a>; '
+        '<a class="word" href="#word-seen-unseen-runs">Unseen runs</a> at restaurants'
+    )
+    assert 'word-informed">UNINFORMATIVE</a>' in linked("UNINFORMATIVE", words, set())
+    assert linked("informed & at rest", words, used) == (
+        'informed &amp; <a class="word" href="#word-at-rest">at rest</a>'
+    )
+
+
+def test_every_linked_word_is_explained_on_the_page(results):
+    html = page.render("t", kinds.sections_of(results))[0]
+    targets = set(re.findall(r'href="#(word-[^"]+)"', html))
+    assert {"word-posterior", "word-baseline"} <= targets
+    assert targets <= set(re.findall(r'<dt id="([^"]+)"', html))
 
 
 def test_markup_in_names_and_texts_is_escaped(copy):

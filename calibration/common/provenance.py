@@ -16,6 +16,7 @@ from calibration.common.command_line import write_json
 PACKAGES = ("numpy", "scipy", "pandas", "torch", "numba", "SALib")
 STANDS_FOR_A_FOLDER = ("checkpoint_best.pt", "parameter_summary.csv")  # of an emulator, of an ensemble
 SUFFIX = "_record.json"
+STEPS = "steps.csv"  # of a whole path: step, script, seconds, seed
 
 
 def sha256(path: str | Path) -> str:

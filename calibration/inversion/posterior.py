@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibration.inversion.mcmc import Diagnostics
 
 INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as informed by the data
+COMBINED = 0.5  # absolute posterior correlation above which two parameters count as known only together
 SAME_MODE = 4.0  # squared Mahalanobis distance within which two starts ended in the same place
 MODE_COST = 10.0  # a mode this much less probable (log) than the best is left out
 AT_BOUND = 0.02  # share of the range next to a bound
@@ -231,7 +232,7 @@ def identifiability(posterior: Posterior) -> dict[str, object]:
     """Which parameters the data inform, which not, which only in combination.
 
     `informed`: posterior sd below INFORMED prior sds. `combinations`: pairs that are not informed alone but whose
-    posterior correlation exceeds 0.5. `directions`: number of independent directions that the data fix better than
+    posterior correlation exceeds COMBINED. `directions`: number of independent directions that the data fix better than
     the prior (eigenvalue of the data part of the Gauss-Newton matrix above 1).
     """
     names = [posterior.names[i] for i in posterior.free]
@@ -241,7 +242,7 @@ def identifiability(posterior: Posterior) -> dict[str, object]:
         (names[i], names[j], float(correlation[i, j]))
         for i in range(len(names))
         for j in range(i)
-        if abs(correlation[i, j]) > 0.5
+        if abs(correlation[i, j]) > COMBINED
     ]
     pairs.sort(key=lambda pair: -abs(pair[2]))
     paired = {name for pair in pairs for name in pair[:2]} - set(informed)

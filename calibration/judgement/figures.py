@@ -88,7 +88,7 @@ def nep_comparison(
     dates, observed, valid, fitted, prior, optimized = (
         x[order] for x in (item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized)
     )
-    label = target_label(item.target)
+    label, estimate = target_label(item.target), "given parameters" if item.given else "estimate"
     figure = Figure(figsize=(PAGE, 6.4), layout="constrained")
     axes = figure.subplot_mosaic([["daily", "daily"], ["mean", "mean"], ["scatter", "residual"]])
     _title(figure, verdict)
@@ -100,12 +100,13 @@ def nep_comparison(
             x, low = _with_gaps(dates, limits[0][order])
             high = _with_gaps(dates, limits[1][order])[1]
             ax.fill_between(x, low, high, color=ESTIMATE, alpha=alpha, lw=0, label=name)
-    ax.plot(dates[valid & fitted], observed[valid & fitted], ".", color=OBSERVED, ms=3, label="observed, fitted")
+    ax.plot(dates[valid & fitted], observed[valid & fitted], ".", color=OBSERVED, ms=3,
+            label="observed" if item.given else "observed, fitted")  # fmt: skip
     if (valid & ~fitted).any():
         ax.plot(dates[valid & ~fitted], observed[valid & ~fitted], "+", color=BLACK, ms=3, mew=0.6,
                 label="observed, held out")  # fmt: skip
     ax.plot(*_with_gaps(dates, prior), color=PRIOR, lw=0.8, label="prior")
-    ax.plot(*_with_gaps(dates, optimized), color=ESTIMATE, lw=1, label="estimate")
+    ax.plot(*_with_gaps(dates, optimized), color=ESTIMATE, lw=1, label=estimate)
     if simulator is not None:
         ax.plot(*_with_gaps(dates, simulator[order]), color=SIMULATOR, lw=0.8, ls="--", label="process model")
     ax.set_ylabel(f"{label}\n({FLUX_UNIT})")
@@ -113,7 +114,7 @@ def nep_comparison(
 
     ax, days = axes["mean"], 15 if len(dates) > 60 else 5
     smooth = {"observed": (np.where(valid, observed, np.nan), OBSERVED, "-"), "prior": (prior, PRIOR, "-"),
-              "estimate": (optimized, ESTIMATE, "-")}  # fmt: skip
+              estimate: (optimized, ESTIMATE, "-")}  # fmt: skip
     if simulator is not None:
         smooth["process model"] = (simulator[order], SIMULATOR, "--")
     for name, values in (baselines or {}).items():
@@ -131,7 +132,7 @@ def nep_comparison(
 
     ax = axes["scatter"]
     ax.plot(observed[valid], prior[valid], "x", color=PRIOR, ms=2.5, mew=0.5, alpha=0.6, label="prior")
-    ax.plot(observed[valid], optimized[valid], ".", color=ESTIMATE, ms=2.5, alpha=0.6, label="estimate")
+    ax.plot(observed[valid], optimized[valid], ".", color=ESTIMATE, ms=2.5, alpha=0.6, label=estimate)
     if valid.any():
         span = [np.nanmin(observed[valid]), np.nanmax(observed[valid])]
         ax.plot(span, span, color=BLACK, lw=0.6, label="1:1")
@@ -141,7 +142,7 @@ def nep_comparison(
 
     ax = axes["residual"]
     residuals = {"prior": ((prior - observed)[valid], PRIOR, "--"),
-                 "estimate": ((optimized - observed)[valid], ESTIMATE, "-")}  # fmt: skip
+                 estimate: ((optimized - observed)[valid], ESTIMATE, "-")}  # fmt: skip
     both = np.concatenate([values for values, _, _ in residuals.values()])
     edges = np.histogram_bin_edges(both[np.isfinite(both)], bins=int(np.clip(valid.sum() // 4, 10, 60)))
     for name, (values, color, dash) in residuals.items():
@@ -157,7 +158,7 @@ def nep_comparison(
 def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
     """Residuals by calendar month: median, quartiles, 5 and 95 percent; and the mean with two standard errors.
 
-    table: of residual_months(), one row a month of the year and set of days (fitted, held out).
+    table: of residual_months(), one row a month of the year and set of days (fitted or judged, held out).
     """
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.subplots()
@@ -179,19 +180,22 @@ def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-def residual_months(dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray) -> pd.DataFrame:
+def residual_months(
+    dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray, name: str = "fitted"
+) -> pd.DataFrame:
     """The numbers behind residuals_by_month(): set, month (1-12), days, mean, standard_error, q05, q25, q50, q75, q95.
 
     dates (day,), residual (day,) estimate - observed in Mg C ha-1 day-1, fitted (day,) bool; observed days only.
+    name: what the days that are not held out are called.
     """
     month = dates.astype("datetime64[M]").astype(int) % 12 + 1
     rows = []
-    for name, here in (("fitted", fitted), ("held out", ~fitted)):
+    for days, here in ((name, fitted), ("held out", ~fitted)):
         for m in np.unique(month[here]):
             values = residual[here & (month == m)]
             error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
             quantiles = dict(zip(QUANTILES, np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]), strict=True))
-            rows.append({"set": name, "month": int(m), "days": len(values), "mean": values.mean(),
+            rows.append({"set": days, "month": int(m), "days": len(values), "mean": values.mean(),
                          "standard_error": error, **quantiles})  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -1,7 +1,7 @@
 """What can be said of an inversion, or of given parameters, on the observed days, before any file is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from calibration.inversion.posterior import identifiability, predict_days, predi
 from calibration.judgement.fit import Conflict, residual_autocorrelation, skill_table, verdict
 from inverse_estimator import InversionResult, StaticParameterInverter
 
+JUDGED = "judged"  # in tables, days on which given parameters were tried: nothing was fitted to them
 BAND_DRAWS = 200  # posterior draws behind predictive bands
 
 
@@ -53,6 +54,7 @@ class Judged:
     table: pd.DataFrame
     autocorrelation: dict[int, float]
     coverage: dict[str, float]  # share of observed days inside observed_band
+    given: bool = False  # the parameters were given: `fitted` days are those that the baselines were fitted to
 
 
 def judge_flux(
@@ -164,10 +166,11 @@ def judge_parameters(
     for target in observed_targets(case, inverter.config.targets):
         values = torch.cat([combine_fluxes(part, target) for part in parts], dim=1).numpy()
         with_offset = values[1] + float(offsets.get(target, 0.0))
-        fluxes.append(judge_flux(target, case.fitted, case.holdout, values[0], with_offset))
+        item = judge_flux(target, case.fitted, case.holdout, values[0], with_offset)
+        fluxes.append(replace(item, given=True, table=item.table.rename(index={"fitted": JUDGED}, level="days")))
     main = fluxes[0]
-    row = main.table.loc[("fitted", "optimized")]
-    others = main.table.loc["fitted"].drop(index=["prior", "optimized"])
+    row = main.table.loc[(JUDGED, "optimized")]
+    others = main.table.loc[JUDGED].drop(index=["prior", "optimized"])
     beaten = [name for name, other in others.iterrows() if other.rmse < row.rmse]
     sentence = (
         f"JUDGED, NOT FITTED: with the loaded parameters {target_label(main.target)} has RMSE {row.rmse:.4f} "

@@ -21,9 +21,9 @@ from calibration.judgement.figures import (
     residuals_by_month,
 )
 from calibration.judgement.fit import climatology_baseline, constant_baseline
-from calibration.judgement.judge import Judged, Judgement, with_observation_error
+from calibration.judgement.judge import JUDGED, Judged, Judgement, with_observation_error
 from calibration.judgement.report import endings, summary_text
-from calibration.judgement.tables import change_table, posterior_table, save_snapshot, series_table
+from calibration.judgement.tables import change_table, posterior_table, save_snapshot, save_truth, series_table
 from inverse_estimator import InversionResult
 
 
@@ -49,6 +49,9 @@ def write_outputs(
     for path in (directory / "params_snapshot.json", snapshot):
         if path:
             save_snapshot(path, judgement.names, judgement.prior, judgement.optimized, metadata)
+    case = judgement.case
+    truth = None if case.truth is None else dict(zip(judgement.names, case.truth, strict=True))
+    save_truth(directory, truth, case.description)
     write_text(directory / "inversion_summary.txt", summary_text(judgement, facts, distance))
     write_csv(directory / "skill.csv", judgement.main.table, index=True)
     for item in judgement.fluxes:
@@ -131,7 +134,8 @@ def save_figures(
 def monthly_residuals(item: Judged) -> pd.DataFrame:
     """The numbers behind <flux>_residuals_by_month; see figures.residual_months()."""
     valid = item.valid
-    return residual_months(item.dates[valid], (item.optimized - item.observed)[valid], item.fitted[valid])
+    residual, name = item.optimized - item.observed, JUDGED if item.given else "fitted"
+    return residual_months(item.dates[valid], residual[valid], item.fitted[valid], name)
 
 
 def baselines_of(item: Judged) -> dict[str, np.ndarray]:

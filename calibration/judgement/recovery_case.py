@@ -87,7 +87,11 @@ def case_summary(case: RecoveryCase) -> dict[str, Any]:
     # a window of a run as it is
     narrow = result.posterior is not None and result.config.error_model.observation_sd is None
     notes = [*result.notes, WITHOUT_NOISE] if narrow else result.notes
+    supposed = None
+    if result.problem.is_likelihood:
+        supposed = float(result.error_model.shares()[result.config.targets[0]]["observation_sd"])
     return {
+        "noise": 0.0, "supposed_noise": supposed,  # Mg C ha-1 day-1, sd: what is observed is the run's own flux
         "sample_id": case.sample_id, "window_index": case.window_index, "prior_mode": case.prior_mode,
         "window_start": str(stretch.dates[0]), "days": stretch.days, "method": result.config.method,
         "sample_was_trained_on": case.trained_on,

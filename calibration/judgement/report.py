@@ -9,7 +9,7 @@ from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED, identifiability
-from calibration.judgement.judge import Case, Judged, Judgement
+from calibration.judgement.judge import JUDGED, Case, Judged, Judgement
 from inverse_estimator import InversionResult
 
 
@@ -34,11 +34,11 @@ def summary_text(judgement: Judgement, facts: dict[str, Any], distance: str) -> 
 def _skill_lines(item: Judged) -> list[str]:
     label = target_label(item.target)
     lines = []
-    days = [name for name in ("fitted", "holdout") if (name, "prior") in item.table.index]
+    days = [name for name in ("fitted", JUDGED, "holdout") if (name, "prior") in item.table.index]
     for name in days:
         prior, optimized = item.table.loc[(name, "prior")], item.table.loc[(name, "optimized")]
         improvement = 100 * (1 - optimized.rmse / prior.rmse) if prior.rmse > 0 else float("nan")
-        where = "" if name == "fitted" else ", held out"
+        where = ", held out" if name == "holdout" else ""
         lines += [
             f"{label} valid observations{where}: {int(optimized.n)}",
             f"{label} RMSE prior{where}: {prior.rmse:.5f} {FLUX_UNIT}",

@@ -1,6 +1,6 @@
 """The numbers of an inversion as tables and snapshots: what test_inversion.py leaves besides texts and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from calibration.common.command_line import UserError, notice, read_json, write_
 from calibration.inversion.posterior import INFORMED
 from calibration.judgement.judge import Judged
 from inverse_estimator import InversionResult
+
+TRUTH = "true_parameters.json"  # only of made-up data
 
 
 def change_table(names: Sequence[str], prior: np.ndarray, optimized: np.ndarray) -> pd.DataFrame:
@@ -57,6 +59,18 @@ def save_snapshot(path: str | Path, names: Sequence[str], prior, optimized, meta
     content = {"names": list(names), "prior": [float(v) for v in prior], "optimized": [float(v) for v in optimized],
                "metadata": metadata}  # fmt: skip
     write_json(path, content)
+
+
+def save_truth(directory: Path, parameters: Mapping[str, float] | None, source: str = "") -> None:
+    """true_parameters.json: the true values (physical units) of made-up data, and whose they are.
+
+    None: the truth is not known, and what an earlier result left in the folder goes.
+    """
+    path = directory / TRUTH
+    if parameters is None:
+        path.unlink(missing_ok=True)
+        return
+    write_json(path, {"parameters": {name: float(value) for name, value in parameters.items()}, "source": source})
 
 
 def load_snapshot(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import UserError
+from calibration.common.parameters import ParameterSpace, make_space
 from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
 from calibration.emulator.trained import BEST, CONFIG, FORMAT, HISTORY
 from calibration.reports import content, reading
@@ -45,12 +47,16 @@ def section(directory: Path, title: str | None = None) -> Section:
     else:
         result.verdict = "NOT JUDGED YET: run evaluate_model.py, then make the report again."
     ranges = [[name, low, high] for name, low, high in config.get("parameter_space", [])]
+    worst = directory / "evaluation_worst_runs.csv"
+    if worst.is_file():
+        space = make_space([tuple(entry) for entry in ranges], directory / CONFIG) if ranges else None
+        table, why = worst_runs(worst, space)
+        result.meaning += why
+        result.blocks.append(table)
     result.meaning.append(
         f"It stands for the process model inside the ranges below and under weather like that of {data['first_day']} "
         f"to {data['last_day']}; outside it extrapolates, and the scripts warn."
     )
-    if (directory / "evaluation_worst_runs.csv").is_file():
-        result.blocks.append(worst_runs(directory / "evaluation_worst_runs.csv"))
     result.blocks += reading.pictures(directory, FIGURES)
     if ranges:
         result.blocks.append(
@@ -81,7 +87,7 @@ def judged(evaluation: dict) -> tuple[str, str, list[str]]:
     rmse, baselines = nep["rmse"], nep.get("baselines", {})
     best = min(baselines, key=lambda name: baselines[name]["rmse"], default=None)
     beaten = best is None or rmse < baselines[best]["rmse"]
-    numbers = f"NEP RMSE {rmse:.5f} {FLUX_UNIT}, R2 {nep['r2']:.3f} on unseen parameters in an unseen year"
+    numbers = f"NEP RMSE {rmse:.5f} {FLUX_UNIT}, R2 {nep['r2']:.3f} on unseen runs in an unseen year"
     share = 100 * rmse**2 / (rmse**2 + TOWER_NOISE**2)
     if beaten and rmse < 0.5 * TOWER_NOISE:
         verdict, tone = f"GOOD ENOUGH TO INVERT WITH: {numbers}.", content.GOOD
@@ -120,11 +126,66 @@ def skill_table(evaluation: dict) -> Table:
     return Table(headers, rows, caption, frozenset(marked))
 
 
-def worst_runs(path: Path) -> Table:
-    """The unseen runs that are predicted worst."""
-    columns = ("sample_id", "rmse_nep", "bias_nep", "mean_gpp", "nse_nep")
+def worst_runs(path: Path, space: ParameterSpace | None) -> tuple[Table, list[str]]:
+    """The unseen runs, the worst predicted first, and a sentence on why the worst of them is so (none without runs).
+
+    space: ranges of the training, for the nearest limit of each run; None where they are not known.
+    """
+    columns = ("sample_id", "rmse_nep", "bias_nep", "mean_gpp", "nse_nep", "rmse_npp", "rmse_rh")
     table: pd.DataFrame = reading.table(path, columns, "evaluate_model.py", may_be_empty=True)
-    names = {"sample_id": "run", "rmse_nep": "RMSE of NEP", "bias_nep": "bias of NEP", "mean_gpp": "mean GPP",
-             "nse_nep": "NSE of NEP"}  # fmt: skip
-    names |= {"at_rest": "at rest"} if "at_rest" in table else {}
-    return content.table_of(table, f"The worst predicted unseen runs ({FLUX_UNIT}).", names)
+    table = explained(table.sort_values("rmse_nep", ascending=False, kind="stable").reset_index(drop=True), space)
+    names = {
+        "sample_id": "run", "rmse_nep": "RMSE of NEP", "bias_nep": "bias of NEP", "bias_percent": "bias, % of MSE",
+        "rmse_npp": "RMSE of NPP", "rmse_rh": "RMSE of Rh", "mean_gpp": "mean GPP", "nse_nep": "NSE of NEP",
+        "at_rest": "at rest", "limit": "nearest limit", "limit_percent": "% of its range away",
+    }  # fmt: skip
+    names = {column: header for column, header in names.items() if column in table}
+    caption = (
+        f"The unseen runs, worst predicted first ({FLUX_UNIT}). Bias, % of MSE: the share of the squared error of NEP "
+        "that a constant would mend; the rest is shape."
+    )
+    return content.table_of(table, caption, names), [worst_sentence(table)] if len(table) else []
+
+
+def explained(table: pd.DataFrame, space: ParameterSpace | None) -> pd.DataFrame:
+    """The table of unseen runs with bias_percent, and limit and limit_percent where ranges and parameters are known."""
+    squared = np.maximum(np.square(table["rmse_nep"].to_numpy(float)), np.finfo(float).tiny)
+    table = table.assign(bias_percent=100 * np.square(table["bias_nep"].to_numpy(float)) / squared)
+    if space is None or not set(space.names) <= set(table) or table.empty:
+        return table
+    place = space.physical_to_unit(table[list(space.names)].to_numpy(float))
+    distance = np.where(space.width > 0, np.minimum(place, 1 - place), np.inf)
+    nearest = distance.argmin(axis=1)
+    return table.assign(
+        limit=[
+            f"{'lower' if place[run, k] < 0.5 else 'upper'} end of {space.names[k]}" for run, k in enumerate(nearest)
+        ],
+        limit_percent=100 * np.maximum(distance.min(axis=1), 0.0),
+    )  # fmt: skip
+
+
+def worst_sentence(table: pd.DataFrame) -> str:
+    """Why the first run of explained() is predicted worst: bias or shape, which flux, how near to a limit."""
+    worst, median = table.iloc[0], table["rmse_nep"].median()
+    side = "high" if worst.bias_nep > 0 else "low"
+    kind = f"bias (it lies too {side})" if worst.bias_percent > 50 else "shape, not bias"
+    said = (
+        f"Run {worst.sample_id} is predicted worst: NEP RMSE {worst.rmse_nep:.5f}, {worst.rmse_nep / median:.1f} times "
+        f"the median of the unseen runs. It is mostly {kind}: the bias is {worst.bias_percent:.0f} percent of the "
+        "squared error. "
+    )
+    larger, smaller = ("npp", "rh") if worst.rmse_npp >= worst.rmse_rh else ("rh", "npp")
+    said += (
+        f"{FLUX_LABELS[larger]} errs more than {FLUX_LABELS[smaller]} ({worst[f'rmse_{larger}']:.5f} against "
+        f"{worst[f'rmse_{smaller}']:.5f}). "
+    )
+    if not worst.get("at_rest", True):
+        said += "It is not at rest. "
+    if "limit" in table:
+        usual = table["limit_percent"].median()
+        said += (
+            f"The limit nearest to its parameters is the {worst.limit}, {worst.limit_percent:.1f} percent of the range "
+            f"away; {usual:.1f} is usual, so it lies {'nearer' if worst.limit_percent < usual else 'no nearer'} than "
+            "most."
+        )
+    return said.strip()

@@ -5,7 +5,7 @@ import pandas as pd
 from bokeh.models import ColumnDataSource, HoverTool, Legend
 from bokeh.plotting import figure
 
-from calibration.common.figure_style import ALERT, BLACK, ESTIMATE, PRIOR, PURPLE, SIMULATOR, SKY
+from calibration.common.figure_style import ALERT, BLACK, ESTIMATE, PRIOR, PURPLE, SIMULATOR, SKY, TRUTH
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.posterior import INFORMED
 
@@ -19,11 +19,11 @@ LINES = {
 BANDS = {"observed_": ("observations, 90 %", 0.15), "": ("true flux, 90 %", 0.35)}
 
 
-def series_figure(table: pd.DataFrame, label: str):
+def series_figure(table: pd.DataFrame, label: str, given: bool = False):
     """Daily flux with held-out days, bands and baselines.
 
     table: date, observed, valid, fitted, prior, optimized and, where known, simulator, constant, climatology,
-    (observed_)low_90, (observed_)high_90; Mg C ha-1 day-1.
+    (observed_)low_90, (observed_)high_90; Mg C ha-1 day-1. given: the parameters were not fitted to these days.
     """
     table = table.assign(date=pd.to_datetime(table["date"])).sort_values("date", kind="stable")
     plot = figure(
@@ -45,11 +45,12 @@ def series_figure(table: pd.DataFrame, label: str):
                 x="date", y=column, source=source, line_color=color, line_width=width, line_dash=dash
             )  # fmt: skip
             line.visible = column not in ("climatology", "constant")
-            entries.append((name, [line]))
+            entries.append(("given parameters" if given and column == "optimized" else name, [line]))
             hovered += [line] if column == "optimized" else []
     valid, fitted = table["valid"] == 1, table["fitted"] == 1
     for here, name, marker, color in (
-        (valid & fitted, "observed, fitted", "circle", GREY), (valid & ~fitted, "observed, held out", "cross", BLACK),
+        (valid & fitted, "observed" if given else "observed, fitted", "circle", GREY),
+        (valid & ~fitted, "observed, held out", "cross", BLACK),
     ):  # fmt: skip
         if here.any():
             points = _source(table.loc[here, ["date", "observed"]])
@@ -71,7 +72,7 @@ def parameter_figure(table: pd.DataFrame, coloured: bool = True):
     """Prior-to-posterior intervals in units of the range, the most informed parameter on top; informed ones `coloured`.
 
     table: param_name, meaning, unit, prior, optimized, low_90, high_90, sd_ratio, and positions in the range (0-1):
-    prior_unit, optimized_unit, low_unit, high_unit.
+    prior_unit, optimized_unit, low_unit, high_unit; where they are known, true and true_unit.
     """
     table = table.sort_values("sd_ratio", ascending=False, na_position="first")
     table = table.assign(color=np.where(coloured & (table["sd_ratio"] < INFORMED), ESTIMATE, "#9a9a9a"))
@@ -87,10 +88,14 @@ def parameter_figure(table: pd.DataFrame, coloured: bool = True):
                  line_width=2, legend_label="prior mean")  # fmt: skip
     dots = plot.scatter(x="optimized_unit", y="param_name", source=source, size=7, color="color",
                         legend_label="estimate; bar: 90 % interval")  # fmt: skip
+    known = "true_unit" in table
+    if known:
+        plot.scatter(x="true_unit", y="param_name", source=source, marker="x", size=7, color=TRUTH, line_width=1.5,
+                     legend_label="true value")  # fmt: skip
     plot.add_tools(HoverTool(renderers=[bars, dots], tooltips=[
         ("parameter", "@param_name"), ("meaning", "@meaning"), ("unit", "@unit"), ("estimate", "@optimized{0.0000a}"),
         ("90 % interval", "@low_90{0.0000a} to @high_90{0.0000a}"), ("prior mean", "@prior{0.0000a}"),
-        ("posterior / prior sd", "@sd_ratio{0.00}"),
+        ("posterior / prior sd", "@sd_ratio{0.00}"), *([("true value", "@true{0.0000a}")] if known else []),
     ]))  # fmt: skip
     plot.legend.location = "top_right"
     plot.add_layout(plot.legend[0], "above")

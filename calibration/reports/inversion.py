@@ -5,22 +5,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, read_json
-from calibration.common.parameters import catalogue, make_space, read_ranges
+from calibration.common.command_line import UserError
 from calibration.common.units import FLUX_UNIT
 from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED
-from calibration.judgement.fit import climatology_baseline, constant_baseline
+from calibration.judgement.fit import climatology_baseline, constant_baseline, scores
+from calibration.judgement.judge import JUDGED
 from calibration.reports import content, reading
 from calibration.reports.content import Interactive, Section, Table, Text, table_of
-from calibration.reports.interactive import parameter_figure, series_figure
+from calibration.reports.interactive import series_figure
+from calibration.reports.parameters import (
+    correlation_sentence,
+    informed_sentence,
+    modes_sentence,
+    parameter_blocks,
+    values_table,
+    with_meaning,
+    with_truth,
+)
 
 SCRIPT = "test_inversion.py"
-SUMMARY, SNAPSHOT = "inversion_summary.txt", "params_snapshot.json"
+SUMMARY, SNAPSHOT, POSTERIOR_TABLE = "inversion_summary.txt", "params_snapshot.json", "posterior_summary.csv"
 SERIES = ("date", "observed", "valid", "fitted", "prior", "optimized")
 POSTERIOR = ("param_name", "prior", "optimized", "low_90", "high_90", "sd_ratio")
+GIVEN = "JUDGED, NOT FITTED"
+WORSE = 1.1  # RMSE of the process model over the emulator's from which the fit owes something to the emulator's error
 # By the verdict's first words: tone, and what to do about it.
 VERDICTS = {
     "CONFLICTS WITH THE MODEL": (content.BAD, "Do not read the parameters: they bend to make up for what the model "
@@ -31,7 +42,7 @@ VERDICTS = {
         "predicted flux and its band, not the parameters. A longer record, more fluxes or fewer free parameters tell "
         "more; sensitivity.py says which."),
     "FITS:": (content.CAREFUL, "The flux is described; without a posterior nothing is known of the parameters."),
-    "JUDGED, NOT FITTED": (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
+    GIVEN: (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
         "Compare with the baselines, which were."),
 }  # fmt: skip
 FIGURES = {
@@ -48,11 +59,6 @@ FIGURES = {
     "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
 }
 
-NOT_TO_BE_READ = (
-    "Not to be read as findings: the model conflicts with the data, and a short interval only says where the misfit "
-    "pushed. Hover to see which parameters sit at an end of their range."
-)
-
 
 def section(directory: Path, title: str | None = None) -> Section:
     """Everything that `directory` says. UserError where an essential file is missing or of another version."""
@@ -64,29 +70,27 @@ def section(directory: Path, title: str | None = None) -> Section:
         (found for words, found in VERDICTS.items() if verdict.startswith(words)), (content.NEUTRAL, "")
     )
     result = Section(title or f"Inversion: {directory.name}", verdict, tone, [meaning] if meaning else [])
+    comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
+    if not comparisons:
+        raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
+    fluxes = [(reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])) for path in comparisons]
+    if tone == content.BAD:
+        result.meaning.append(conflict_sentence(*fluxes[0]))
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
-    result.meaning += skill_sentences(skill, tone is not content.NEUTRAL)
+    given = verdict.startswith(GIVEN)
+    skill = skill.replace({"days": {"fitted": JUDGED}}) if given else skill
+    result.meaning += skill_sentences(skill)
+    result.meaning += [sentence for sentence in (process_sentence(*flux) for flux in fluxes) if sentence]
     best = metadata.get("best_inside_bounds")
-    if best and tone is not content.NEUTRAL:  # of the fit whose parameters were loaded: other days
+    if best and not given:  # of the fit whose parameters were loaded: other days
         result.meaning.append(
             f"The best that any parameters inside the bounds reach on these days, without prior and discrepancy: RMSE "
             f"{best['rmse']:.4f} {FLUX_UNIT} (R2 {best['r2']:.2f})."
         )
-    posterior = None
-    if (directory / "posterior_summary.csv").is_file():
-        posterior = with_meaning(reading.table(directory / "posterior_summary.csv", POSTERIOR, SCRIPT))
-        if tone != content.BAD:  # in conflict the parameters are not to be read
-            result.meaning.append(informed_sentence(posterior))
-        if metadata.get("without_noise"):
-            result.meaning.append(WITHOUT_NOISE)
-    comparisons = sorted(directory.glob("*_comparison.csv"), key=lambda path: path.name != "nep_comparison.csv")
-    if not comparisons:
-        raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
-    for path in comparisons:
-        series, label = reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])
-        if tone == content.BAD and path is comparisons[0]:
-            result.meaning.insert(1, conflict_sentence(series, label))
-        result.blocks += series_blocks(series, label)
+    said, parameters = parameter_findings(directory, tone != content.BAD, metadata)
+    result.meaning += said
+    for flux in fluxes:
+        result.blocks += series_blocks(*flux, given)
     result.blocks.append(skill_table(skill))
     if (directory / "diagnosis.csv").is_file():
         table = diagnosis_table(directory / "diagnosis.csv")
@@ -97,17 +101,10 @@ def section(directory: Path, title: str | None = None) -> Section:
             if table.rows[i][1]
         ]
         result.blocks.append(table)
-    if posterior is not None:
-        result.blocks += parameter_blocks(posterior, metadata, tone != content.BAD)
-    else:
-        values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
-        result.blocks.append(table_of(
-            with_meaning(values), "Parameters, without intervals.",
-            {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "value"},
-        ))  # fmt: skip
+    result.blocks += parameters
     if (directory / "prior_conflict.csv").is_file():
         result.blocks += conflict_blocks(directory / "prior_conflict.csv")
-    hidden = {"parameter_changes"} if posterior is not None else set()  # shown above, to be hovered
+    hidden = {"parameter_changes"} if (directory / POSTERIOR_TABLE).is_file() else set()  # shown above, to be hovered
     hidden |= {"identifiability"} if tone == content.BAD else set()
     drawn = [name for name in FIGURES if name not in hidden]
     result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
@@ -125,11 +122,46 @@ def section(directory: Path, title: str | None = None) -> Section:
     return result
 
 
-def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
+def parameter_findings(directory: Path, readable: bool, metadata: dict) -> tuple[list[str], list[content.Block]]:
+    """Sentences for the verdict and blocks on the parameters; readable: False in conflict, where little is said."""
+    if not (directory / POSTERIOR_TABLE).is_file():
+        values = reading.table(directory / "parameter_values.csv", ("param_name", "prior", "optimized"), SCRIPT)
+        values, truth = with_truth(values, directory)
+        return [truth] if truth else [], [values_table(values)]
+    posterior = with_meaning(reading.table(directory / POSTERIOR_TABLE, POSTERIOR, SCRIPT))
+    posterior, truth = with_truth(posterior, directory)
+    said = []
+    if readable:
+        said += [informed_sentence(posterior), correlation_sentence(directory / "posterior_correlation.csv"),
+                 modes_sentence(directory / "posterior.npz")]  # fmt: skip
+    said += [truth, WITHOUT_NOISE if metadata.get("without_noise") else ""]
+    return [sentence for sentence in said if sentence], parameter_blocks(posterior, metadata, readable)
+
+
+def process_sentence(series: pd.DataFrame, label: str) -> str:
+    """How the process model itself describes the observed days; '' where --verify did not run it with the estimate."""
+    if "simulator" not in series:
+        return ""
+    valid = (series["valid"] == 1).to_numpy() & series["simulator"].notna().to_numpy()
+    if not valid.any():
+        return ""
+    observed = series["observed"].to_numpy()[valid]
+    process, emulated = (scores(observed, series[name].to_numpy()[valid]) for name in ("simulator", "optimized"))
+    said = (
+        f"The process model itself, run with the estimate, describes {label} with RMSE {process['rmse']:.4f} "
+        f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}."
+    )
+    if process["rmse"] > WORSE * emulated["rmse"]:
+        said += " Part of the fit is thus the emulator's error; --refine 50 looks further with the process model."
+    return said
+
+
+def skill_sentences(skill: pd.DataFrame) -> list[str]:
     """How the estimate stands beside the baselines, on the days it was fitted to (or judged on) and held out."""
     lines = []
     for days, name in (
-        ("fitted", "the days it was fitted to" if fitted else "the observed days"),
+        ("fitted", "the days it was fitted to"),
+        (JUDGED, "the observed days"),
         ("holdout", "days kept out of the fit"),
     ):
         part = skill[skill["days"] == days].set_index("model")
@@ -146,32 +178,8 @@ def skill_sentences(skill: pd.DataFrame, fitted: bool = True) -> list[str]:
     return lines
 
 
-def informed_sentence(posterior: pd.DataFrame) -> str:
-    """Which parameters the data informed, and how sure that is."""
-    found = posterior[posterior["sd_ratio"] < INFORMED].sort_values("sd_ratio")
-    if found.empty:
-        return f"No parameter's posterior sd fell below {INFORMED:g} of the prior's: the data inform none by itself."
-    named = "; ".join(
-        f"{row.param_name} {row.optimized:.3g} {row.unit.strip('-')}".rstrip()
-        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, posterior sd {100 * row.sd_ratio:.0f} percent "
-        "of the prior's)"
-        for row in found.itertuples()
-    )
-    return f"Informed, of {len(posterior)} parameters: {named}."
-
-
-def with_meaning(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the catalogue's meaning and unit of every parameter (empty where it is not known there)."""
-    known = catalogue()
-    names = table["param_name"].astype(str)
-    return table.assign(
-        meaning=[known[name].meaning if name in known else "" for name in names],
-        unit=[known[name].unit if name in known else "" for name in names],
-    )
-
-
-def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
-    """The series to be zoomed, and the residuals by month."""
+def series_blocks(series: pd.DataFrame, label: str, given: bool = False) -> list[content.Block]:
+    """The series to be zoomed, and the residuals by month; given: of parameters that were not fitted to it."""
     valid, fitted = series["valid"] == 1, series["fitted"] == 1
     dates = series["date"].to_numpy().astype("datetime64[D]")
     here = (valid & fitted).to_numpy()
@@ -181,10 +189,11 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
             constant=constant_baseline(observed, dates), climatology=climatology_baseline(dates[here], observed, dates)
         )
     caption = (
-        f"{label} of every day. Drag to zoom, reset with the tool on the right, click a name to hide or show it. Look "
-        "for observed days outside the wide band, and whether held-out days (crosses) are met as well as fitted ones."
+        f"{label} of every day. Drag to zoom, reset with the tool on the right, click a name to hide or show it."
+        + (" Look for observed days outside the wide band." if "observed_low_90" in series else "")
+        + (" Look whether held-out days (crosses) are met as well as the others." if (valid & ~fitted).any() else "")
     )
-    blocks: list[content.Block] = [Interactive(series_figure(series, label), caption, f"Daily {label}")]
+    blocks: list[content.Block] = [Interactive(series_figure(series, label, given), caption, f"Daily {label}")]
     residual = (series["optimized"] - series["observed"]).where(valid)
     if valid.any():
         blocks.append(misfit_table(misfit_parts(*observed_residual(series)), label))
@@ -197,12 +206,14 @@ def series_blocks(series: pd.DataFrame, label: str) -> list[content.Block]:
         one_sided = bool(abs(bias) > 3 * error)
         if one_sided:
             marked.add(len(rows))
-        rows.append([month, count, int(part["held"].sum()), part["observed"].mean(), bias, rmse, one_sided])
+        held = [int(part["held"].sum())] if frame["held"].any() else []
+        rows.append([month, count, *held, part["observed"].mean(), bias, rmse, one_sided])
     if rows:
-        headers = ["month", "days", "held out", "observed mean", "residual mean", "RMSE", "one-sided"]
+        held = ["of them held out"] if frame["held"].any() else []
+        headers = ["month", "observed days", *held, "observed mean", "residual mean", "RMSE", "one-sided"]
         caption = (
-            f"Residuals (estimate - observed) of {label} by month, {FLUX_UNIT}. One-sided: the mean lies more than "
-            "three standard errors from zero."
+            f"Residuals ({'given parameters' if given else 'estimate'} - observed) of {label} by month, {FLUX_UNIT}. "
+            "One-sided: the mean lies more than three standard errors from zero."
         )
         blocks.append(Table(headers, rows, caption, frozenset(marked)))
     return blocks
@@ -252,56 +263,15 @@ def skill_table(skill: pd.DataFrame) -> Table:
     names = {"days": "days", "model": "model", "n": "number", "rmse": "RMSE", "bias": "bias", "r2": "R2"}
     if "correlation" in skill:
         names["correlation"] = "correlation"
+    given = (skill["days"] == JUDGED).any()
+    shown = skill.assign(n=skill["n"].astype(int)).replace({"days": {"holdout": "held out"}})
+    not_fitted = "Judged: given parameters were tried on these days, not fitted to them; the baselines were. "
     return table_of(
-        skill.assign(n=skill["n"].astype(int)),
-        f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). R2 below 0: worse than the mean.",
+        shown.replace({"model": {"optimized": "given parameters" if given else "estimate"}}),
+        f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). {not_fitted if given else ''}"
+        "R2 below 0: worse than the mean.",
         names, marked,
     )  # fmt: skip
-
-
-def parameter_blocks(posterior: pd.DataFrame, metadata: dict, readable: bool = True) -> list[content.Block]:
-    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table.
-
-    readable: False in conflict; no parameter is then highlighted as informed.
-    """
-    posterior = posterior.sort_values("sd_ratio", na_position="last").reset_index(drop=True)
-    blocks: list[content.Block] = []
-    placed = in_ranges(posterior, metadata)
-    if placed is not None:
-        caption = (
-            "Every parameter inside its range, most informed on top (coloured: informed). Hover for values and "
-            "meaning. A grey bar that fills the range says that the data left the prior as it was."
-        )
-        caption = caption if readable else NOT_TO_BE_READ
-        blocks.append(Interactive(parameter_figure(placed, readable), caption, "Parameters with 90 percent intervals"))
-    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist() if readable else ())
-    names = {
-        "param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "estimate",
-        "low_90": "90 % from", "high_90": "to", "sd_ratio": "posterior / prior sd",
-    }  # fmt: skip
-    caption = f"Parameters, most informed first (highlighted: posterior sd below {INFORMED:g} of the prior's)."
-    caption = caption if readable else "The same values as a table; not findings."
-    blocks.append(table_of(posterior, caption, names, marked))
-    return blocks
-
-
-def in_ranges(posterior: pd.DataFrame, metadata: dict) -> pd.DataFrame | None:
-    """The table with places in the range (0-1) of prior, estimate and interval; None where a range is unknown.
-
-    Ranges: of the emulator's folder while it is there, else the default ones. Ties are left out: a tied parameter's
-    place is that inside its widest range.
-    """
-    space = read_ranges()
-    config = reading.where(metadata.get("artifacts") or "none") / "config.json"
-    if config.is_file():
-        entries = read_json(config).get("parameter_space")
-        space = make_space([tuple(entry) for entry in entries], config) if entries else space
-    if any(name not in space.names for name in posterior["param_name"]):
-        return None
-    index = [space.names.index(name) for name in posterior["param_name"]]
-    low, width = space.lower[index], np.where(space.width[index] > 0, space.width[index], 1.0)
-    columns = {"prior_unit": "prior", "optimized_unit": "optimized", "low_unit": "low_90", "high_unit": "high_90"}
-    return posterior.assign(**{unit: (posterior[name] - low) / width for unit, name in columns.items()})
 
 
 def conflict_blocks(path: Path) -> list[content.Block]:

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from calibration.common.command_line import UserError
+from calibration.common.provenance import STEPS, SUFFIX
 from calibration.emulator.trained import CONFIG
-from calibration.reports import emulator, ensemble, exploration, inversion, recovery, tower
-from calibration.reports.content import Section
+from calibration.reports import emulator, ensemble, exploration, inversion, reading, recovery, tower
+from calibration.reports.content import Section, Table, table_of
 from calibration.reports.page import write_report
 
 Reader = Callable[[Path, str | None], list[Section]]
@@ -15,6 +18,7 @@ KINDS: dict[str, tuple[str, Reader]] = {
     "ensemble": (ensemble.SUMMARY, lambda path, title: [ensemble.section(path, title)]),
     "trained emulator": (CONFIG, lambda path, title: [emulator.section(path, title)]),
     "tower observations": (f"*{tower.CHOICES}", tower.sections),
+    "observation windows": (f"*{tower.FACTS}", tower.windows_sections),
     "sensitivity analysis": (exploration.FACTS, lambda path, title: [exploration.section(path, title)]),
     "inversion": (inversion.SNAPSHOT, lambda path, title: [inversion.section(path, title)]),
     "recovery study": (recovery.STUDY, lambda path, title: [recovery.study_section(path, title)]),
@@ -27,7 +31,7 @@ HALVES = {
 }  # fmt: skip
 DEPTH = 3  # folders below the given one that are looked into
 NAMES = {"data": "The ensemble", "artifacts": "The emulator"}
-OWN_TITLES = ("tower observations",)  # kinds whose sections name themselves
+OWN_TITLES = ("tower observations", "observation windows")  # kinds whose sections name themselves
 
 
 def kinds_of(directory: Path) -> list[str]:
@@ -64,6 +68,34 @@ def sections_of(directory: Path) -> list[Section]:
         name = None if kind in OWN_TITLES else name
         sections += KINDS[kind][1](path, name)
     return sections
+
+
+def steps_of(directory: Path) -> Table | None:
+    """The steps behind the results in and below `directory`, in their order, with seconds and seeds; None: none known.
+
+    From steps.csv where a whole path was run as one (the demo), else from what scripts recorded of themselves.
+    """
+    path = directory / STEPS
+    if path.is_file():
+        steps = reading.table(path, ("step", "script", "seconds", "seed"), "extras/run_demo.py")
+    else:
+        near = [path for path in directory.rglob(f"*{SUFFIX}") if _near(path.parent, directory)]
+        found = [(path, reading.content(path, ("finished", "seconds"), path.name)) for path in near]
+        found.sort(key=lambda item: (str(item[1]["finished"]), str(item[0])))
+        steps = pd.DataFrame({
+            "step": [f"results in {path.parent.relative_to(directory)}" for path, _ in found],
+            "script": [path.name.removesuffix(SUFFIX) + ".py" for path, _ in found],
+            "seconds": [record["seconds"] for _, record in found], "seed": [record.get("seed") for _, record in found],
+        })  # fmt: skip
+    if steps.empty:
+        return None
+    try:
+        steps = steps.astype({"seconds": float, "seed": "Int64"})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{directory}: seconds or seeds of the steps are no numbers ({error}); run again") from None
+    names = {"script": "script", "step": "step", "seconds": "seconds", "seed": "seed"}
+    caption = f"{len(steps)} steps in their order, {steps['seconds'].sum():.0f} seconds in all."
+    return table_of(steps, f"{caption} A dash: no seed was given or recorded.", names)
 
 
 def _near(path: Path, directory: Path) -> bool:

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from calibration.common.command_line import UserError, write_text
-from calibration.reports.content import Interactive, Picture, Section
-from calibration.reports.glossary import glossary
+from calibration.reports.content import Interactive, Picture, Section, Table
+from calibration.reports.glossary import anchor, glossary, linked
 
 LIMIT = 5_000_000  # bytes of a report
 COLOURS = 256  # of a PNG inside it
@@ -25,18 +25,22 @@ VERSIONS = ("numpy", "pandas", "torch", "bokeh")
 
 
 def write_report(
-    path: Path, title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT
+    path: Path, title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT,
+    steps: Table | None = None,
 ) -> list[Path]:
     """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
-    html, left_out = render(title, sections, introduction, limit)
+    html, left_out = render(title, sections, introduction, limit, steps)
     write_text(path, html)
     return left_out
 
 
 def render(
-    title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT
+    title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT, steps: Table | None = None
 ) -> tuple[str, list[Path]]:
-    """The page, and the pictures that did not fit into `limit` bytes (the page names them)."""
+    """The page, and the pictures that did not fit into `limit` bytes (the page names them).
+
+    steps: how the whole path was run, after the last section.
+    """
     blocks = [block for section in sections for block in section.blocks]
     explored = [block for block in blocks if isinstance(block, Interactive)]
     script, divs = components([block.figure for block in explored], wrap_script=True) if explored else ("", ())
@@ -46,9 +50,13 @@ def render(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    words = glossary()
     environment.filters["address"] = id  # a block's own div
+    environment.filters["linked"] = lambda text, used: linked(text, words, used)
+    environment.globals["no_words"] = set  # of a card, before its first word is linked
+    environment.filters["anchor"] = anchor
     facts = {
-        "glossary": glossary(),
+        "glossary": words, "steps": steps,
         "title": title, "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),

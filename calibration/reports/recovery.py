@@ -1,6 +1,7 @@
 """The sections of parameter recovery (evaluate_parameter_recovery.py): one known run, or a study of many."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -44,7 +45,7 @@ def study_section(directory: Path, title: str | None = None) -> Section:
     result = Section(
         title or f"Recovery study: {directory.name}",
         f"{words}: {100 * coverage:.0f} percent of the true values lie in their 90 percent intervals "
-        f"({study['cases']} cases of {study['span_days']} days, noise {study['noise']} {FLUX_UNIT}).",
+        f"({study['cases']} cases of {study['span_days']} days, {noise_words(study)}).",
         content.GOOD if calibrated else content.CAREFUL,
         [
             *([f"By parameter: {coverage_sentence(study)}."] if "outside_by_chance" in study else []),
@@ -69,6 +70,20 @@ def study_section(directory: Path, title: str | None = None) -> Section:
     return result
 
 
+def noise_words(study: dict[str, Any]) -> str:
+    """The noise of a study's observations, and whether the inversion was told of it."""
+    known = study["settings"].get("noise_known")
+    told = {True: ", known to the inversion", False: ", estimated by the inversion"}.get(known, "")
+    return f"white noise of sd {study['noise']:g} {FLUX_UNIT}{told}"
+
+
+def case_noise_words(summary: dict[str, Any]) -> str:
+    """The noise of a case's observations, a run's own fluxes, and what the inversion took it for."""
+    supposed = summary.get("supposed_noise")
+    taken = "" if supposed is None else f" (the inversion supposes {supposed:.2g})"
+    return f"noise of sd {summary.get('noise', 0.0):g} {FLUX_UNIT}{taken}"
+
+
 def labelled(frame: pd.DataFrame) -> pd.DataFrame:
     """A table by parameter with both labels as its names, where a label map was in force (column label)."""
     return frame.assign(param_name=frame["label"]) if "label" in frame else frame
@@ -87,8 +102,9 @@ def case_section(path: Path, title: str | None = None) -> Section:
     closer, free, coverage = summary["better_than_prior"], summary["free_parameters"], summary.get("coverage_90")
     result = Section(
         title or f"Recovery of run {summary['sample_id']}",
-        f"{closer} OF {free} PARAMETERS CAME NEARER TO THE TRUTH than the prior, from {summary['days']} days: error "
-        f"over range {summary['range_error_estimated']:.3f}, prior {summary['range_error_prior']:.3f}.",
+        f"{closer} OF {free} PARAMETERS CAME NEARER TO THE TRUTH than the prior, from {summary['days']} days with "
+        f"{case_noise_words(summary)}: error over range {summary['range_error_estimated']:.3f}, prior "
+        f"{summary['range_error_prior']:.3f}.",
         content.GOOD if closer > free / 2 else content.CAREFUL,
     )  # fmt: skip
     if coverage is not None:

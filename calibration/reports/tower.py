@@ -1,4 +1,5 @@
-"""The sections of a tower's prepared observations: NEP (prepare_observation_nep.py), weather (..._meteorology.py)."""
+"""The sections of a tower's prepared observations: NEP (prepare_observation_nep.py), weather (..._meteorology.py), and
+the windows of both (build_observation_windows.py)."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,11 @@ from calibration.reports import content, reading
 from calibration.reports.content import Section, Table, table_of
 
 CHOICES = "_choices.json"  # what either script leaves beside its output
+FACTS = "_facts.json"  # and the windows' script
 NEP_SCRIPT, WEATHER_SCRIPT = "prepare_observation_nep.py", "prepare_observation_meteorology.py"
+WINDOWS_SCRIPT = "build_observation_windows.py"
+CO2 = "a_co2"  # rises: every later year lies above the trained range
+OFTEN = 0.05  # share of days with weather beyond the emulator's above which windows are read with care
 FEW, LONG_GAP = 0.5, 60  # share of valid days below, days without one above which a record is read with care
 FAR_FROM_REST = 1.5  # Mg C ha-1 year-1; forests at rest in VISIT have 0.3 to 0.6 (docs/results.md)
 COUNTS = {"days": "days", "valid_days": "valid", "share_kept": "share valid", "longest_gap_days": "longest gap (days)",
@@ -32,6 +37,11 @@ def sections(directory: Path, title: str | None = None) -> list[Section]:
         kind = nep_section if "valid_days" in choices else weather_section
         found.append(kind(directory, stem, choices, title))
     return found
+
+
+def windows_sections(directory: Path, title: str | None = None) -> list[Section]:
+    """One section for every file of windows in `directory`. UserError where one is half there or of another version."""
+    return [windows_section(path, title) for path in sorted(directory.glob(f"*{FACTS}"))]
 
 
 def nep_section(directory: Path, stem: str, choices: dict[str, Any], title: str | None = None) -> Section:
@@ -99,4 +109,56 @@ def weather_section(directory: Path, stem: str, choices: dict[str, Any], title: 
     result.blocks += reading.pictures(directory, {f"{stem}_comparison": WEATHER_FIGURE})
     known = {key: value for key, value in choices.items() if key not in ("columns", "tower_days", "lacking")}
     result.made = [*reading.made_by(directory, known, {"tower file": choices["input"], "ERA5": choices.get("era5")})]
+    return result
+
+
+def windows_section(path: Path, title: str | None = None) -> Section:
+    """How many days can be fitted in how many windows, and whether the emulator knows their weather."""
+    keys = ("windows", "window_days", "context_days", "observed_days", "first_start", "last_start", "first_observed",
+            "last_observed", "carried", "trained_range")  # fmt: skip
+    choices, stem, directory = reading.content(path, keys, WINDOWS_SCRIPT), path.name.removesuffix(FACTS), path.parent
+    columns = ("variable", "unit", "lowest", "highest", "trained_low", "trained_high", "days", "days_outside")
+    weather = reading.table(directory / f"{stem}_weather.csv", columns, WINDOWS_SCRIPT)
+    months = reading.table(
+        directory / f"{stem}_observed.csv", ("month", "days", "valid_days", "mean_nep_mg_ha", "windows"), WINDOWS_SCRIPT
+    )
+    often = weather[(weather["days_outside"] > OFTEN * weather["days"]) & (weather["variable"] != CO2)]
+    observed = int(choices["observed_days"])
+    tone = content.BAD if not observed else content.CAREFUL if len(often) else content.GOOD
+    word = {content.BAD: "NOTHING TO FIT", content.CAREFUL: "READ WITH CARE", content.GOOD: "READY TO INVERT"}[tone]
+    result = Section(title or f"Windows: {stem}", "", tone)
+    result.verdict = (
+        f"{word}: {choices['windows']} windows of {choices['window_days']} days hold {observed} observed days"
+        + (f", {choices['first_observed']} to {choices['last_observed']}." if observed else ".")
+    )
+    result.meaning.append(
+        f"They start {choices['first_start']} to {choices['last_start']}; each needs the weather of the "
+        f"{choices['context_days']} days before."
+    )
+    if len(often):
+        result.meaning.append(
+            f"{', '.join(map(str, often['variable']))}: on more than {100 * OFTEN:.0f} percent of the days outside "
+            f"{choices['trained_range']}; the emulator extrapolates there."
+        )
+    if (weather["days_outside"][weather["variable"] == CO2] > 0).any():
+        result.meaning.append(
+            "CO2 lies outside the trained range, as in every later year; the closed forms of the first guess know it."
+        )
+    if choices["carried"]:
+        result.meaning.append(f"Also carried: {', '.join(map(str, choices['carried']))}.")
+    names = {"variable": "variable", "unit": "unit", "lowest": "lowest", "highest": "highest",
+             "trained_low": "trained from", "trained_high": "to", "days_outside": "days outside"}  # fmt: skip
+    marked = frozenset(i for i, count in enumerate(weather["days_outside"]) if count)
+    caption = f"The weather of the {int(weather['days'].max())} days that the windows use (highlighted: days outside)."
+    result.blocks.append(table_of(weather, caption, names, marked))
+    names = {"month": "month", "days": "days in windows", "valid_days": "observed", "mean_nep_mg_ha": "mean NEP",
+             "windows": "windows that start"}  # fmt: skip
+    marked = frozenset(i for i, (n, valid) in enumerate(zip(months["days"], months["valid_days"], strict=True))
+                       if valid < FEW * n)  # fmt: skip
+    caption = f"Observed days by month; NEP in {FLUX_UNIT} (highlighted: less than half of the days observed)."
+    result.blocks.append(table_of(months, caption, names, marked))
+    result.made = reading.made_by(
+        directory, choices, {"weather": choices["input"], "observations": choices.get("observations"),
+                             "scaler": choices.get("scaler")},
+    )  # fmt: skip
     return result

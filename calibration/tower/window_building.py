@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from calibration.common.command_line import UserError, read_json
-from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, TARGETS
+from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, TARGETS, UNITS
 from calibration.tower.observation_csv import ER_COLUMN, GPP_COLUMN, NEP_SD_COLUMN, longest_gap
 from calibration.tower.windows import Windows
 from calibration.weather.daily import Weather
@@ -121,6 +121,37 @@ def outside_training(weather: Weather, days: np.ndarray, names, low: np.ndarray,
         if count:
             counts[name] = count
     return counts
+
+
+def weather_used(weather: Weather, days: np.ndarray, names, low: np.ndarray, high: np.ndarray) -> pd.DataFrame:
+    """variable, unit, lowest, highest, trained_low, trained_high (physical units), days, days_outside; a row a name.
+
+    days: (day,) bool, the days that windows use; low, high: (feature,), see outside_training().
+    """
+    outside = outside_training(weather, days, names, low, high)
+    rows = []
+    for name, least, most in zip(names, low, high, strict=True):
+        values = weather.column(name)[days]
+        rows.append({
+            "variable": name, "unit": UNITS[name], "lowest": values.min(), "highest": values.max(),
+            "trained_low": least, "trained_high": most, "days": int(days.sum()), "days_outside": outside.get(name, 0),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def valid_by_month(windows: Windows) -> pd.DataFrame:
+    """month, days, valid_days, mean_nep_mg_ha (Mg C ha-1 day-1), windows (that start in it); a day counts once."""
+    table = pd.DataFrame({
+        "date": windows.dates.ravel(), "valid": windows.obs_mask.ravel(), "nep": windows.nep().ravel().astype(float),
+    }).drop_duplicates("date").sort_values("date")  # fmt: skip
+    table["month"] = table["date"].to_numpy().astype("datetime64[M]").astype(str)
+    table["nep"] = table["nep"].where(table["valid"])
+    grouped = table.groupby("month")
+    starts = pd.Series(windows.window_start.astype("datetime64[M]").astype(str)).value_counts()
+    counts = pd.DataFrame({
+        "days": grouped.size(), "valid_days": grouped["valid"].sum(), "mean_nep_mg_ha": grouped["nep"].mean(),
+    })  # fmt: skip
+    return counts.assign(windows=starts.reindex(counts.index, fill_value=0)).reset_index()
 
 
 def trained_range(artifacts: Path, scaler) -> tuple[np.ndarray, np.ndarray, str]:

@@ -1,0 +1,170 @@
+"""What the report of an inversion says of its parameters: informed, true where that is known, in their ranges."""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from calibration.common.command_line import UserError, read_json
+from calibration.common.parameters import catalogue, make_space, read_ranges
+from calibration.inversion.posterior import COMBINED, INFORMED
+from calibration.judgement.tables import TRUTH
+from calibration.reports import content, reading
+from calibration.reports.content import Interactive, Table, table_of
+from calibration.reports.interactive import parameter_figure
+
+SCRIPT = "test_inversion.py"
+PAIRS, MISSED = 3, 6  # pairs, and parameters outside their intervals, that a sentence names
+NOT_TO_BE_READ = (
+    "Not to be read as findings: the model conflicts with the data, and a short interval only says where the misfit "
+    "pushed. Hover to see which parameters sit at an end of their range."
+)
+
+
+def informed_sentence(posterior: pd.DataFrame) -> str:
+    """Which parameters the data informed, and how sure that is."""
+    found = posterior[posterior["sd_ratio"] < INFORMED].sort_values("sd_ratio")
+    if found.empty:
+        return f"No parameter's posterior sd fell below {INFORMED:g} of the prior's: the data inform none by itself."
+    named = "; ".join(
+        f"{row.param_name} {row.optimized:.3g} {row.unit.strip('-')}".rstrip()
+        + f" (90 percent interval {row.low_90:.3g} to {row.high_90:.3g}, posterior sd {100 * row.sd_ratio:.0f} percent "
+        "of the prior's)"
+        for row in found.itertuples()
+    )
+    return f"Informed, of {len(posterior)} parameters: {named}."
+
+
+def correlation_sentence(path: Path) -> str:
+    """The parameters of posterior_correlation.csv that are known only together; '' where there are none, or no file."""
+    if not path.is_file():
+        return ""
+    table = reading.table(path, ("param_name",), SCRIPT).set_index("param_name")
+    names, values = list(map(str, table.index)), table.to_numpy(dtype=float)
+    if values.shape != (len(names), len(names)):
+        raise UserError(f"{path}: {values.shape[1]} columns for {len(names)} parameters; run {SCRIPT} again")
+    rows, columns = np.nonzero(np.tril(np.abs(values) > COMBINED, -1))
+    order = np.argsort(-np.abs(values[rows, columns]), kind="stable")
+    pairs = [f"{names[rows[k]]} with {names[columns[k]]} ({values[rows[k], columns[k]]:+.2f})" for k in order]
+    if not pairs:
+        return ""
+    more = f", and {len(pairs) - PAIRS} more pairs" if len(pairs) > PAIRS else ""
+    return f"Better known together than alone (posterior correlation): {', '.join(pairs[:PAIRS])}{more}."
+
+
+def modes_sentence(path: Path) -> str:
+    """In how many places the posterior of posterior.npz lies; '' where it is one, or where there is no file."""
+    if not path.is_file():
+        return ""
+    try:
+        with np.load(path) as file:
+            weights = np.asarray(file["mode_weights"], dtype=float)
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path}: not readable as a posterior ({error}); run {SCRIPT} again") from None
+    if len(weights) < 2:
+        return ""
+    shares = [f"{100 * weight:.0f}" for weight in np.sort(weights)[::-1]]
+    return (
+        f"Multimodal: the starts ended in {len(weights)} places that the data cannot tell apart, which hold "
+        f"{', '.join(shares[:-1])} and {shares[-1]} percent of the posterior. The estimate is the place of the lowest "
+        f"cost and holds {100 * weights[0]:.0f}; the intervals span all of them."
+    )
+
+
+def with_truth(table: pd.DataFrame, directory: Path) -> tuple[pd.DataFrame, str]:
+    """The table with a column `true` where the folder says what is true (only of made-up data), and a sentence on it.
+
+    The table as it is and '' where it does not, as at every real tower. With intervals (low_90, high_90, sd_ratio)
+    also a column `inside`, empty for parameters that were not free.
+    """
+    path = directory / TRUTH
+    if not path.is_file():
+        return table, ""
+    found = reading.content(path, ("parameters", "source"), SCRIPT)
+    values, source = found["parameters"], str(found["source"])
+    if not isinstance(values, dict) or not all(content.is_number(value) for value in values.values()):
+        raise UserError(f"{path}: 'parameters' must hold a number for each name; run {SCRIPT} again")
+    table = table.assign(true=[values.get(str(name), np.nan) for name in table["param_name"]])
+    known = table["true"].notna()
+    if "low_90" not in table:
+        return table, f"The true values are known here ({source}); they stand in the table."
+    known &= table["sd_ratio"].notna()
+    inside = (table["low_90"] <= table["true"]) & (table["true"] <= table["high_90"])
+    table = table.assign(inside=inside.astype(object).where(known, None))
+    outside = [str(name) for name in table["param_name"][known & ~inside]]
+    more = " and others" if len(outside) > MISSED else ""
+    missed = f" Outside: {', '.join(outside[:MISSED])}{more}." if outside else ""
+    return table, (
+        f"The true values are known here ({source}): {int(inside[known].sum())} of {int(known.sum())} lie inside their "
+        f"90 percent intervals.{missed}"
+    )
+
+
+def with_meaning(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the catalogue's meaning and unit of every parameter (empty where it is not known there)."""
+    known = catalogue()
+    names = table["param_name"].astype(str)
+    return table.assign(
+        meaning=[known[name].meaning if name in known else "" for name in names],
+        unit=[known[name].unit if name in known else "" for name in names],
+    )
+
+
+def parameter_blocks(posterior: pd.DataFrame, metadata: dict, readable: bool = True) -> list[content.Block]:
+    """Parameters sorted by information gained: to be hovered where their ranges are known, and as a table.
+
+    readable: False in conflict; no parameter is then highlighted as informed.
+    """
+    posterior = posterior.sort_values("sd_ratio", na_position="last").reset_index(drop=True)
+    blocks: list[content.Block] = []
+    placed = in_ranges(posterior, metadata)
+    if placed is not None:
+        caption = (
+            "Every parameter inside its range, most informed on top (coloured: informed). Hover for values and "
+            "meaning. A grey bar that fills the range says that the data left the prior as it was."
+            + (" Crosses are the true values." if "true" in placed else "")
+        )
+        caption = caption if readable else NOT_TO_BE_READ
+        blocks.append(Interactive(parameter_figure(placed, readable), caption, "Parameters with 90 percent intervals"))
+    marked = frozenset(np.flatnonzero(posterior["sd_ratio"] < INFORMED).tolist() if readable else ())
+    names = {
+        "param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "estimate",
+        "true": "true", "low_90": "90 % from", "high_90": "to", "inside": "true inside",
+        "sd_ratio": "posterior / prior sd",
+    }  # fmt: skip
+    names = {column: header for column, header in names.items() if column in posterior}
+    caption = f"Parameters, most informed first (highlighted: posterior sd below {INFORMED:g} of the prior's)."
+    caption = caption if readable else "The same values as a table; not findings."
+    blocks.append(table_of(posterior, caption, names, marked))
+    return blocks
+
+
+def in_ranges(posterior: pd.DataFrame, metadata: dict) -> pd.DataFrame | None:
+    """The table with places in the range (0-1) of prior, estimate and interval; None where a range is unknown.
+
+    Ranges: of the emulator's folder while it is there, else the default ones. Ties are left out: a tied parameter's
+    place is that inside its widest range.
+    """
+    space = read_ranges()
+    config = reading.where(metadata.get("artifacts") or "none") / "config.json"
+    if config.is_file():
+        entries = read_json(config).get("parameter_space")
+        space = make_space([tuple(entry) for entry in entries], config) if entries else space
+    if any(name not in space.names for name in posterior["param_name"]):
+        return None
+    index = [space.names.index(name) for name in posterior["param_name"]]
+    low, width = space.lower[index], np.where(space.width[index] > 0, space.width[index], 1.0)
+    columns = {"prior_unit": "prior", "optimized_unit": "optimized", "low_unit": "low_90", "high_unit": "high_90",
+               "true_unit": "true"}  # fmt: skip
+    places = {unit: (posterior[name] - low) / width for unit, name in columns.items() if name in posterior}
+    return posterior.assign(**places)
+
+
+def values_table(values: pd.DataFrame) -> Table:
+    """Parameters of an estimate without a posterior, or given ones; with the true ones where they are known."""
+    names = {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "prior": "prior", "optimized": "value",
+             "true": "true"}  # fmt: skip
+    values = with_meaning(values)
+    names = {column: header for column, header in names.items() if column in values}
+    return table_of(values, "Parameters, without intervals.", names)
