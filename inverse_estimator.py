@@ -246,12 +246,15 @@ class StaticParameterInverter:
         posterior = self._draws(problem, fit)
         return fit, self._chains(problem, fit, posterior, notes) if self.config.posterior == "mcmc" else posterior
 
-    def _draws(self, problem: InversionProblem, fit: Fit) -> Posterior:
-        """The ensemble's members where the method has them, else randomized draws around the fit."""
+    def _draws(self, problem: InversionProblem, fit: Fit, dear: InversionProblem | None = None) -> Posterior:
+        """The ensemble's members where the method has them, else randomized draws around the fit.
+
+        dear: the problem that `problem` stands for, see inversion/randomized_likelihood.py.
+        """
         if fit.members is not None:
             return ensemble_posterior(problem, fit)
         config = self.config
-        return laplace_posterior(problem, fit, config.samples, config.seed, config.randomized_draws)
+        return laplace_posterior(problem, fit, config.samples, config.seed, config.randomized_draws, dear)
 
     def _chains(self, problem: InversionProblem, fit: Fit, draws: Posterior, notes: list[str]) -> Posterior:
         """The posterior by Markov chains that start from `draws`, which stand where the chains do not converge."""

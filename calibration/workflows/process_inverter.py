@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from calibration.common.command_line import UserError, progress
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
 from calibration.inversion.methods import Fit
-from calibration.inversion.posterior import MODE_COST, Posterior, mode_at
+from calibration.inversion.posterior import MODE_COST, Posterior
 from calibration.inversion.problem import InversionProblem
+from calibration.inversion.randomized_likelihood import DEAR_ROUNDS
 from calibration.inversion.solvers import joined, solver_of
 from calibration.judgement.simulator_check import ProcessModel
 from calibration.workflows.process_forward import KeptRuns, ProcessForward
@@ -23,9 +23,8 @@ from inverse_estimator import StaticParameterInverter
 
 PRIOR_DRAWS = 64  # runs of the prior against the data, with an emulator 200
 TRIAL = 16  # runs that tell how long one takes, in the lanes of two cores
-FIT_ROUNDS, DRAW_ROUNDS = 6, 4  # times that the stand-in is taught where the starts, and where the draws ended, at most
+FIT_ROUNDS = 6  # times that the stand-in is taught where the starts ended, at most
 SAME_COST = 0.3  # the stand-in's costs (log posterior) are the process model's where they differ by less
-SAME_PLACE = 0.15  # root mean square shift of a draw, in posterior sds a direction, that would not show
 DIFFERENCE = 1.0  # latent step that tells the slope of a parameter which the closed forms do not know
 MCMC_DRAWS = 1000  # of --posterior mcmc, run as well
 
@@ -64,13 +63,16 @@ class ProcessInverter(StaticParameterInverter):
             problem.costs(np.vstack([problem.prior, problem.prior + DIFFERENCE * np.eye(problem.size)[unknown]]))
             stand_in.learn()
         fit = self._fit(problem, quick, starts)
-        posterior, shift = self._taught_draws(problem, quick, fit)
+        posterior = self._draws(quick, fit, problem)
+        if not len(posterior.latent):
+            raise UserError("the process model failed at every draw of the posterior; see its messages")
         if self.config.posterior == "mcmc":
+            stand_in.learn()
             posterior = self._chains(quick, fit, posterior, notes)
         notes.append(
-            f"{len(self.runs.asked)} runs of the process model taught the stand-in that searched; every start and draw "
-            f"was run, and ended {shift:.2f} posterior sds from where the process model alone would bring it"
-            + (f": more than {SAME_PLACE}, so intervals may be too wide or too narrow" if shift > SAME_PLACE else "")
+            f"{len(self.runs.asked)} runs of the process model taught the stand-in that searched in its place; where "
+            "every start and draw ended was run"
+            + (f"; {100 * posterior.moving:.0f} percent of the draws still moved" if posterior.moving else "")
         )
         return fit, posterior
 
@@ -94,32 +96,6 @@ class ProcessInverter(StaticParameterInverter):
             fit, u=u, cost=float(cost[best]), predicted=predicted[best], start_costs=cost, history=history, trace=trace,
             jacobian=quick.central_jacobian(u),
         )  # fmt: skip
-
-    def _taught_draws(
-        self, problem: InversionProblem, quick: InversionProblem, fit: Fit
-    ) -> tuple[Posterior, float]:
-        """Draws on the stand-in that the process model confirms, and their root mean square shift, posterior sds a
-        direction, that is left.
-        """
-        for _ in range(DRAW_ROUNDS):
-            if fit.members is not None:
-                fit = solver_of(self.config).solve(quick, fit.u[None])
-            posterior = self._draws(quick, fit)
-            expected = quick.costs(posterior.latent)[1]
-            cost, predicted = problem.costs(posterior.latent)
-            good = np.isfinite(cost)
-            if not good.any():
-                raise UserError("the process model failed at every draw of the posterior; see its messages")
-            mode = mode_at(problem, fit.u, fit.cost, fit.predicted, fit.jacobian)
-            unforeseen = problem.whiten(torch.as_tensor(predicted - expected)[good]).numpy()
-            shift = float(np.sqrt(np.mean((unforeseen @ mode.white_jacobian @ mode.factor) ** 2)))
-            quick.forward.learn()
-            if shift < SAME_PLACE:
-                break
-        return replace(
-            posterior, latent=posterior.latent[good], physical=posterior.physical[good],
-            offsets=posterior.offsets[good],
-        ), shift  # fmt: skip
 
 
 def check_config(config: InversionConfig, source: str | Path | None) -> None:
@@ -152,8 +128,8 @@ def expected_runs(config: InversionConfig, free: int) -> tuple[int, int]:
     draws = config.ensemble.members if config.method == "ensemble" else config.randomized_draws or config.samples
     chains = MCMC_DRAWS * (config.posterior == "mcmc")
     few, many = (
-        PRIOR_DRAWS + chains + fits * config.number_of_starts + rounds * draws
-        for fits, rounds in ((1, 1), (FIT_ROUNDS, DRAW_ROUNDS))
+        PRIOR_DRAWS + chains + fits * config.number_of_starts + steps * draws
+        for fits, steps in ((1, 1), (FIT_ROUNDS, 1 + DEAR_ROUNDS))
     )
     return few, many + free
 
