@@ -90,7 +90,6 @@ class StaticParameterInverter:
     True
     """
 
-    problem_kind = InversionProblem
     prior_draws = 200  # runs of the prior against the data, before the fit
     say: Callable[[str], object] = staticmethod(lambda line: None)  # hears what takes long, before it begins
 
@@ -285,7 +284,7 @@ class StaticParameterInverter:
         )
         if config.lambda_prior is None and config.error_model.emulator and self.errors is None:
             warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
-        return self.problem_kind(
+        return InversionProblem(
             self.forward(stretches), observations, latent, self._error_model(observations, self.errors),
             config.offset_sd if config.nuisance == "offset" else 0.0,
             config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,

@@ -16,6 +16,7 @@ from calibration.inversion.posterior import MODE_COST, Posterior
 from calibration.inversion.problem import InversionProblem
 from calibration.inversion.randomized_likelihood import DEAR_ROUNDS
 from calibration.inversion.solvers import joined, solver_of
+from calibration.judgement.judge import BAND_DRAWS
 from calibration.judgement.simulator_check import ProcessModel
 from calibration.workflows.process_forward import KeptRuns, ProcessForward
 from calibration.workflows.stand_in import StandIn, unknown_parameters
@@ -24,9 +25,8 @@ from inverse_estimator import StaticParameterInverter
 PRIOR_DRAWS = 64  # runs of the prior against the data, with an emulator 200
 TRIAL = 16  # runs that tell how long one takes, in the lanes of two cores
 FIT_ROUNDS = 6  # times that the stand-in is taught where the starts ended, at most
-SAME_COST = 0.3  # the stand-in's costs (log posterior) are the process model's where they differ by less
+SAME_COST = 0.1  # the stand-in's costs (log posterior) are the process model's where they differ by less
 DIFFERENCE = 1.0  # latent step that tells the slope of a parameter which the closed forms do not know
-MCMC_DRAWS = 1000  # of --posterior mcmc, run as well
 
 
 class ProcessInverter(StaticParameterInverter):
@@ -77,8 +77,10 @@ class ProcessInverter(StaticParameterInverter):
         return fit, posterior
 
     def _fit(self, problem: InversionProblem, quick: InversionProblem, starts: np.ndarray) -> Fit:
-        """The fit of `quick`, `problem` on its stand-in, from starts (start, size), where both agree on it."""
-        solver, history, trace = solver_of(self.config), [], []
+        """The fit of `quick`, `problem` on its stand-in, from starts (start, size): where both agree on the cost, and
+        what the last round taught leads no further down.
+        """
+        solver, history, trace, before = solver_of(self.config), [], [], np.inf
         for _ in range(FIT_ROUNDS):
             fit = solver.solve(quick, starts)
             problem.set_error_model(quick.error_model)
@@ -88,8 +90,9 @@ class ProcessInverter(StaticParameterInverter):
             problem.check_finite(predicted[best])
             quick.forward.learn()
             off = np.abs(cost - fit.start_costs)[cost < cost[best] + MODE_COST]
-            if off.max() < SAME_COST or fit.members is not None:
+            if (off.max() < SAME_COST and before - cost[best] < SAME_COST) or fit.members is not None:
                 break
+            before = cost[best]
             starts = np.where(np.isfinite(cost)[:, None], fit.starts, fit.starts[best])  # a run failed there
         u = fit.starts[best]
         return replace(
@@ -125,13 +128,14 @@ def kept_runs(
 
 def expected_runs(config: InversionConfig, free: int) -> tuple[int, int]:
     """Fewest and most runs of an inversion of `free` parameters, the check of the prior included."""
-    draws = config.ensemble.members if config.method == "ensemble" else config.randomized_draws or config.samples
-    chains = MCMC_DRAWS * (config.posterior == "mcmc")
-    few, many = (
-        PRIOR_DRAWS + chains + fits * config.number_of_starts + steps * draws
-        for fits, steps in ((1, 1), (FIT_ROUNDS, 1 + DEAR_ROUNDS))
-    )
-    return few, many + free
+    few = PRIOR_DRAWS + config.number_of_starts
+    many = PRIOR_DRAWS + free + FIT_ROUNDS * config.number_of_starts
+    if config.method == "ensemble" or not config.randomized_draws:
+        few, many = few + BAND_DRAWS, many + BAND_DRAWS
+    else:
+        few, many = few + 2 * config.randomized_draws, many + (1 + DEAR_ROUNDS) * config.randomized_draws
+    chains = BAND_DRAWS * (config.posterior == "mcmc")
+    return few + chains, many + chains
 
 
 def announce(
