@@ -90,7 +90,6 @@ class StaticParameterInverter:
     True
     """
 
-    problem_kind = InversionProblem
     prior_draws = 200  # runs of the prior against the data, before the fit
     say: Callable[[str], object] = staticmethod(lambda line: None)  # hears what takes long, before it begins
 
@@ -216,28 +215,7 @@ class StaticParameterInverter:
         starts = start_from
         if starts is None:
             starts = starting_points(problem, self.config.number_of_starts, self.config.seed)
-        fit = solver_of(self.config).solve(problem, starts)
-        if problem.is_likelihood and self._is_restless(problem, fit):
-            problem.set_error_model(self._error_model(problem.observations, restless_errors(self.errors)))
-            fit = solver_of(self.config).solve(problem, fit.u[None])
-            notes.append(
-                "the estimate is a forest that is not at rest: the emulator's error is that on runs of its kind, "
-                "which it knows less well; --verify shows what the process model makes of the estimate"
-            )
-        posterior = None
-        if problem.is_likelihood:
-            if fit.members is not None:
-                posterior = ensemble_posterior(problem, fit)
-            else:
-                posterior = laplace_posterior(
-                    problem, fit, self.config.samples, self.config.seed, self.config.randomized_draws
-                )
-            if self.config.posterior == "mcmc":
-                mode = mode_at(problem, fit.u, fit.cost, fit.predicted, fit.jacobian)
-                posterior = mcmc_posterior(
-                    problem, mode, posterior, self.config.seed, self.config.mcmc_minutes, self.say
-                )
-                notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
+        fit, posterior = self._solve(problem, starts, notes)
         optimized = problem.latent.physical_array(fit.u[: len(problem.latent.free)])
         result = InversionResult(
             self.names, problem.latent.prior, optimized, problem, fit, posterior, self.config,
@@ -249,6 +227,40 @@ class StaticParameterInverter:
                 f"tell apart (weights {', '.join(f'{w:.2f}' for w in posterior.mode_weights)})"
             )
         return result
+
+    def _solve(
+        self, problem: InversionProblem, starts: np.ndarray, notes: list[str]
+    ) -> tuple[Fit, Posterior | None]:
+        """Fit and posterior from `starts` (start, size); adds what a reader should know to `notes`."""
+        fit = solver_of(self.config).solve(problem, starts)
+        if problem.is_likelihood and self._is_restless(problem, fit):
+            problem.set_error_model(self._error_model(problem.observations, restless_errors(self.errors)))
+            fit = solver_of(self.config).solve(problem, fit.u[None])
+            notes.append(
+                "the estimate is a forest that is not at rest: the emulator's error is that on runs of its kind, "
+                "which it knows less well; --verify shows what the process model makes of the estimate"
+            )
+        if not problem.is_likelihood:
+            return fit, None
+        posterior = self._draws(problem, fit)
+        return fit, self._chains(problem, fit, posterior, notes) if self.config.posterior == "mcmc" else posterior
+
+    def _draws(self, problem: InversionProblem, fit: Fit, dear: InversionProblem | None = None) -> Posterior:
+        """The ensemble's members where the method has them, else randomized draws around the fit.
+
+        dear: the problem that `problem` stands for, see inversion/randomized_likelihood.py.
+        """
+        if fit.members is not None:
+            return ensemble_posterior(problem, fit)
+        config = self.config
+        return laplace_posterior(problem, fit, config.samples, config.seed, config.randomized_draws, dear)
+
+    def _chains(self, problem: InversionProblem, fit: Fit, draws: Posterior, notes: list[str]) -> Posterior:
+        """The posterior by Markov chains that start from `draws`, which stand where the chains do not converge."""
+        mode = mode_at(problem, fit.u, fit.cost, fit.predicted, fit.jacobian)
+        posterior = mcmc_posterior(problem, mode, draws, self.config.seed, self.config.mcmc_minutes, self.say)
+        notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
+        return posterior
 
     def problem(
         self, prior: np.ndarray, stretches: Sequence[Stretch], unconstrained: bool = False, free=None, fix=()
@@ -272,7 +284,7 @@ class StaticParameterInverter:
         )
         if config.lambda_prior is None and config.error_model.emulator and self.errors is None:
             warn("the emulator's own error is unknown (no emulator_error.npz): intervals will be too narrow")
-        return self.problem_kind(
+        return InversionProblem(
             self.forward(stretches), observations, latent, self._error_model(observations, self.errors),
             config.offset_sd if config.nuisance == "offset" else 0.0,
             config.lambda_prior, not unconstrained, self._target_scale(config.targets), config.gauss_newton.step,

@@ -6,23 +6,24 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from script_calls import script
 from standin_visit import made_weather, make_run_folder
 
 from calibration.common.command_line import UserError
-from calibration.common.parameters import catalogue, make_space
+from calibration.common.parameters import catalogue, make_space, read_ranges
 from calibration.common.sites import load_site
 from calibration.common.units import DYNAMIC_FEATURES
 from calibration.inversion.config import make_inversion_config
-from calibration.inversion.data import stretch_from_arrays
+from calibration.inversion.data import Stretch, stretch_from_arrays
 from calibration.inversion.methods import gauss_newton, starting_points
-from calibration.inversion.problem import InversionProblem
 from calibration.judgement.judge import Case
-from calibration.judgement.simulator_check import ProcessModel
+from calibration.judgement.simulator_check import ProcessModel, simulate_vectors
 from calibration.weather.daily import generate_weather
-from calibration.workflows.process_forward import KeptRuns
-from calibration.workflows.process_inverter import ProcessInverter, announce, expected_runs, kept_runs
+from calibration.workflows.process_forward import KeptRuns, ProcessForward
+from calibration.workflows.process_inverter import SAME_COST, ProcessInverter, announce, expected_runs, kept_runs
 from calibration.workflows.process_setup import observed_stretches, process_setup
+from calibration.workflows.stand_in import StandIn
 
 DAYS = 60
 SPACE = make_space([(f"p{i}", 0.0, 1.0) for i in range(12)], "test")
@@ -66,16 +67,61 @@ def inverter_of(weather, folder=None):
     return ProcessInverter(kept_runs(model, SPACE.names, stretches, folder), SPACE, config), stretches, truth, asked
 
 
-def test_sparing_slopes_find_the_same_minimum_as_full_differences(forest_weather):
-    inverter, stretches, _, _ = inverter_of(forest_weather)
+def test_the_stand_in_leads_to_the_minimum_of_full_differences(forest_weather):
+    inverter, stretches, _, asked = inverter_of(forest_weather)
     prior = np.full(len(SPACE), 0.5)
-    sparing = inverter.problem(prior, stretches)
-    inverter.problem_kind = InversionProblem
+    here = inverter.invert_stretches(prior, stretches).fit
+    made = sum(asked)
     full = inverter.problem(prior, stretches)
-    starts = starting_points(full, 4, 1)
-    there, here = (gauss_newton(problem, starts, inverter.config) for problem in (full, sparing))
-    assert here.cost == pytest.approx(there.cost, abs=0.05)
-    assert np.abs(here.u - there.u).max() < 0.1
+    there = gauss_newton(full, starting_points(full, 4, 1), inverter.config)
+    assert here.cost == pytest.approx(there.cost, abs=SAME_COST)
+    stacked = full.least_squares(there.u[None], there.predicted[None], there.jacobian[None])[1][0]
+    assert np.linalg.norm(stacked @ (here.u - there.u)) < np.sqrt(2 * SAME_COST)  # posterior sds, over all directions
+    assert here.cost == pytest.approx(full.costs(here.u[None])[0][0], rel=1e-9)  # a run, not what stood in for it
+    assert made < 0.6 * (sum(asked) - made) + 4 * inverter.config.randomized_draws  # the draws are not in the other
+
+
+def test_every_draw_is_a_run_that_goes_down_its_own_cost(forest_weather):
+    inverter, stretches, _, _ = inverter_of(forest_weather)
+    result = inverter.invert_stretches(np.full(len(SPACE), 0.5), stretches)
+    made = inverter.runs.made
+    costs = result.problem.costs(result.posterior.latent)[0]
+    assert inverter.runs.made == made  # all of them known
+    # a draw's cost: the best one, and half a chi-squared variate of as many directions as there are parameters
+    assert np.median(costs) - result.fit.cost == pytest.approx(len(SPACE) / 2, abs=2.5)
+    assert any("stand-in" in note for note in result.notes)
+
+
+def test_closed_forms_and_runs_stand_in_for_the_process_model():
+    space = read_ranges().subset(("tree_lue", "tree_pmax", "tree_topt", "soil_sr_lf"))
+    site = load_site()
+    weather = generate_weather(site, "2011-01-01", "2012-12-31", seed=1)
+
+    def runs(values):
+        """The built-in process model."""
+        yield from enumerate(simulate_vectors(values, space.names, weather, site))
+
+    nothing = np.full((60, 5), np.nan)
+    days = Stretch(np.zeros((60, 10)), 0, nothing, np.isfinite(nothing), nothing, weather.dates[400:460])
+    model = ProcessModel(weather, runs, {"model": "built-in"}, site)
+    kept = kept_runs(model, space.names, [days], None)
+    values = space.unit_to_physical(np.random.default_rng(0).random((30, len(space))))
+    stand_in, truth = StandIn(kept, [days], space, len(space)), ProcessForward(kept, [days])
+
+    def error(rows):
+        """Root mean square errors (run,) of GPP, NPP, NEP and Rh together, Mg C ha-1 day-1."""
+        vectors = torch.as_tensor(values[rows])
+        return (stand_in(vectors)[0] - truth_of[rows]).square().mean(dim=(1, 2)).sqrt().numpy()
+
+    truth_of = truth(torch.as_tensor(values[24:]))[0]
+    truth_of = torch.cat([truth(torch.as_tensor(values[:24]))[0], truth_of])
+    kept.asked = dict(list(kept.asked.items())[6:])  # the first six asked for are the unseen ones
+    unseen, taught = slice(24, 30), slice(0, 24)
+    alone = error(unseen)
+    assert np.median(alone) < 0.004  # fluxes are about 0.05 to 0.1
+    stand_in.learn()
+    assert (error(unseen) < alone).all() and np.median(error(unseen)) < 0.8 * np.median(alone)
+    assert error(taught).max() < 1e-4
 
 
 def test_an_inversion_covers_the_truth_and_repeats_no_run_when_it_is_taken_up_again(forest_weather, tmp_path):

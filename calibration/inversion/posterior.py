@@ -44,6 +44,7 @@ class Posterior:
     method: str
     chains: np.ndarray | None = None  # (chain, draw, parameter) physical, of MCMC that converged
     diagnostics: "Diagnostics | None" = None  # of MCMC, whether it converged or not
+    moving: float = 0.0  # share of the draws that were not at rest yet by a process model's own runs
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Central interval of every parameter: (parameter,), (parameter,), physical units."""
@@ -63,12 +64,14 @@ class Posterior:
         return np.atleast_2d(np.corrcoef(self.latent[:, : len(self.free)], rowvar=False))
 
 
-def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: int, draws: int = 0) -> Posterior:
+def laplace_posterior(
+    problem: InversionProblem, fit: Fit, samples: int, seed: int, draws: int = 0, dear: InversionProblem | None = None
+) -> Posterior:
     """Gaussian around each distinct place where the starts ended, N(u, (J'J + I)^-1), weighted by its evidence.
 
     Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. With `draws` above 0 the samples are that
     many randomized minima instead (inversion/randomized_likelihood.py): they follow the bends of the posterior, and
-    nearly all of them fit the data as a whole. Samples are clipped to the latent limit.
+    nearly all of them fit the data as a whole. Samples are clipped to the latent limit. dear: see randomized_minima.
     """
     modes = _distinct_modes(problem, fit)
     log_weight = np.array([np.linalg.slogdet(mode.factor)[1] - mode.cost for mode in modes])
@@ -76,8 +79,9 @@ def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: i
     weights /= weights.sum()
     rng = np.random.default_rng(seed)
     counts = _share_out(draws or samples, weights)
+    moving = 0.0
     if draws:
-        latent = randomized_minima(problem, modes, counts, rng)
+        latent, moving = randomized_minima(problem, modes, counts, rng, dear)
     else:
         latent = np.concatenate([
             mode.u + rng.standard_normal((count, problem.size)) @ mode.factor.T
@@ -89,7 +93,7 @@ def laplace_posterior(problem: InversionProblem, fit: Fit, samples: int, seed: i
     eigenvalues = np.linalg.eigvalsh(best.white_jacobian.T @ best.white_jacobian)[::-1]
     method = "Laplace, randomized maximum likelihood" if draws else "Laplace"
     places = np.array([mode.u for mode in modes])
-    return _posterior(problem, latent, places, weights, best.covariance, eigenvalues, method)
+    return replace(_posterior(problem, latent, places, weights, best.covariance, eigenvalues, method), moving=moving)
 
 
 def _share_out(count: int, weights: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ MATCHED = 2  # draws a latent direction from which the linear draws get their ex
 EXCESS = 2.0  # a draw whose cost is higher by more than at its linear minimum is followed further
 WORTH = 0.5  # a place of another draw is taken over where it lowers the cost by more
 ROUNDS, OWN_STEPS = 2, 5  # times that places are compared, and steps with a Jacobian of its own after each
+FAILED = 1e6  # whitened residual of a run that failed
+DEAR_ROUNDS = 3  # runs of a draw, after its first, by a model whose runs are dear
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,18 @@ class Mode:
 
 
 def randomized_minima(
-    problem: InversionProblem, modes: Sequence[Mode], counts: Sequence[int], rng: np.random.Generator
-) -> np.ndarray:
-    """(draw, size) latent: minima of perturbed costs, counts[k] of them looked for from modes[k] on.
+    problem: InversionProblem,
+    modes: Sequence[Mode],
+    counts: Sequence[int],
+    rng: np.random.Generator,
+    dear: InversionProblem | None = None,
+) -> tuple[np.ndarray, float]:
+    """(draw, size) latent: minima of perturbed costs, counts[k] of them looked for from modes[k] on; and the share of
+    draws that had not come to rest when the last step was made.
 
     What is left to chance is where the minima of the true model lie, not those of the linear one: its draws have
-    their exact mean and, with enough draws, their exact covariance.
+    their exact mean and, with enough draws, their exact covariance. dear: the same problem by a model with dear runs,
+    for which `problem` stands; its minima are looked for in the end, and draws where it fails are left out.
     """
     draws = _Draws(problem, [(mode, count) for mode, count in zip(modes, counts, strict=True) if count], rng)
     draws.follow_modes()
@@ -56,7 +64,11 @@ def randomized_minima(
         if not len(astray):
             break
         draws.follow_own_slopes(astray)
-    return draws.u
+    if dear is None:
+        return draws.u, 0.0
+    moving = draws.settle(dear)
+    good = draws.cost < FAILED
+    return draws.u[good], len(moving) / len(draws.u)
 
 
 class _Draws:
@@ -64,7 +76,7 @@ class _Draws:
 
     noise: (draw, entry) perturbation of the whitened data; target: (draw, size) perturbed prior; misfit: (draw, entry)
     whitened residual of the data as they are at u; cost, promised: (draw,) at u, and of the linear model's minimum;
-    slopes: the whitened Jacobian (entry, size) that each draw goes by.
+    slopes: the whitened Jacobian (entry, size) that each draw goes by; wrong: (draw, entry) added to its misfit.
     """
 
     def __init__(self, problem: InversionProblem, shares: Sequence[tuple[Mode, int]], rng: np.random.Generator) -> None:
@@ -72,6 +84,7 @@ class _Draws:
         perturbations = [_perturbations(mode, count, rng) for mode, count in shares]
         self.noise = np.concatenate([noise for noise, _ in perturbations])
         self.target = problem.prior + np.concatenate([shift for _, shift in perturbations])
+        self.wrong = np.zeros_like(self.noise)
         self.slopes = [mode.white_jacobian for mode, count in shares for _ in range(count)]
         self.which = np.repeat(np.arange(len(shares)), [count for _, count in shares])
         everyone = np.arange(len(self.target))
@@ -140,11 +153,46 @@ class _Draws:
             if not len(moving):
                 break
 
+    def settle(self, dear: InversionProblem) -> np.ndarray:
+        """Bring the draws to rest by the residuals of `dear`: a run of it a draw and round tells by how much the cheap
+        problem is wrong there, which is taken off while the draw goes on by the cheap one's slopes.
+
+        A round that ends higher is taken back, and has taught the cheap problem better. Returns who still moved in the
+        last one, or found no way down.
+        """
+        cheap, moving = self.problem, np.arange(len(self.u))
+        self.misfit, self.cost = self._dearly(dear, moving)
+        for k in range(DEAR_ROUNDS):
+            if k:
+                moving = np.flatnonzero(np.isin(np.arange(len(self.u)), moving) | self.take_better_places())
+            cheap.forward.learn()
+            u, exact, cost = self.u[moving], self.misfit[moving], self.cost[moving]
+            predicted = cheap.costs(u)[1]
+            self.wrong[moving] = exact - self._misfits(predicted)
+            slopes = -cheap.least_squares(u, predicted, cheap.jacobian(u, predicted))[1][:, : exact.shape[1]]
+            for row, slope in zip(moving, slopes, strict=True):
+                self.slopes[row] = slope
+            self.follow_own_slopes(moving)
+            there, after = self._dearly(dear, moving)
+            gain = cost - after
+            lower = gain > 0
+            self.misfit[moving], self.cost[moving] = np.where(lower[:, None], there, exact), np.minimum(after, cost)
+            self.u[moving[~lower]] = u[~lower]
+            moving = moving[~lower | (gain > SETTLED)]
+            if not len(moving):
+                break
+        return moving[self.cost[moving] < FAILED]
+
+    def _dearly(self, dear: InversionProblem, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals (row, entry) and costs (row,) by `dear` where the draws are; huge where it fails."""
+        misfit = np.nan_to_num(self._misfits(dear.costs(self.u[rows])[1]), nan=FAILED)
+        return misfit, self._costs(self.u[rows], misfit, rows)
+
     def _try(self, rows: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Go by `step` (row, size) where it lowers the cost: gains (row,), steps inside the limit, misfits' change."""
         before = self.u[rows]
         trial = np.clip(before + step, -self.limit, self.limit)
-        misfit = self._misfits(self.problem.costs(trial)[1])
+        misfit = self._misfits(self.problem.costs(trial)[1]) + self.wrong[rows]
         cost = np.nan_to_num(self._costs(trial, misfit, rows), nan=np.inf)
         gain, change = self.cost[rows] - cost, misfit - self.misfit[rows]
         better = gain > 0

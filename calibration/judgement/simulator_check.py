@@ -121,6 +121,7 @@ class ProcessModel:
     weather: Weather
     runs: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]
     identity: dict[str, str]
+    site: Site | None = None  # whose soil and latitude the closed forms take; None: LHP's
 
     def run(self, values: np.ndarray) -> np.ndarray:
         """(run, parameter) physical -> (run, day, 4) Mg C ha-1 day-1, NaN where a run failed."""
@@ -162,7 +163,7 @@ def process_model(arguments: argparse.Namespace, emulator: Emulator, stretches: 
                 yield from ((i, flux) for _, flux in runs(value[None]))
 
     identity = {"model": "built-in process model", "site": str(site.constants), "weather": weather_hash(weather)}
-    return ProcessModel(weather, runs, identity)
+    return ProcessModel(weather, runs, identity, site)
 
 
 def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, weather: Weather) -> ProcessModel:
@@ -218,7 +219,8 @@ def _users_visit(arguments: argparse.Namespace, emulator: Emulator, site: Site, 
                 yield outcome.sample_id, outcome.fluxes
 
     identity = {"model": "your own VISIT", "weather": weather_hash(weather)}
-    return ProcessModel(weather, runs, identity | {key: str(value) for key, value in engine.identity(names).items()})
+    identity |= {key: str(value) for key, value in engine.identity(names).items()}
+    return ProcessModel(weather, runs, identity, site)
 
 
 def on_stretches(fluxes: np.ndarray, dates: np.ndarray, stretches: Sequence[Stretch]) -> np.ndarray:

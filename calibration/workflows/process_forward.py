@@ -1,9 +1,4 @@
-"""The process model in the emulator's place: the same call, its runs kept on disk, and slopes that spare runs.
-
-A run costs some 50 ms of one core instead of 1 ms, so that finite differences at every step of every start (36 runs
-each) are too dear. `SparingProblem` takes them once where they are needed and keeps them up to date with what every
-other run tells about the slope between two places (multi-secant updates; Broyden 1965, Gratton and Toint 2015).
-"""
+"""The process model in the emulator's place: the same call, its runs kept on disk."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,13 +9,9 @@ import torch
 from calibration.common.command_line import UserError, read_json, write_json
 from calibration.common.units import TARGETS
 from calibration.inversion.data import Stretch, day_index
-from calibration.inversion.problem import InversionProblem
 from calibration.judgement.simulator_check import ProcessModel
 
 RUNS, SETTINGS = "runs.bin", "runs.json"
-NEAREST = 24  # evaluated places that correct a Jacobian, at most
-FAR = 3.0  # latent distance beyond which a place says nothing about the slope here
-CURVATURE = 0.05  # of a place's distance by which the slope towards it may be bent: damps the correction
 
 
 class KeptRuns:
@@ -41,6 +32,7 @@ class KeptRuns:
             ("parameters", "<f8", (len(self.names),)), ("fluxes", "<f4", (stop + 1 - start, len(TARGETS))),
         ])  # fmt: skip
         self.known: dict[bytes, np.ndarray] = {}
+        self.asked: dict[bytes, np.ndarray] = {}  # parameters of those asked for by now, in order
         self.made = self.failed = 0
         self.path = None if directory is None else directory / RUNS
         self.on_run: Callable[[int], object] = lambda count: None
@@ -64,6 +56,7 @@ class KeptRuns:
         for i, key in enumerate(keys):
             if key in self.known:
                 fluxes[i] = self.known[key]
+                self.asked.setdefault(key, parameters[i].copy())
         return fluxes
 
     def tally(self) -> str:
@@ -116,64 +109,3 @@ class ProcessForward:
         """physical (batch, parameter) -> a list over stretches of (batch, day, 4) Mg C ha-1 day-1, float64."""
         fluxes = torch.as_tensor(self.runs(physical.detach().numpy())).to(torch.float64)
         return [fluxes[:, index] for index in self.index]
-
-
-class SparingProblem(InversionProblem):
-    """An inversion problem whose Jacobians are estimated from all runs so far; full differences where they fail.
-
-    Asked twice for the Jacobian at one place (no step from there lowered the cost), it takes full differences there.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.places, self.flux = np.empty((0, self.size)), np.empty((0, len(self.observations)))
-        self.anchors: list[tuple[np.ndarray, np.ndarray]] = []  # u (size,), df/du (entry, size) by differences
-        self.asked: set[bytes] = set()
-
-    def predict(self, u: torch.Tensor) -> torch.Tensor:
-        """As InversionProblem.predict; what is new is remembered."""
-        predicted = super().predict(u)
-        rows, values = u.detach().numpy(), predicted.detach().numpy()
-        good = np.isfinite(values).all(axis=1)
-        self.places, self.flux = np.vstack([self.places, rows[good]]), np.vstack([self.flux, values[good]])
-        return predicted
-
-    def jacobian(self, u: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """df/du (start, entry, size) at u (start, size); see InversionProblem.jacobian."""
-        return np.stack([self._slopes(place, flux) for place, flux in zip(u, predicted, strict=True)])
-
-    def central_jacobian(self, u: np.ndarray, step: float = 0.1) -> np.ndarray:
-        """df/du (entry, size) at u (size,) by central differences, which later steps start from."""
-        slopes = _known_slopes(super().central_jacobian(u, step))
-        self.anchors.append((u.copy(), slopes))
-        return slopes
-
-    def _slopes(self, u: np.ndarray, flux: np.ndarray) -> np.ndarray:
-        """df/du (entry, size) at u (size,), where the prediction is `flux` (entry,)."""
-        again = u.tobytes() in self.asked
-        self.asked.add(u.tobytes())
-        if again or not self.anchors:
-            slopes = _known_slopes(super().jacobian(u[None], flux[None])[0])
-            self.anchors.append((u.copy(), slopes))
-            return slopes
-        anchor, slopes = min(self.anchors, key=lambda pair: np.sum((pair[0] - u) ** 2))
-        if np.array_equal(anchor, u):
-            return slopes
-        return self._corrected(slopes, u, flux)
-
-    def _corrected(self, slopes: np.ndarray, u: np.ndarray, flux: np.ndarray) -> np.ndarray:
-        """The smallest change of `slopes` (entry, size) with which they explain the nearest places around u."""
-        distance = np.sqrt(np.sum((self.places - u) ** 2, axis=1))
-        near = np.argsort(distance, kind="stable")
-        near = near[(distance[near] > 1e-6) & (distance[near] < FAR)][:NEAREST]
-        if not len(near):
-            return slopes
-        step, change = (self.places[near] - u).T, (self.flux[near] - flux).T
-        unforeseen = change - slopes @ step
-        bend = np.diag((CURVATURE * distance[near] ** 2) ** 2 + 1e-12)
-        return slopes + unforeseen @ np.linalg.solve(step.T @ step + bend, step.T)
-
-
-def _known_slopes(slopes: np.ndarray) -> np.ndarray:
-    """Slopes (entry, size) with 0 along a direction whose run failed: nothing is known of it."""
-    return np.where(np.isfinite(slopes).all(axis=0), slopes, 0.0)

@@ -11,21 +11,27 @@ from calibration.common.command_line import UserError, progress
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
+from calibration.inversion.methods import Fit
+from calibration.inversion.posterior import MODE_COST, Posterior
+from calibration.inversion.problem import InversionProblem
+from calibration.inversion.randomized_likelihood import DEAR_ROUNDS
+from calibration.inversion.solvers import joined, solver_of
+from calibration.judgement.judge import BAND_DRAWS
 from calibration.judgement.simulator_check import ProcessModel
-from calibration.workflows.process_forward import KeptRuns, ProcessForward, SparingProblem
+from calibration.workflows.process_forward import KeptRuns, ProcessForward
+from calibration.workflows.stand_in import StandIn, unknown_parameters
 from inverse_estimator import StaticParameterInverter
 
 PRIOR_DRAWS = 64  # runs of the prior against the data, with an emulator 200
 TRIAL = 16  # runs that tell how long one takes, in the lanes of two cores
-# Runs that an inversion takes, measured at 8 starts: full differences, steps of a start, of a draw. Where all starts
-# come to one place, and where they end in six and the draws wander between them (a month or a year of NEP).
-ONE_PLACE, MANY_PLACES = (8, 45, 5), (42, 65, 14)
+FIT_ROUNDS = 6  # times that the stand-in is taught where the starts ended, at most
+SAME_COST = 0.1  # the stand-in's costs (log posterior) are the process model's where they differ by less
+DIFFERENCE = 1.0  # latent step that tells the slope of a parameter which the closed forms do not know
 
 
 class ProcessInverter(StaticParameterInverter):
     """The same inversion with a process model in the emulator's place; what needs gradients is refused."""
 
-    problem_kind = SparingProblem
     prior_draws = PRIOR_DRAWS
 
     def __init__(
@@ -42,6 +48,57 @@ class ProcessInverter(StaticParameterInverter):
     def forward(self, stretches: Sequence[Stretch]) -> ProcessForward:
         """The process model over other stretches of days."""
         return ProcessForward(self.runs, stretches)
+
+    def _solve(
+        self, problem: InversionProblem, starts: np.ndarray, notes: list[str]
+    ) -> tuple[Fit, Posterior | None]:
+        """As of an emulator, on a stand-in that learns from a run wherever starts and draws end, until it errs no
+        more there. What is returned, and reported, are runs of the process model.
+        """
+        latent, forward = problem.latent, problem.forward
+        stand_in = StandIn(self.runs, forward.stretches, self.space, len(latent.free))
+        quick = replace(problem, forward=stand_in)
+        unknown = [k for k, name in enumerate(latent.free_names) if unknown_parameters([name])]
+        if unknown:
+            problem.costs(np.vstack([problem.prior, problem.prior + DIFFERENCE * np.eye(problem.size)[unknown]]))
+            stand_in.learn()
+        fit = self._fit(problem, quick, starts)
+        posterior = self._draws(quick, fit, problem)
+        if not len(posterior.latent):
+            raise UserError("the process model failed at every draw of the posterior; see its messages")
+        if self.config.posterior == "mcmc":
+            stand_in.learn()
+            posterior = self._chains(quick, fit, posterior, notes)
+        notes.append(
+            f"{len(self.runs.asked)} runs of the process model taught the stand-in that searched in its place; where "
+            "every start and draw ended was run"
+            + (f"; {100 * posterior.moving:.0f} percent of the draws still moved" if posterior.moving else "")
+        )
+        return fit, posterior
+
+    def _fit(self, problem: InversionProblem, quick: InversionProblem, starts: np.ndarray) -> Fit:
+        """The fit of `quick`, `problem` on its stand-in, from starts (start, size): where both agree on the cost, and
+        what the last round taught leads no further down.
+        """
+        solver, history, trace, before = solver_of(self.config), [], [], np.inf
+        for _ in range(FIT_ROUNDS):
+            fit = solver.solve(quick, starts)
+            problem.set_error_model(quick.error_model)
+            history, trace = joined(history, fit.history) if history else fit.history, trace + fit.trace
+            cost, predicted = problem.costs(fit.starts)
+            best = int(np.argmin(cost))
+            problem.check_finite(predicted[best])
+            quick.forward.learn()
+            off = np.abs(cost - fit.start_costs)[cost < cost[best] + MODE_COST]
+            if (off.max() < SAME_COST and before - cost[best] < SAME_COST) or fit.members is not None:
+                break
+            before = cost[best]
+            starts = np.where(np.isfinite(cost)[:, None], fit.starts, fit.starts[best])  # a run failed there
+        u = fit.starts[best]
+        return replace(
+            fit, u=u, cost=float(cost[best]), predicted=predicted[best], start_costs=cost, history=history, trace=trace,
+            jacobian=quick.central_jacobian(u),
+        )  # fmt: skip
 
 
 def check_config(config: InversionConfig, source: str | Path | None) -> None:
@@ -70,14 +127,15 @@ def kept_runs(
 
 
 def expected_runs(config: InversionConfig, free: int) -> tuple[int, int]:
-    """How many runs an inversion of `free` parameters takes, the check of the prior included: few and many places."""
-    if config.method == "ensemble":
-        return (PRIOR_DRAWS + config.ensemble.members * (config.ensemble.iterations + 1),) * 2
-    few, many = (
-        PRIOR_DRAWS + differences * (free + 1) + of_start * config.number_of_starts + of_draw * config.randomized_draws
-        for differences, of_start, of_draw in (ONE_PLACE, MANY_PLACES)
-    )
-    return few, many
+    """Fewest and most runs of an inversion of `free` parameters, the check of the prior included."""
+    few = PRIOR_DRAWS + config.number_of_starts
+    many = PRIOR_DRAWS + free + FIT_ROUNDS * config.number_of_starts
+    if config.method == "ensemble" or not config.randomized_draws:
+        few, many = few + BAND_DRAWS, many + BAND_DRAWS
+    else:
+        few, many = few + 2 * config.randomized_draws, many + (1 + DEAR_ROUNDS) * config.randomized_draws
+    chains = BAND_DRAWS * (config.posterior == "mcmc")
+    return few + chains, many + chains
 
 
 def announce(
