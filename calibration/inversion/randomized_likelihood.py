@@ -157,8 +157,8 @@ class _Draws:
         """Bring the draws to rest by the residuals of `dear`: a run of it a draw and round tells by how much the cheap
         problem is wrong there, which is taken off while the draw goes on by the cheap one's slopes.
 
-        A round that ends higher is taken back, and has taught the cheap problem better. Returns who still moved in the
-        last one, or found no way down.
+        A round that ends higher is taken back, and has taught the cheap problem better. Returns whose cost the last
+        round still lowered by more than WORTH.
         """
         cheap, moving = self.problem, np.arange(len(self.u))
         self.misfit, self.cost = self._dearly(dear, moving)
@@ -178,10 +178,11 @@ class _Draws:
             lower = gain > 0
             self.misfit[moving], self.cost[moving] = np.where(lower[:, None], there, exact), np.minimum(after, cost)
             self.u[moving[~lower]] = u[~lower]
-            moving = moving[~lower | (gain > SETTLED)]
-            if not len(moving):
+            onward = ~lower | (gain > SETTLED)
+            if k == DEAR_ROUNDS - 1 or not onward.any():
                 break
-        return moving[self.cost[moving] < FAILED]
+            moving = moving[onward]
+        return moving[(gain > WORTH) & (after < FAILED)]
 
     def _dearly(self, dear: InversionProblem, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Residuals (row, entry) and costs (row,) by `dear` where the draws are; huge where it fails."""

@@ -72,7 +72,7 @@ class ProcessInverter(StaticParameterInverter):
         notes.append(
             f"{len(self.runs.asked)} runs of the process model taught the stand-in that searched in its place; where "
             "every start and draw ended was run"
-            + (f"; {100 * posterior.moving:.0f} percent of the draws still moved" if posterior.moving else "")
+            + (f"; {100 * posterior.moving:.0f} percent of the draws went clearly down in the last round" if posterior.moving else "")
         )
         return fit, posterior
 
