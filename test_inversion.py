@@ -216,9 +216,12 @@ def following(arguments: argparse.Namespace, judgement: Judgement) -> str:
     """What to do next, by the verdict."""
     if judgement.result is None:
         return ""
+    told = arguments.model != "emulator"  # --diagnose and --verify go with the emulator only
     if judgement.verdict.startswith(CONFLICTING):
-        return "docs/cookbook.md, task 9" if arguments.diagnose else "the same command with --diagnose: what would help"
-    return "" if arguments.verify else "the same command with --verify: the process model itself at the estimate"
+        told |= arguments.diagnose
+        return "docs/cookbook.md, task 9" if told else "the same command with --diagnose: what would help"
+    told |= arguments.verify
+    return "" if told else "the same command with --verify: the process model itself at the estimate"
 
 
 def judge_snapshot(
@@ -281,18 +284,14 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--obs-npz", help="window file (default: observations/obs_windows.npz)")
     group.add_argument("--obs", metavar="CSV", help="CSV of prepare_observation_nep.py; needs another --model")
     group.add_argument("--obs-index", type=int, help="one window of the file (default: 0)")
-    group.add_argument(
-        "--obs-range-start", type=iso_date, help="first day, YYYY-MM-DD: windows that start in the range"
-    )
+    group.add_argument("--obs-range-start", type=iso_date, help="first day, YYYY-MM-DD: windows starting from it on")
     group.add_argument("--obs-range-end", type=iso_date, help="last day, included")
     group.add_argument("--obs-range-step", type=int, default=1, help="take every n-th window of the range")
     group.add_argument("--max-obs-windows", type=int, help="take at most the first n windows (default: all)")
     group.add_argument(
         "--each-window", action="store_true", help="invert every window of the range on its own: do parameters change?"
     )
-    group.add_argument(
-        "--obs-prior-sample", type=int, help="run whose parameters are the prior (default: mean of all runs)"
-    )
+    group.add_argument("--obs-prior-sample", type=int, help="run with the prior's parameters (default: all runs' mean)")
     group.add_argument(
         "--rescale", action="store_true", help="convert windows made with another scaler instead of refusing"
     )

@@ -247,6 +247,16 @@ def test_the_model_line_names_no_path_of_the_machine():
     assert facts["model"] == "simulator, the process model itself; parameters of configs/range_of_paras.csv"
 
 
+@pytest.mark.parametrize("verdict", ["FITS AND IS INFORMATIVE", "CONFLICTS WITH THE MODEL"])
+def test_nothing_is_advised_that_this_model_refuses(verdict):
+    import test_inversion
+
+    judgement = SimpleNamespace(result=object(), verdict=verdict)
+    for model, advised in (("simulator", False), ("emulator", True)):
+        arguments = SimpleNamespace(model=model, diagnose=False, verify=False)
+        assert ("--" in test_inversion.following(arguments, judgement)) == advised
+
+
 @pytest.fixture
 def own_visit(tmp_path):
     """Flags that judge parameters by a user's VISIT, whose climate file is longer than its run; no --weather."""

@@ -69,10 +69,10 @@ class ProcessInverter(StaticParameterInverter):
         if self.config.posterior == "mcmc":
             stand_in.learn()
             posterior = self._chains(quick, fit, posterior, notes)
+        late = f"; {100 * posterior.moving:.0f} percent of the draws still went down" if posterior.moving else ""
         notes.append(
             f"{len(self.runs.asked)} runs of the process model taught the stand-in that searched in its place; where "
-            "every start and draw ended was run"
-            + (f"; {100 * posterior.moving:.0f} percent of the draws went clearly down in the last round" if posterior.moving else "")
+            f"every start and draw ended was run{late}"
         )
         return fit, posterior
 
