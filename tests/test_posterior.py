@@ -252,7 +252,7 @@ def test_draws_astray_find_their_way_into_a_narrow_valley(monkeypatch):
 
     def draws():
         """Share of draws that miss the data by more than 4 sd, and sd of the draws over the exact one."""
-        u = randomized_minima(problem, [mode], [400], np.random.default_rng(3))
+        u = randomized_minima(problem, [mode], [400], np.random.default_rng(3))[0]
         misfit = np.abs(0.3 - problem.costs(u)[1][:, 0]) / 0.05
         return (misfit > 4).mean(), np.abs(np.log(u.std(axis=0) / sd)).max()
 
@@ -278,7 +278,7 @@ def test_draws_of_a_linear_model_take_no_steps_further():
     jacobian = np.array([[2.0, 0.0]])
     factor = np.linalg.inv(np.linalg.cholesky(jacobian.T @ jacobian + np.eye(2))).T
     mode = Mode(np.array([0.8, 0.0]), 0.4, np.array([0.8]), jacobian, factor)
-    u = randomized_minima(problem, [mode, mode, mode], [60, 0, 40], np.random.default_rng(0))
+    u = randomized_minima(problem, [mode, mode, mode], [60, 0, 40], np.random.default_rng(0))[0]
     assert runs == [100]
     np.testing.assert_allclose(u.mean(axis=0), [0.8, 0.0], atol=1e-9)
     np.testing.assert_allclose(np.cov(u[:60], rowvar=False, bias=True), mode.covariance, atol=1e-6)
