@@ -1,6 +1,7 @@
 """The process model inverted itself: runs that are kept, slopes that spare runs, days of a CSV, and bad requests."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,6 +91,30 @@ def test_every_draw_is_a_run_that_goes_down_its_own_cost(forest_weather):
     # a draw's cost: the best one, and half a chi-squared variate of as many directions as there are parameters
     assert np.median(costs) - result.fit.cost == pytest.approx(len(SPACE) / 2, abs=2.5)
     assert any("stand-in" in note for note in result.notes)
+
+
+def test_members_of_the_ensemble_method_are_runs(forest_weather):
+    inverter, stretches, truth, _ = inverter_of(forest_weather)
+    inverter = inverter.with_config(replace(inverter.config, method="ensemble"))
+    few, many = expected_runs(inverter.config, len(SPACE))
+    result = inverter.invert_stretches(np.full(len(SPACE), 0.5), stretches)
+    made = inverter.runs.made
+    result.problem.costs(result.posterior.latent)
+    assert inverter.runs.made == made <= many and made > few / 2
+    low, high = result.posterior.interval()
+    assert np.mean((truth > low) & (truth < high)) >= 0.7
+
+
+@pytest.mark.parametrize("content, said", [
+    ({"randomized_draws": 0}, "every start ended was run; the samples of the posterior are those of the stand-in"),
+    ({"posterior": "mcmc", "mcmc_minutes": 0.02}, "the chains moved on the stand-in"),
+])  # fmt: skip
+def test_what_was_not_run_is_said(forest_weather, content, said):
+    inverter, stretches, _, _ = inverter_of(forest_weather)
+    result = inverter.with_config(replace(inverter.config, **content)).invert_stretches(
+        np.full(len(SPACE), 0.5), stretches
+    )
+    assert any(said in note for note in result.notes)
 
 
 def test_closed_forms_and_runs_stand_in_for_the_process_model():

@@ -11,11 +11,11 @@ from calibration.common.command_line import UserError, progress
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
-from calibration.inversion.methods import Fit
+from calibration.inversion.methods import DAMPING_FACTORS, Fit
 from calibration.inversion.posterior import MODE_COST, Posterior
 from calibration.inversion.problem import InversionProblem
 from calibration.inversion.randomized_likelihood import DEAR_ROUNDS
-from calibration.inversion.solvers import joined, solver_of
+from calibration.inversion.solvers import FIRST_ROUND, joined, solver_of
 from calibration.judgement.judge import BAND_DRAWS
 from calibration.judgement.simulator_check import ProcessModel
 from calibration.workflows.process_forward import KeptRuns, ProcessForward
@@ -55,6 +55,8 @@ class ProcessInverter(StaticParameterInverter):
         """As of an emulator, on a stand-in that learns from a run wherever starts and draws end, until it errs no
         more there. What is returned, and reported, are runs of the process model.
         """
+        if self.config.method == "ensemble":  # which is few runs by itself
+            return super()._solve(problem, starts, notes)
         latent, forward = problem.latent, problem.forward
         stand_in = StandIn(self.runs, forward.stretches, self.space, len(latent.free))
         quick = replace(problem, forward=stand_in)
@@ -66,38 +68,47 @@ class ProcessInverter(StaticParameterInverter):
         posterior = self._draws(quick, fit, problem)
         if not len(posterior.latent):
             raise UserError("the process model failed at every draw of the posterior; see its messages")
+        confirmed = "every start and draw ended" if self.config.randomized_draws else "every start ended"
+        late = f"; {100 * posterior.moving:.0f} percent of the draws still went down" if posterior.moving else ""
         if self.config.posterior == "mcmc":
             stand_in.learn()
             posterior = self._chains(quick, fit, posterior, notes)
-        late = f"; {100 * posterior.moving:.0f} percent of the draws still went down" if posterior.moving else ""
+            late += "; the chains moved on the stand-in"
+        elif not self.config.randomized_draws:
+            late += "; the samples of the posterior are those of the stand-in"
         notes.append(
             f"{len(self.runs.asked)} runs of the process model taught the stand-in that searched in its place; where "
-            f"every start and draw ended was run{late}"
+            f"{confirmed} was run{late}"
         )
         return fit, posterior
 
     def _fit(self, problem: InversionProblem, quick: InversionProblem, starts: np.ndarray) -> Fit:
         """The fit of `quick`, `problem` on its stand-in, from starts (start, size): where both agree on the cost, and
-        what the last round taught leads no further down.
+        what the last round taught leads no further down. Of all rounds, each start keeps its lowest place.
         """
-        solver, history, trace, before = solver_of(self.config), [], [], np.inf
+        solver, history, trace, ends, before = solver_of(self.config), [], [], [], np.inf
         for _ in range(FIT_ROUNDS):
             fit = solver.solve(quick, starts)
             problem.set_error_model(quick.error_model)
             history, trace = joined(history, fit.history) if history else fit.history, trace + fit.trace
-            cost, predicted = problem.costs(fit.starts)
-            best = int(np.argmin(cost))
-            problem.check_finite(predicted[best])
+            ends.append(fit.starts)
+            # Earlier ends are known runs, but the error model may have changed since.
+            costs = np.stack([problem.costs(places)[0] for places in ends])
             quick.forward.learn()
-            off = np.abs(cost - fit.start_costs)[cost < cost[best] + MODE_COST]
-            if (off.max() < SAME_COST and before - cost[best] < SAME_COST) or fit.members is not None:
+            kept = costs.argmin(axis=0), np.arange(len(starts))
+            starts, cost = np.stack(ends)[kept], costs[kept]
+            lowest = cost.min()
+            off = np.abs(costs[-1] - fit.start_costs)[costs[-1] < lowest + MODE_COST]
+            if off.max(initial=0.0) < SAME_COST and before - lowest < SAME_COST:
                 break
-            before = cost[best]
-            starts = np.where(np.isfinite(cost)[:, None], fit.starts, fit.starts[best])  # a run failed there
-        u = fit.starts[best]
+            before = lowest
+            starts = np.where(np.isfinite(cost)[:, None], starts, starts[cost.argmin()])  # a run failed there
+        u = starts[cost.argmin()]
+        predicted = problem.costs(u[None])[1][0]
+        problem.check_finite(predicted)
         return replace(
-            fit, u=u, cost=float(cost[best]), predicted=predicted[best], start_costs=cost, history=history, trace=trace,
-            jacobian=quick.central_jacobian(u),
+            fit, u=u, cost=float(lowest), predicted=predicted, starts=starts, start_costs=cost, history=history,
+            trace=trace, jacobian=quick.central_jacobian(u),
         )  # fmt: skip
 
 
@@ -128,14 +139,15 @@ def kept_runs(
 
 def expected_runs(config: InversionConfig, free: int) -> tuple[int, int]:
     """Fewest and most runs of an inversion of `free` parameters, the check of the prior included."""
-    few = PRIOR_DRAWS + config.number_of_starts
-    many = PRIOR_DRAWS + free + FIT_ROUNDS * config.number_of_starts
-    if config.method == "ensemble" or not config.randomized_draws:
-        few, many = few + BAND_DRAWS, many + BAND_DRAWS
-    else:
-        few, many = few + 2 * config.randomized_draws, many + (1 + DEAR_ROUNDS) * config.randomized_draws
-    chains = BAND_DRAWS * (config.posterior == "mcmc")
-    return few + chains, many + chains
+    if config.method == "ensemble":
+        few = PRIOR_DRAWS + config.ensemble.members * (config.ensemble.iterations + 1)
+        steps = FIRST_ROUND["max_iterations"] * (free + len(DAMPING_FACTORS))  # around the fit, for the error model
+        return few + BAND_DRAWS, few + BAND_DRAWS + steps + 3 * free
+    draws = config.randomized_draws
+    few = PRIOR_DRAWS + config.number_of_starts + 2 * draws
+    many = PRIOR_DRAWS + free + FIT_ROUNDS * config.number_of_starts + (1 + DEAR_ROUNDS) * draws
+    bands = BAND_DRAWS if not draws or config.posterior == "mcmc" else 0
+    return few + bands, many + bands
 
 
 def announce(
