@@ -95,14 +95,15 @@ class ProcessInverter(StaticParameterInverter):
             # Earlier ends are known runs, but the error model may have changed since.
             costs = np.stack([problem.costs(places)[0] for places in ends])
             quick.forward.learn()
-            kept = costs.argmin(axis=0), np.arange(len(starts))
-            starts, cost = np.stack(ends)[kept], costs[kept]
-            lowest = cost.min()
+            lowest = costs.min()
             off = np.abs(costs[-1] - fit.start_costs)[costs[-1] < lowest + MODE_COST]
             if off.max(initial=0.0) < SAME_COST and before - lowest < SAME_COST:
                 break
             before = lowest
-            starts = np.where(np.isfinite(cost)[:, None], starts, starts[cost.argmin()])  # a run failed there
+            # From where it ended, even uphill: going on from the lowest places only found worse ones (a year of NEP).
+            starts = np.where(np.isfinite(costs[-1])[:, None], fit.starts, fit.starts[costs[-1].argmin()])
+        kept = costs.argmin(axis=0), np.arange(len(starts))
+        starts, cost = np.stack(ends)[kept], costs[kept]
         u = starts[cost.argmin()]
         predicted = problem.costs(u[None])[1][0]
         problem.check_finite(predicted)
