@@ -54,6 +54,16 @@ class TrainingData:
         days = starts[:, None] + torch.arange(length, device=starts.device)
         return (self.dynamic if dynamic is None else dynamic)[days], self.fluxes[runs[:, None], days]
 
+    @torch.no_grad()
+    def predicted(self, model: torch.nn.Module, runs: np.ndarray, days: slice, context: int) -> np.ndarray:
+        """Free-running fluxes (run, day, 4), Mg C ha-1 day-1, of the ensemble's runs (run,) on `days`; the model sees
+        `context` days before them.
+        """
+        seen = slice(days.start - context, days.stop)
+        prepared = model.prepare_days(self.dynamic[None, seen], self.ensemble.dates[seen])[0]
+        parts = torch.as_tensor(runs).split(64)
+        return torch.cat([model.simulate(self.static[part], prepared, context).cpu() for part in parts]).numpy()
+
     def truth(self, runs: np.ndarray, days: slice) -> np.ndarray:
         """Fluxes (run, day, 4) in Mg C ha-1 day-1, as VISIT gave them."""
         return self.ensemble.fluxes[runs][:, days]

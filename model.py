@@ -20,7 +20,7 @@ from calibration.common.sites import Site
 from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 from calibration.network.canopy_equilibrium import GUESSES
 from calibration.network.options import NetworkOptions, network_options
-from calibration.network.season import rate_amplitude, season, sun
+from calibration.network.season import rate_amplitude, season, season_of, sun
 from calibration.network.shared_dropout import SharedDropout, shared_random
 from calibration.network.soil_water import DENSE, LHP_ALTITUDE, LHP_CAPACITY, OPEN, soil_water
 from calibration.network.static_features import LHP_DAY, logarithmic_parameters
@@ -131,10 +131,10 @@ class StaticConditionedLSTM(nn.Module):
     @torch.no_grad()
     def set_scaling(
         self, targets: Scaler, dynamic: Scaler, static: Scaler, parameters: np.ndarray,
-        weather: np.ndarray | None = None, site: Site | None = None,
+        weather: np.ndarray | None = None, site: Site | None = None, dates: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """Take over the data's scalers, training parameters (run, P) physical, training weather (consecutive day, 10)
-        in units.UNITS and the site's latitude, altitude and soil; None keeps LHP's."""
+        in units.UNITS with its dates (day,), and the site's latitude, altitude and soil; None keeps LHP's."""
         self.target_mean.copy_(torch.as_tensor(targets.mean))
         self.target_scale.copy_(torch.as_tensor(targets.scale))
         self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
@@ -147,7 +147,7 @@ class StaticConditionedLSTM(nn.Module):
         if weather is not None:
             scaled = torch.as_tensor(dynamic.transform(weather), dtype=torch.float32, device=self.target_mean.device)
             self.co2_amplitude.fill_(rate_amplitude(scaled[:, CO2_COLUMN]))
-            extra = self.extra_columns(scaled[None])[0].cpu().numpy()
+            extra = self.extra_columns(scaled[None], dates)[0].cpu().numpy()
         self.static.features.fit(static.mean, static.scale, parameters, weather, extra)
 
     # ---- pieces ------------------------------------------------------------------------------------------------------
@@ -157,18 +157,21 @@ class StaticConditionedLSTM(nn.Module):
         return self.static(static_x, prepared)
 
     @torch.no_grad()
-    def extra_columns(self, dynamic: torch.Tensor) -> torch.Tensor:
+    def extra_columns(self, dynamic: torch.Tensor, dates: np.ndarray | None = None) -> torch.Tensor:
         """Season and soil water (B, T, EXTRA) of scaled weather (B, T, 10), which depend on no parameter."""
         latitude, capacity = self.static.features.latitude, tuple(self.capacity.tolist())
-        when = season(dynamic[..., CO2_COLUMN], self.co2_amplitude, southern=bool(latitude < 0))
+        if dates is not None and self.options.dated:
+            when = season_of(dates).to(dynamic).expand(*dynamic.shape[:-1], 2)
+        else:
+            when = season(dynamic[..., CO2_COLUMN], self.co2_amplitude, southern=bool(latitude < 0))
         weather = dynamic * self.dynamic_scale + self.dynamic_mean
         length, _, above = sun(when, latitude)
         water = [soil_water(weather, length, above, canopy, capacity, self.altitude.item()) for canopy in (OPEN, DENSE)]
         return torch.cat([when, *water], dim=-1)
 
-    def prepare_days(self, dynamic: torch.Tensor) -> torch.Tensor:
+    def prepare_days(self, dynamic: torch.Tensor, dates: np.ndarray | None = None) -> torch.Tensor:
         """Scaled weather (B, T, 10) of consecutive days -> what advance() takes: with EXTRA columns where they are
-        used. Days that are prepared already stay as they are.
+        used. Days that are prepared already stay as they are. dates (T,) or (B, T) datetime64[D]; None: unknown.
 
         The columns depend on a day and the days before it, so a stretch is prepared before it is cut into pieces; and
         the water balance goes day by day, so whoever asks for the same weather often prepares it once.
@@ -176,8 +179,9 @@ class StaticConditionedLSTM(nn.Module):
         if not self.options.first_guess or dynamic.shape[-1] > self.options.dynamic_dim:
             return dynamic
         if len(dynamic) > 1 and dynamic.stride(0) == 0:  # one weather for all
-            return self.prepare_days(dynamic[:1]).expand(len(dynamic), -1, -1)
-        return torch.cat([dynamic, self.extra_columns(dynamic)], dim=-1)
+            shared = None if dates is None else np.atleast_2d(dates)[:1]
+            return self.prepare_days(dynamic[:1], shared).expand(len(dynamic), -1, -1)
+        return torch.cat([dynamic, self.extra_columns(dynamic, dates)], dim=-1)
 
     def first_guess(self, days: torch.Tensor, static: StaticState) -> torch.Tensor:
         """Scaled first guess of the fluxes (B, T, GUESSES) from prepared days (B, T, 10 + EXTRA)."""
@@ -304,8 +308,8 @@ class StaticConditionedLSTM(nn.Module):
     def simulate(self, static_x: torch.Tensor, dynamic_x: torch.Tensor, warmup: int = CONTEXT_DAYS) -> torch.Tensor:
         """Free-running prediction over one long stretch, differentiable.
 
-        static_x (B, P) scaled; dynamic_x (D, 10), shared by all, or (B, D, 10), scaled; the first `warmup` days only
-        set the state -> (B, D - warmup, 4) in Mg C ha-1 day-1.
+        static_x (B, P) scaled; dynamic_x (D, 10), shared by all, or (B, D, 10), scaled, better with their dates by
+        prepare_days(); the first `warmup` days only set the state -> (B, D - warmup, 4) in Mg C ha-1 day-1.
         """
         return self.to_physical(self.simulate_scaled(static_x, dynamic_x, warmup))
 

@@ -123,11 +123,7 @@ def skill_of(directory: Path, preset: str, split: int) -> tuple[dict[str, float]
     rest = runs_at_rest(data.ensemble)
     kinds = {"seen": data.seen, "unseen": data.unseen, "unseen at rest": data.unseen[rest[data.unseen]]}
     for kind, runs in kinds.items():
-        weather = data.dynamic[days.start - CONTEXT : days.stop]
-        with torch.no_grad():
-            parts = torch.as_tensor(runs).split(64)
-            predicted = torch.cat([model.simulate(data.static[part], weather, CONTEXT) for part in parts]).numpy()
-        truth = data.truth(runs, days)
+        predicted, truth = data.predicted(model, runs, days, CONTEXT), data.truth(runs, days)
         for i, name in enumerate(TARGETS):
             found[f"{kind} {FLUX_LABELS[name]}"] = skill.r2(predicted[..., i], truth[..., i])
     return found, seconds

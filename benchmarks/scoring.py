@@ -39,7 +39,8 @@ def predict(model, data: TrainingData, parameters: np.ndarray, days: slice, cont
     """Free run (run, day, 4), Mg C ha-1 day-1, of physical parameters (run, P) over days of the ensemble."""
     weather = data.dynamic[days.start - context : days.stop]
     static = torch.as_tensor(data.static_scaler.transform(parameters), dtype=torch.float32)
-    return torch.cat([model.simulate(part, weather, context) for part in static.split(64)]).numpy()
+    prepared = model.prepare_days(weather[None], data.ensemble.dates[days.start - context : days.stop])[0]
+    return torch.cat([model.simulate(part, prepared, context) for part in static.split(64)]).numpy()
 
 
 def measures(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:

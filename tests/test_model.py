@@ -15,7 +15,7 @@ from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.network.canopy_equilibrium import REST, at_rest, first_guess
 from calibration.network.leaf_weather import read_days
 from calibration.network.options import CONTRACT, network_options
-from calibration.network.season import rate_amplitude, season, sun
+from calibration.network.season import rate_amplitude, season, season_of, sun
 from calibration.network.shared_dropout import PROCESSES, SharedDropout
 from calibration.network.soil_water import DENSE, OPEN, soil_water
 from calibration.network.static_features import StaticFeatures, logarithmic_parameters
@@ -254,6 +254,29 @@ def test_season_is_read_from_co2():
     unknown = torch.tensor(rate_amplitude(torch.randn(1000)))
     assert torch.isinf(unknown) and not season(scaled[None], unknown).any()
     assert np.isinf(rate_amplitude(torch.ones(1000))) and not season(scaled[None, :3], amplitude).any()
+
+
+def test_dates_are_the_season_whatever_the_co2():
+    """Measured, constant or VISIT's own: with dates the sun is the same; a network of before reads its CO2."""
+    dates = np.arange("2015-01-01", "2017-01-01", dtype="datetime64[D]")
+    doy = (dates - dates.astype("datetime64[Y]")).astype(int)
+    assert torch.allclose(season_of(dates), torch.as_tensor(np.stack([np.sin(2 * np.pi * doy / 365), np.cos(
+        2 * np.pi * doy / 365)], axis=-1)).float(), atol=1e-6)  # fmt: skip
+    of_visit = background_co2(4.2, dates.astype("datetime64[Y]").astype(int) + 1970, doy)
+    measured = 400 + np.random.default_rng(3).normal(0, 8, len(dates))
+    prepared = {}
+    for name, co2 in (("VISIT", of_visit), ("measured", measured), ("constant", np.full(len(dates), 400.0))):
+        weather = weather_days(len(dates))
+        weather[:, -1] = co2
+        model, dynamic, _ = fitted(RECOMMENDED | {"dated": True}, weather=weather)
+        prepared[name] = model.prepare_days(dynamic[None], dates)[0, :, -6:]
+        of_before, _, _ = fitted(RECOMMENDED, weather=weather)
+        assert not torch.equal(of_before.prepare_days(dynamic[None], dates)[0, :4, -6:], prepared[name][:4])
+    assert torch.equal(prepared["VISIT"], prepared["measured"]) and torch.equal(
+        prepared["VISIT"], prepared["constant"]
+    )
+    both = model.prepare_days(torch.stack([dynamic[:30], dynamic[365:395]]), np.stack([dates[:30], dates[365:395]]))
+    assert torch.equal(both[0, :, -6:-4], both[1, :, -6:-4])  # the same days of two years
 
 
 def test_southern_season_is_that_of_the_calendar():

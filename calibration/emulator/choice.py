@@ -110,10 +110,7 @@ def _trial(
     model, state = fit_in_memory(short, data, device, site, config.training.seed, max_seconds)
     days = data.periods["validation"]
     context = min(config.evaluation.context_days, days.start)
-    with torch.no_grad():
-        weather = data.dynamic[days.start - context : days.stop]
-        parts = torch.as_tensor(data.unseen).split(64)
-        predicted = torch.cat([model.simulate(data.static[runs], weather, context).cpu() for runs in parts]).numpy()
+    predicted = data.predicted(model, data.unseen, days, context)
     truth = data.truth(data.unseen, days)
     r2 = {name: capped_r2(predicted[..., i], truth[..., i]) for i, name in enumerate(TARGETS)}
     return Trial(config, r2, state.seconds / max(1, state.step))

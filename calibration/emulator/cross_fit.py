@@ -36,14 +36,15 @@ def build_model(
     names, values = data.ensemble.parameter_names, data.ensemble.parameters[data.seen]
     model = create_model(
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
-        logarithmic=logarithmic_parameters(names, values), device=device,
+        logarithmic=logarithmic_parameters(names, values), device=device, dated=True,
         regression_runs=len(data.seen) if config.model.static_features == "regression" else 0,
     )  # fmt: skip
-    weather = data.ensemble.dynamic[data.periods["train"]]
+    train_days = data.periods["train"]
+    weather, dates = data.ensemble.dynamic[train_days], data.ensemble.dates[train_days]
     if model.static.features.means is not None:
         means = data.fluxes[data.seen][:, data.periods["train"]].mean(dim=1)
         model.static.features.means.fit(data.static[data.seen].cpu().numpy(), means.cpu().numpy())
-    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site)
+    model.set_scaling(data.target_scaler, data.dynamic_scaler, data.static_scaler, values, weather, site, dates)
     return model
 
 
@@ -132,5 +133,5 @@ def fit_in_memory(
 @torch.no_grad()
 def free_run_errors(model: StaticConditionedLSTM, data: TrainingData, runs: np.ndarray, warmup: int) -> np.ndarray:
     """Errors (run, day - warmup, 4), Mg C ha-1 day-1, of free runs over all days; the first `warmup` set the state."""
-    parts = [model.simulate(data.static[part], data.dynamic, warmup).cpu() for part in torch.as_tensor(runs).split(64)]
-    return torch.cat(parts).numpy() - data.ensemble.fluxes[runs][:, warmup:]
+    errors = data.predicted(model, runs, slice(warmup, len(data.dynamic)), warmup)
+    return errors - data.ensemble.fluxes[runs][:, warmup:]

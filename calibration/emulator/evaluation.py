@@ -100,8 +100,9 @@ def load_matching(emulator: Emulator, directory: Path) -> TrainingData:
 def predict_period(emulator: Emulator, data: TrainingData, runs: np.ndarray, days: slice) -> np.ndarray:
     """Free run of `runs` over `days` after the context -> (run, day, 4) Mg C ha-1 day-1."""
     context = min(emulator.configuration.evaluation.context_days, days.start)
-    weather = data.ensemble.dynamic[days.start - context : days.stop]
-    return emulator.predict(data.ensemble.parameters[runs], weather, context, check_ranges=False)
+    seen = slice(days.start - context, days.stop)
+    weather, dates = data.ensemble.dynamic[seen], data.ensemble.dates[seen]
+    return emulator.predict(data.ensemble.parameters[runs], weather, context, check_ranges=False, dates=dates)
 
 
 def window_errors(

@@ -86,13 +86,14 @@ class Emulator:
         warmup: int = CONTEXT_DAYS,
         batch: int = 256,
         check_ranges: bool = True,
+        dates: np.ndarray | None = None,
     ) -> np.ndarray:
         """Free-running fluxes under one weather.
 
         parameters (sample, P) physical, in the order of parameter_names; weather (day, 10) physical, in the order of
-        feature_names -> (sample, day - warmup, 4) float32, target_names order, Mg C ha-1 day-1. The first `warmup`
-        days only set the state. Warns naming parameters outside the trained ranges. `batch` samples are in memory at
-        once.
+        feature_names, of `dates` (day,), None: the season is read from the CO2 -> (sample, day - warmup, 4) float32,
+        target_names order, Mg C ha-1 day-1. The first `warmup` days only set the state. Warns naming parameters outside
+        the trained ranges. `batch` samples are in memory at once.
         """
         parameters = np.atleast_2d(np.asarray(parameters, dtype=np.float64))
         weather = np.asarray(weather, dtype=np.float64)
@@ -110,10 +111,11 @@ class Emulator:
             self.check_ranges(parameters)
         static = torch.as_tensor(self.static_scaler.transform(parameters), dtype=torch.float32, device=self.device)
         dynamic = torch.as_tensor(self.dynamic_scaler.transform(weather), dtype=torch.float32, device=self.device)
+        prepared = self.model.prepare_days(dynamic[None], dates)[0]
         result = np.empty((len(static), len(dynamic) - warmup, len(self.target_names)), dtype=np.float32)
         for start in range(0, len(static), batch):
             part = slice(start, start + batch)
-            result[part] = self.model.simulate(static[part], dynamic, warmup).cpu().numpy()
+            result[part] = self.model.simulate(static[part], prepared, warmup).cpu().numpy()
         return result
 
     def outside_ranges(self, parameters: np.ndarray) -> dict[str, tuple[float, float, float]]:

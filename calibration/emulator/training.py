@@ -59,7 +59,7 @@ def weighted_mse(prediction: torch.Tensor, truth: torch.Tensor, weights: torch.T
 @torch.no_grad()
 def prepare_inputs(model: StaticConditionedLSTM, data: TrainingData) -> tuple[torch.Tensor, ...]:
     """Prepared days (day, n) and static features of all runs: they have no weights, so once is enough."""
-    days = model.prepare_days(data.dynamic[None])[0]
+    days = model.prepare_days(data.dynamic[None], data.ensemble.dates)[0]
     parts = [model.static.features(part) for part in data.static.split(256)]
     return (days, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -148,15 +148,16 @@ def validation_set(data: TrainingData, config: Configuration) -> tuple[torch.Ten
 
 @torch.no_grad()
 def validate(
-    model: StaticConditionedLSTM, data: TrainingData, config: Configuration, runs: torch.Tensor, starts: torch.Tensor
-) -> dict[str, float]:
-    """Rollout_RMSE@30 of each flux on the validation windows, Mg C ha-1 day-1, free running."""
+    model: StaticConditionedLSTM, data: TrainingData, config: Configuration, prepared: torch.Tensor,
+    runs: torch.Tensor, starts: torch.Tensor,
+) -> dict[str, float]:  # fmt: skip
+    """Rollout_RMSE@30 of each flux on the validation windows, Mg C ha-1 day-1, free running; prepared days (day, n)."""
     context, horizon = config.evaluation.context_days, config.evaluation.horizon_days
     model.eval()
     squares = torch.zeros(len(TARGETS), device=runs.device)
     for part in torch.arange(len(runs), device=runs.device).split(64):
-        dynamic, fluxes = data.stretch(runs[part], starts[part], context + horizon)
-        predicted = model.forward_scaled(dynamic[:, :context], data.static[runs[part]], dynamic[:, context:])
+        dynamic, fluxes = data.stretch(runs[part], starts[part], context + horizon, prepared)
+        predicted = model.simulate_scaled(data.static[runs[part]], dynamic, context)
         squares += (predicted - fluxes[:, context:]).square().mean(dim=1).sum(dim=0)
     rmse = ((squares / len(runs)).sqrt() * model.target_scale).tolist()
     return dict(zip(TARGETS, rmse, strict=True))
@@ -263,7 +264,7 @@ def train(
         if world > 1:
             distributed.all_reduce(sums)
             sums /= world
-        rmse = validate(model, data, config, *windows)
+        rmse = validate(model, data, config, prepared[0], *windows)
         state.epoch += 1
         row: dict[str, Any] = {
             "epoch": state.epoch, "step": state.step, "train_loss": sums[0].item(),

@@ -59,11 +59,13 @@ class Forward:
         self.groups: dict[tuple[int, int], list[int]] = {}  # (context, days) -> indices of stretches of that shape
         for i, stretch in enumerate(self.stretches):
             self.groups.setdefault((stretch.context, stretch.days), []).append(i)
-        prepare = getattr(model, "prepare_days", lambda days: days)  # once for all the calls with the same days
+        prepare = getattr(model, "prepare_days", lambda days, dates: days)  # once for all the calls with the same days
         self.weather = {}
         for shape, members in self.groups.items():
             dynamic = np.stack([self.stretches[i].dynamic for i in members])
-            days = prepare(torch.as_tensor(dynamic, dtype=torch.float32, device=self.device))
+            dates = [self.stretches[i].all_dates for i in members]
+            dates = None if any(known is None for known in dates) else np.stack(dates)
+            days = prepare(torch.as_tensor(dynamic, dtype=torch.float32, device=self.device), dates)
             forgotten = 0 if memory_days is None else max(0, shape[0] - memory_days)
             self.weather[shape] = days[:, forgotten:]
 

@@ -20,6 +20,7 @@ class NetworkOptions(ModelOptions):
     static_dim: int = 36
     parameter_names: list = field(default_factory=list)  # empty: parameter_0, parameter_1, ...
     logarithmic: list = field(default_factory=list)  # parameters whose logarithm is a feature as well
+    dated: bool = False  # trained with the season of its days' dates; networks of before read it from the CO2
     regression_runs: int = 0  # runs behind the run means of static_features `regression`
 
     def __post_init__(self) -> None:

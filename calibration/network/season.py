@@ -1,14 +1,15 @@
-"""The time of year, read from the CO2 column: the emulator's inputs hold no date, yet day length and the sun's height
-matter.
+"""The time of year, on which day length and the sun's height depend: from the dates of the days where they are known.
 
-VISIT's CO2 at a site is a level per calendar year plus a sine of the day of year (atmosphere.background_co2), so its
-change from day to day is a cosine with the amplitude known from the training weather. Where the CO2 of an ensemble does
-not look like that (measured values, a constant), the season is unknown and everything that uses it sees zeros. Only a
-day and the days before it count: weather that is appended later changes nothing.
+The contract's forward() takes no dates; there it is read from the CO2 column. VISIT's CO2 at a site is a level per
+calendar year plus a sine of the day of year (atmosphere.background_co2), so its change from day to day is a cosine with
+the amplitude known from the training weather. Where the CO2 of an ensemble does not look like that (measured values, a
+constant), the season is unknown without dates and everything that uses it sees zeros. Only a day and the days before it
+count: weather that is appended later changes nothing.
 """
 
 import math
 
+import numpy as np
 import torch
 
 YEAR = 2 * math.pi / 365  # rad day-1
@@ -31,6 +32,16 @@ def rate_amplitude(co2: torch.Tensor) -> float:
     # A cosine returns with the opposite sign after half a year, noise does not.
     opposite = (rate[:-182] * rate[182:]).mean().item() / (amplitude**2 / 2)
     return amplitude if opposite < -0.8 else math.inf
+
+
+def season_of(dates: np.ndarray) -> torch.Tensor:
+    """Sine and cosine of 2 pi doy / 365 (day, 2) of dates (day,) datetime64[D]; doy counts from 0, as VISIT's.
+
+    >>> season_of(np.array(["2012-01-01", "2012-04-02"], dtype="datetime64[D]")).round(decimals=1).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    days = (dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
+    return torch.as_tensor(np.stack([np.sin(YEAR * days), np.cos(YEAR * days)], axis=-1), dtype=torch.float32)
 
 
 def season(co2: torch.Tensor, amplitude: torch.Tensor, southern: bool = False) -> torch.Tensor:

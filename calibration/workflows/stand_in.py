@@ -119,11 +119,11 @@ def closed_forms(runs: KeptRuns, space: ParameterSpace, mean: np.ndarray, spread
     network = create_model(
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(space), hidden_size=1, num_layers=1, dropout=0.0,
         init_state=False, concat_input=False, head_width=0, flux_feedback=False, static_features="equilibrium",
-        first_guess=True, parameter_names=space.names,
+        first_guess=True, dated=True, parameter_names=space.names,
     ).eval()  # fmt: skip
     network.set_scaling(
         Scaler(TARGETS, np.zeros(len(TARGETS)), np.ones(len(TARGETS))), dynamic, Scaler(space.names, mean, spread),
-        mean[None], weather.values, runs.model.site,
+        mean[None], weather.values, runs.model.site, weather.dates,
     )  # fmt: skip
     start, days = runs.days.start, runs.days.stop - runs.days.start
     nothing = np.full((days, len(OBSERVABLE)), np.nan)
