@@ -68,11 +68,11 @@ def test_training_reduces_the_error():
     config = config.override("training", **schedule)
     config = config.override("evaluation", validation_windows=32)
     windows = validation_set(data, config)
-    before = validate(model, data, config, *windows)
+    before = validate(model, data, config, prepare_inputs(model, data)[0], *windows)
     state, generator = TrainingState(), torch.Generator().manual_seed(0)
     optimizer = make_optimizer(model, config.training)
     run_training(model, optimizer, data, config, state, generator, lambda row, best: None)
-    after = validate(model, data, config, *windows)
+    after = validate(model, data, config, prepare_inputs(model, data)[0], *windows)
     assert all(after[name] < 0.5 * before[name] for name in before)
 
 

@@ -37,8 +37,8 @@ def rate_amplitude(co2: torch.Tensor) -> float:
 def season_of(dates: np.ndarray) -> torch.Tensor:
     """Sine and cosine of 2 pi doy / 365 (day, 2) of dates (day,) datetime64[D]; doy counts from 0, as VISIT's.
 
-    >>> season_of(np.array(["2012-01-01", "2012-04-02"], dtype="datetime64[D]")).round(decimals=1).tolist()
-    [[0.0, 1.0], [1.0, 0.0]]
+    >>> season_of(np.array(["2012-01-01", "2012-02-01"], dtype="datetime64[D]")).round(decimals=1).tolist()
+    [[0.0, 1.0], [0.5, 0.9]]
     """
     days = (dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
     return torch.as_tensor(np.stack([np.sin(YEAR * days), np.cos(YEAR * days)], axis=-1), dtype=torch.float32)
