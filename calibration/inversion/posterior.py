@@ -16,7 +16,7 @@ from calibration.inversion.emulator_covariance import emulator_covariance
 from calibration.inversion.error_model import ErrorModel, discrepancy_covariance
 from calibration.inversion.methods import Fit
 from calibration.inversion.problem import InversionProblem
-from calibration.inversion.randomized_likelihood import Mode, randomized_minima
+from calibration.inversion.randomized_likelihood import Mode, metropolis, randomized_minima
 
 if TYPE_CHECKING:
     from calibration.inversion.mcmc import Diagnostics
@@ -70,8 +70,9 @@ def laplace_posterior(
     """Gaussian around each distinct place where the starts ended, N(u, (J'J + I)^-1), weighted by its evidence.
 
     Tierney and Kadane (1986); the Gauss-Newton matrix stands for the Hessian. With `draws` above 0 the samples are that
-    many randomized minima instead (inversion/randomized_likelihood.py): they follow the bends of the posterior, and
-    nearly all of them fit the data as a whole. Samples are clipped to the latent limit. dear: see randomized_minima.
+    many randomized minima instead (inversion/randomized_likelihood.py), moved on by Metropolis steps where they are off
+    and runs are cheap: they follow the bends of the posterior, and nearly all of them fit the data as a whole. Samples
+    are clipped to the latent limit. dear: see randomized_minima.
     """
     modes = _distinct_modes(problem, fit)
     log_weight = np.array([np.linalg.slogdet(mode.factor)[1] - mode.cost for mode in modes])
@@ -82,6 +83,8 @@ def laplace_posterior(
     moving = 0.0
     if draws:
         latent, moving = randomized_minima(problem, modes, counts, rng, dear)
+        if dear is None:
+            latent = metropolis(problem, modes, np.clip(latent, -problem.latent.limit, problem.latent.limit), rng)
     else:
         latent = np.concatenate([
             mode.u + rng.standard_normal((count, problem.size)) @ mode.factor.T

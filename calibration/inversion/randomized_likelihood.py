@@ -4,9 +4,13 @@ Randomized maximum likelihood (Kitanidis 1995; Oliver, He and Reynolds 1996): ex
 follows the bends of a posterior where it is not, at the price of a few emulator runs a draw. All draws move in one
 batch: along Gauss-Newton steps with the Jacobian of their mode first; those that end far above what the linear model
 promised then look whether another draw has found a better place for them too, and go on with Jacobians of their own.
+
+Where a posterior bends the minima may lie half a standard deviation off its middle (demo's emulator, a year of NEP,
+against long chains). Where a quadratic model of the fluxes says so, each draw then takes a few Metropolis steps, which
+have the posterior itself as their limit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +26,13 @@ WORTH = 0.5  # a place of another draw is taken over where it lowers the cost by
 ROUNDS, OWN_STEPS = 2, 5  # times that places are compared, and steps with a Jacobian of its own after each
 FAILED = 1e6  # whitened residual of a run that failed
 DEAR_ROUNDS = 3  # runs of a draw, after its first, by a model whose runs are dear
+EXACT_STEPS = 8  # Metropolis steps of a draw by the model itself
+BETWEEN = 60  # steps on the quadratic model between two of them
+ANEW = (0.04, 0.25, 1.0)  # shares of the proposal's variance that are drawn anew, by chance one of them
+BENDING = 0.3  # share of the prior's precision that the data add along a direction whose bends are looked at
+FEWEST = 40  # draws around a mode from which its bends are known
+LOOK = 400  # steps on the quadratic model that tell how far the draws are off
+ASTRAY = 0.15  # sds by which they are off in the mean, or share by which in the spread, from which they are moved on
 
 
 @dataclass(frozen=True)
@@ -217,8 +228,7 @@ class _Draws:
         return step, promise
 
     def _misfits(self, predicted: np.ndarray) -> np.ndarray:
-        """Whitened residuals (row, entry) of predictions (row, entry) Mg C ha-1 day-1."""
-        return self.problem.whiten(self.problem.value - torch.as_tensor(predicted)).numpy()
+        return _whitened(self.problem, predicted)
 
     def _costs(self, u: np.ndarray, misfit: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Perturbed cost (row,): half the squared residuals and distances to the target."""
@@ -244,3 +254,123 @@ def _perturbations(mode: Mode, draws: int, rng: np.random.Generator) -> tuple[np
         move = (np.linalg.solve(lower, white.T).T - white) @ mode.factor.T
         data_noise, shift = data_noise + move @ mode.white_jacobian.T, shift + move
     return data_noise, shift
+
+
+def metropolis(
+    problem: InversionProblem, modes: Sequence[Mode], u: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The draws u (draw, size) after EXACT_STEPS Metropolis steps each.
+
+    A step is BETWEEN steps on a quadratic model of the fluxes that the draws themselves have told, accepted or not by
+    the model as it is (surrogate transitions, Liu 2001, ch. 9.4.3): exact whatever the quadratic model is worth, and
+    one run a step. The first step's proposals improve it once. Draws of a mode that has too few stay, and so do those
+    that the quadratic model finds right: steps would only make them less evenly spread.
+    """
+    u = u.copy()
+    away = np.stack([np.linalg.solve(mode.factor, (u - mode.u).T).T for mode in modes])  # in sds of each mode
+    size = [np.linalg.slogdet(mode.factor)[1] for mode in modes]
+    nearest = np.argmin(0.5 * np.sum(away**2, axis=2) + np.array(size)[:, None], axis=0)
+    for k, mode in enumerate(modes):
+        rows = np.flatnonzero(nearest == k)
+        if len(rows) < FEWEST:
+            continue
+        here = u[rows]
+        cost, predicted = problem.costs(here)
+        places, misfits = [here.copy()], [_whitened(problem, predicted)]
+        model = _Quadratic(problem, mode, places[0], misfits[0])
+        if model.astray(here, rng) < ASTRAY:
+            continue
+        for step in range(EXACT_STEPS):
+            before, (there, after) = model.cost(model.white(here)), model.wander(here, rng)
+            exact, predicted = problem.costs(there)
+            accepted = np.log(rng.random(len(here))) < (cost - exact) - (before - after)
+            if step == 0:
+                places.append(there), misfits.append(_whitened(problem, predicted))
+                model = _Quadratic(problem, mode, np.concatenate(places), np.concatenate(misfits))
+            here[accepted], cost[accepted] = there[accepted], exact[accepted]
+        u[rows] = here
+    return u
+
+
+class _Quadratic:
+    """The cost around a mode by a model of the fluxes that is linear in the parameters, and quadratic along the few
+    directions that the data inform.
+
+    z (draw, size): coordinates along the eigenvectors of the mode's covariance, in its standard deviations, the most
+    informed first. The misfit is `columns` times terms(z), so that its square needs no more than their products.
+    """
+
+    def __init__(self, problem: InversionProblem, mode: Mode, u: np.ndarray, misfit: np.ndarray) -> None:
+        """u (draw, size) and misfit (draw, entry), whitened, tell the bends."""
+        self.centre, self.prior, self.limit = mode.u, problem.prior, problem.latent.limit
+        information, self.axes = np.linalg.eigh(mode.white_jacobian.T @ mode.white_jacobian)
+        information, self.axes = np.maximum(information[::-1], 0.0), self.axes[:, ::-1]
+        self.sd, self.bending = 1 / np.sqrt(1 + information), int(np.sum(information > BENDING))
+        slopes = -mode.white_jacobian @ self.axes * self.sd
+        linear = np.column_stack([_whitened(problem, mode.predicted[None])[0], slopes])
+        good = np.isfinite(misfit).all(axis=1)
+        z = self.white(u[good])
+        bends, left = self._products(z), misfit[good] - np.column_stack([np.ones(len(z)), z]) @ linear.T
+        # One sd of a bend's size is expected of it: few draws must not invent bends.
+        found = np.linalg.solve(bends.T @ bends + np.eye(bends.shape[1]), bends.T @ left)
+        columns = np.column_stack([linear, found.T])
+        self.products = columns.T @ columns
+
+    def white(self, u: np.ndarray) -> np.ndarray:
+        """u (draw, size) latent -> z."""
+        return (u - self.centre) @ self.axes / self.sd
+
+    def place(self, z: np.ndarray) -> np.ndarray:
+        """z -> u (draw, size) latent."""
+        return self.centre + (z * self.sd) @ self.axes.T
+
+    def _products(self, z: np.ndarray) -> np.ndarray:
+        """1, z and z z along the bending directions: (draw, term)."""
+        z = z[:, : self.bending]
+        one, other = np.triu_indices(self.bending)
+        return np.column_stack([np.ones(len(z)), z, z[:, one] * z[:, other]])
+
+    def cost(self, z: np.ndarray) -> np.ndarray:
+        """Cost (draw,), infinite beyond the latent limit."""
+        u = self.place(z)
+        terms = np.column_stack([np.ones(len(z)), z, self._products(z)])
+        cost = 0.5 * np.sum(terms @ self.products * terms, axis=1) + 0.5 * np.sum((u - self.prior) ** 2, axis=1)
+        return np.where(np.abs(u).max(axis=1) <= self.limit, cost, np.inf)
+
+    def wander(self, u: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Where u (draw, size) are after BETWEEN steps on this cost, and the cost there."""
+        *_, (z, cost) = self._steps(self.white(u), BETWEEN, rng)
+        return self.place(z), cost
+
+    def astray(self, u: np.ndarray, rng: np.random.Generator) -> float:
+        """By how many sds u (draw, size) are off this cost's posterior in the mean along a bending direction, or by
+        which share in the spread, whichever is largest.
+        """
+        start = self.white(u)
+        path = [z[:, : self.bending] for z, _ in self._steps(start.copy(), LOOK, rng)][LOOK // 4 :]
+        if not self.bending:
+            return 0.0
+        mean, sd = np.mean(path, axis=(0, 1)), np.std(path, axis=(0, 1))
+        start = start[:, : self.bending]
+        return float(max(np.abs((start.mean(axis=0) - mean) / sd).max(), np.abs(np.log(start.std(axis=0) / sd)).max()))
+
+    def _steps(
+        self, z: np.ndarray, steps: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """z (draw, size) and their cost after each step: preconditioned Crank-Nicolson (Cotter et al. 2013), on the
+        bending directions twice, then on the others.
+        """
+        cost, bending = self.cost(z), np.arange(z.shape[1]) < self.bending
+        for step in range(steps):
+            anew = rng.choice(ANEW, size=(len(z), 1)) * (~bending if step % 3 == 2 else bending)
+            trial = np.sqrt(1 - anew) * z + np.sqrt(anew) * rng.standard_normal(z.shape)
+            there = self.cost(trial)
+            gain = cost - there + 0.5 * np.sum(trial**2 - z**2, axis=1)
+            accepted = np.log(rng.random(len(z))) < gain
+            z, cost = np.where(accepted[:, None], trial, z), np.where(accepted, there, cost)
+            yield z, cost
+
+
+def _whitened(problem: InversionProblem, predicted: np.ndarray) -> np.ndarray:
+    """Whitened residuals (row, entry) of predictions (row, entry) Mg C ha-1 day-1."""
+    return problem.whiten(problem.value - torch.as_tensor(predicted)).numpy()
