@@ -22,7 +22,7 @@ from linear_emulator import (
 from calibration.common.command_line import UserError
 from calibration.inversion import mcmc, randomized_likelihood
 from calibration.inversion.posterior import save_arviz
-from calibration.inversion.randomized_likelihood import Mode, randomized_minima
+from calibration.inversion.randomized_likelihood import Mode, metropolis, randomized_minima
 
 
 def analytic_posterior(model, future, y):
@@ -282,3 +282,64 @@ def test_draws_of_a_linear_model_take_no_steps_further():
     assert runs == [100]
     np.testing.assert_allclose(u.mean(axis=0), [0.8, 0.0], atol=1e-9)
     np.testing.assert_allclose(np.cov(u[:60], rowvar=False, bias=True), mode.covariance, atol=1e-6)
+
+
+def bent_problem(value: list[float], sd: float = 0.3):
+    """Two parameters seen through products of them; the problem, its mode, exact mean and sd by quadrature."""
+
+    def predict(u):
+        return np.stack([u[:, 0] + 0.6 * u[:, 0] * u[:, 1], u[:, 1] - 0.5 * u[:, 0] ** 2], axis=1)
+
+    def costs(u):
+        predicted = predict(u)
+        misfit = (np.array(value) - predicted) / sd
+        return 0.5 * np.sum(u**2, axis=1) + 0.5 * np.sum(misfit**2, axis=1), predicted
+
+    problem = SimpleNamespace(
+        latent=SimpleNamespace(limit=4.0), prior=np.zeros(2), value=torch.tensor(value, dtype=torch.float64),
+        whiten=lambda x: x / sd, costs=costs,
+    )  # fmt: skip
+    axis = np.linspace(-4, 4, 801)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    cost = costs(grid)[0]
+    weight = np.exp(-cost)
+    weight /= weight.sum()
+    u = grid[cost.argmin()]
+    difference = 1e-4 * np.eye(2)
+    jacobian = (predict(u + difference) - predict(u - difference)).T / 2e-4 / sd
+    factor = np.linalg.inv(np.linalg.cholesky(jacobian.T @ jacobian + np.eye(2))).T
+    mode, mean = Mode(u, cost.min(), predict(u[None])[0], jacobian, factor), weight @ grid
+    return problem, mode, mean, np.sqrt(weight @ (grid - mean) ** 2)
+
+
+def test_metropolis_steps_bring_bent_draws_to_the_exact_posterior():
+    problem, mode, mean, sd = bent_problem([1.0, -1.0])
+    before = randomized_minima(problem, [mode], [1500], np.random.default_rng(0))[0]
+    after = metropolis(problem, [mode], before, np.random.default_rng(1))
+    assert np.abs((before.mean(axis=0) - mean) / sd).max() > 0.2, "the minima must be off or this tells nothing"
+    assert np.abs((after.mean(axis=0) - mean) / sd).max() < 0.08  # three sds of 1500 independent draws
+    assert np.abs(np.log(after.std(axis=0) / sd)).max() < 0.06
+
+
+def test_metropolis_steps_are_exact_whatever_the_quadratic_model_is_worth(monkeypatch):
+    """A model that was told nothing true proposes badly, and the steps still keep the posterior as it is."""
+    problem, mode, mean, sd = bent_problem([1.0, -1.0])
+    rng = np.random.default_rng(2)
+    everywhere = mode.u + rng.standard_normal((60_000, 2))
+    log = -problem.costs(everywhere)[0] + 0.5 * np.sum((everywhere - mode.u) ** 2, axis=1)
+    exact = everywhere[rng.choice(len(log), 3000, p=np.exp(log - log.max()) / np.exp(log - log.max()).sum())]
+    wrong = lambda self, z: np.ones((len(z), 1))  # noqa: E731  no bends at all
+    monkeypatch.setattr(randomized_likelihood._Quadratic, "_products", wrong)
+    monkeypatch.setattr(randomized_likelihood, "ASTRAY", 0.0)
+    after = metropolis(problem, [mode], exact, np.random.default_rng(3))
+    assert (after != exact).any(axis=1).mean() > 0.2
+    assert np.abs((after.mean(axis=0) - mean) / sd).max() < 0.08 and np.abs(np.log(after.std(axis=0) / sd)).max() < 0.08
+
+
+def test_draws_that_are_right_stay_and_take_no_runs():
+    problem, mode, _, _ = bent_problem([0.5, 0.5])
+    before = randomized_minima(problem, [mode], [400], np.random.default_rng(0))[0]
+    after = metropolis(problem, [mode], before, np.random.default_rng(1))
+    np.testing.assert_array_equal(after, before)
+    few = metropolis(problem, [mode], before[:20], np.random.default_rng(1))
+    np.testing.assert_array_equal(few, before[:20])
