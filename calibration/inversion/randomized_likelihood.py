@@ -29,6 +29,7 @@ DEAR_ROUNDS = 3  # runs of a draw, after its first, by a model whose runs are de
 EXACT_STEPS = 8  # Metropolis steps of a draw by the model itself
 BETWEEN = 60  # steps on the quadratic model between two of them
 ANEW = (0.04, 0.25, 1.0)  # shares of the proposal's variance that are drawn anew, by chance one of them
+OTHERS = 1 / 3  # share of the steps on the quadratic model along the directions that do not bend
 BENDING = 0.3  # share of the prior's precision that the data add along a direction whose bends are looked at
 FEWEST = 40  # draws around a mode from which its bends are known
 LOOK = 400  # steps on the quadratic model that tell how far the draws are off
@@ -358,11 +359,12 @@ class _Quadratic:
         self, z: np.ndarray, steps: int, rng: np.random.Generator
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """z (draw, size) and their cost after each step: preconditioned Crank-Nicolson (Cotter et al. 2013), on the
-        bending directions twice, then on the others.
+        bending directions or the others. By chance, not in turn: these steps must be the same backwards.
         """
         cost, bending = self.cost(z), np.arange(z.shape[1]) < self.bending
-        for step in range(steps):
-            anew = rng.choice(ANEW, size=(len(z), 1)) * (~bending if step % 3 == 2 else bending)
+        for _ in range(steps):
+            block = (rng.random((len(z), 1)) < OTHERS) ^ bending
+            anew = rng.choice(ANEW, size=(len(z), 1)) * block
             trial = np.sqrt(1 - anew) * z + np.sqrt(anew) * rng.standard_normal(z.shape)
             there = self.cost(trial)
             gain = cost - there + 0.5 * np.sum(trial**2 - z**2, axis=1)
