@@ -71,7 +71,8 @@ def main() -> int:
     model = load_emulator(arguments.artifacts_dir) if arguments.artifacts_dir else without_emulator()
     settings = {
         "cases": study.cases, "span_days": study.span, "noise": study.noise, "noise_known": True, "gaps": 0.0,
-        "seed": config.seed, "targets": ["nep"], "weather": weather_hash(weather),
+        "seed": config.seed, "targets": ["nep"], "truths": "Sobol",
+        "weather": weather_hash(weather),
         "model": str(arguments.artifacts_dir),
     }  # fmt: skip
     prepare_directory(folder, settings, overwrite=False)

@@ -32,6 +32,7 @@ ANEW = (0.04, 0.25, 1.0)  # shares of the proposal's variance that are drawn ane
 OTHERS = 1 / 3  # share of the steps on the quadratic model along the directions that do not bend
 BENDING = 0.3  # share of the prior's precision that the data add along a direction whose bends are looked at
 FEWEST = 40  # draws around a mode from which its bends are known
+ROUNDING = 1e-9  # by which a draw on the latent limit may seem to lie beyond it
 LOOK = 400  # steps on the quadratic model that tell how far the draws are off
 ASTRAY = 0.15  # sds by which they are off in the mean, or share by which in the spread, from which they are moved on
 
@@ -336,7 +337,7 @@ class _Quadratic:
         u = self.place(z)
         terms = np.column_stack([np.ones(len(z)), z, self._products(z)])
         cost = 0.5 * np.sum(terms @ self.products * terms, axis=1) + 0.5 * np.sum((u - self.prior) ** 2, axis=1)
-        return np.where(np.abs(u).max(axis=1) <= self.limit, cost, np.inf)
+        return np.where(np.abs(u).max(axis=1) <= self.limit + ROUNDING, cost, np.inf)
 
     def wander(self, u: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Where u (draw, size) are after BETWEEN steps on this cost, and the cost there."""
