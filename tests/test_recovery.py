@@ -11,6 +11,7 @@ from linear_emulator import CONTEXT, FEATURES, PARAMETERS, SPACE, LinearEmulator
 from scipy.stats import binomtest
 
 from calibration.common.command_line import UserError
+from calibration.common.parameters import read_ranges
 from calibration.common.units import DYNAMIC_FEATURES, POSSIBLE
 from calibration.judgement import recovery_study, simulator_check
 from calibration.judgement.recovery_figures import coverage_figure, rank_figure, skill_figure
@@ -124,6 +125,18 @@ def test_a_study_on_a_cluster_gives_the_same(study):
 def test_a_span_longer_than_the_weather_is_refused(study):
     with pytest.raises(UserError, match="--span 800: needs 5 \\+ 800 days of weather, there are 420"):
         study.run(span=800)
+
+
+def test_truths_fill_every_range_evenly_and_stay_when_more_are_asked():
+    space = read_ranges()
+    found = recovery_study.case_vectors(SimpleNamespace(space=space), 100, 7)
+    np.testing.assert_array_equal(found[:24], recovery_study.case_vectors(SimpleNamespace(space=space), 24, 7))
+    np.testing.assert_array_equal(found[:1], recovery_study.case_vectors(SimpleNamespace(space=space), 1, 7))
+    unit = space.physical_to_unit(found)
+    independent = np.random.default_rng(0).random(unit.shape)
+    assert np.abs(unit.mean(axis=0) - 0.5).max() < 0.02 < np.abs(independent.mean(axis=0) - 0.5).max()
+    assert np.abs(unit.std(axis=0) * np.sqrt(12) - 1).max() < 0.05
+    assert (recovery_study.case_vectors(SimpleNamespace(space=space), 24, 8) != found[:24]).mean() > 0.9
 
 
 def test_gaps_have_the_asked_share_and_leave_a_day():
