@@ -7,6 +7,7 @@ import time
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -16,6 +17,7 @@ from calibration.emulator.figures import runs_figure
 from calibration.ensembles.rest import at_rest
 from calibration.inversion.data import stretch_from_arrays
 from calibration.judgement.figures import (
+    conflict_figure,
     identifiability_figure,
     nep_comparison,
     parameter_changes,
@@ -101,6 +103,18 @@ def stretch(dates, nep, mask):
     """Observed days of NEP as the inversion sees them."""
     observed = np.column_stack([nep * 0, nep * 0, nep, nep * 0])  # order of units.TARGETS
     return stretch_from_arrays(np.zeros((5, 2)), np.zeros((len(nep), 2)), observed, mask, start=str(dates[0]))
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_months_before_the_fit_are_boxes_of_a_whole_month(count):
+    """Seen with a single month too, and the first and the last as wide as the others."""
+    table = pd.DataFrame({"month": [f"2019-{k + 1:02d}" for k in range(count)], "observed_mean": 0.0, "prior_mean": 0.5,
+                          "prior_low": 0.2, "prior_high": 0.8, "share_outside": 0.1, "conflict": False})  # fmt: skip
+    top = conflict_figure(table, "sentence", "NEP").axes[0]
+    boxes = [(bar.get_x(), bar.get_width(), bar.get_y(), bar.get_height()) for bar in top.patches]
+    np.testing.assert_allclose(boxes, [(k - 0.5, 1, 0.2, 0.6) for k in range(count)])
+    left, right = top.get_xlim()
+    assert left < -0.5 and right > count - 0.5
 
 
 def test_held_out_days_and_baselines_are_drawn():

@@ -1,12 +1,13 @@
 """Sentences and tables of reports, each made from a few numbers: parameters, misfit, runs, words, steps."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from calibration.common.command_line import UserError
+from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import make_space
 from calibration.conflict import misfit
 from calibration.inversion.config import make_inversion_config
@@ -64,10 +65,57 @@ def test_the_verdict_says_where_the_posterior_lies_in_several_places(tmp_path):
     assert parameters.modes_sentence(path) == ""
     np.savez(path, mode_weights=[0.1, 0.25, 0.65])
     sentence = parameters.modes_sentence(path)
-    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence and "lowest cost and holds 10;" in sentence
+    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence
+    assert "not where most of the posterior lies: it holds 10 percent" in sentence
+    np.savez(path, mode_weights=[0.6, 0.398, 0.002])
+    sentence = parameters.modes_sentence(path)
+    assert "in 2 places, which hold 60 and 40 percent" in sentence and "not where" not in sentence
+    np.savez(path, mode_weights=[0.004, 0.003, 0.993])
+    sentence = parameters.modes_sentence(path)
+    assert "places" not in sentence and "it holds 0.4 percent of it. Use the intervals" in sentence
+    np.savez(path, mode_weights=[0.993, 0.007])
+    assert parameters.modes_sentence(path) == ""
     path.write_bytes(b"PK")
     with pytest.raises(UserError, match="not readable as a posterior"):
         parameters.modes_sentence(path)
+
+
+def posterior_of(ratios):
+    """A table of parameters with these posterior over prior sds."""
+    return pd.DataFrame({"param_name": list(ratios), "unit": "-", "optimized": 1.0, "low_90": 0.0, "high_90": 2.0,
+                         "sd_ratio": list(ratios.values())})  # fmt: skip
+
+
+def test_informed_parameters_are_said_with_what_their_intervals_held_in_tests():
+    sentence = parameters.informed_sentence(posterior_of({"a": 1.0, "tree_lue": 0.5, "b": 0.6963, "c": 0.73}))
+    assert sentence.startswith("Informed, of 4 parameters: tree_lue 1 (90 percent interval 0 to 2")
+    for words in ("prior's 0.50)", "prior's 0.696, borderline)", "Just short of it: c (0.730).",
+                  "those of tree_lue 83 percent", f"those of all parameters {parameters.HELD_OF_ALL}"):  # fmt: skip
+        assert words in sentence, words
+    sentence = parameters.informed_sentence(posterior_of({"b": 0.5}))
+    assert "too little" not in sentence and f"held {parameters.HELD_OF_ALL} percent" in sentence
+    sentence = parameters.informed_sentence(posterior_of({"b": 0.71, "c": 0.9}))
+    assert sentence.startswith("No parameter's posterior sd") and sentence.endswith("Just short of it: b (0.710).")
+
+
+def test_what_intervals_held_is_what_was_measured():
+    page_text = (REPOSITORY / "benchmarks" / "results" / "recovery.md").read_text(encoding="utf-8")
+    rarely = re.search(r"Covered too rarely .*?: (.*?); none below", page_text).group(1)
+    assert rarely == ", ".join(f"{name} {share / 100:.2f}" for name, share in parameters.HELD.items())
+    of_all = re.search(r"coverage (0\.\d+), annual NEP 0.93", page_text).group(1)
+    assert round(100 * float(of_all)) == parameters.HELD_OF_ALL
+    assert "they held 89, of no parameter fewer than 83" in page.render("t", [])[0]
+
+
+def test_months_before_the_fit_are_told_with_the_rule_that_decides(tmp_path):
+    """A mean outside the band of the prior's means is no conflict by itself, and the words say so."""
+    path = tmp_path / "prior_conflict.csv"
+    pd.DataFrame({"month": ["2019-04"], "days": [29], "observed_mean": [0.0], "prior_mean": [0.15], "prior_low": [0.1],
+                  "prior_high": [0.2], "share_outside": [0.14], "conflict": [False]}  # fmt: skip
+                 ).to_csv(path, index=False)  # fmt: skip
+    (block,) = inversion.conflict_blocks(path)
+    assert "less than the model can do" in block.caption and "more than 20 percent of a month's" in block.caption
+    assert not block.marked and "no parameter" not in inversion.FIGURES["prior_conflict"]
 
 
 def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():

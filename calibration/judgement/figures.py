@@ -180,9 +180,7 @@ def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
     return figure
 
 
-def residual_months(
-    dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray, name: str = "fitted"
-) -> pd.DataFrame:
+def residual_months(dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray, name: str = "fitted") -> pd.DataFrame:
     """The numbers behind residuals_by_month(): set, month (1-12), days, mean, standard_error, q05, q25, q50, q75, q95.
 
     dates (day,), residual (day,) estimate - observed in Mg C ha-1 day-1, fitted (day,) bool; observed days only.
@@ -310,13 +308,16 @@ def conflict_figure(table: pd.DataFrame, sentence: str, label: str) -> Figure:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     _title(figure, sentence)
     x = np.arange(len(table))
-    top.fill_between(x, table["prior_low"], table["prior_high"], step="mid", color=PRIOR, alpha=0.3, lw=0,
-                     label="prior-predictive 95 % band of the month's mean")  # fmt: skip
-    top.plot(x, table["prior_mean"], drawstyle="steps-mid", color=PRIOR, label="prior mean")
+    # a box a month: a line from month to month shows nothing of a single one, and half of the first and the last
+    top.bar(x, table["prior_high"] - table["prior_low"], 1.0, bottom=table["prior_low"], color=PRIOR, alpha=0.3, lw=0,
+            label="95 % of the prior's draws of the month's mean")  # fmt: skip
+    top.use_sticky_edges = False  # room below the boxes
+    top.hlines(table["prior_mean"], x - 0.5, x + 0.5, color=PRIOR, label="prior mean")
     top.plot(x, table["observed_mean"], "o", ms=3, color=OBSERVED, label="observed mean")
     top.set_ylabel(f"{label}\n({FLUX_UNIT})")
     top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     bottom.bar(x, 100 * table["share_outside"], color=np.where(table["conflict"], ALERT, QUIET))
+    bottom.set_xlim(-0.6, len(table) - 0.4)
     bottom.axhline(5, color=BLACK, lw=0.7, ls="--")
     bottom.set_ylabel("days outside\n(percent)")
     step = max(1, len(table) // 24)

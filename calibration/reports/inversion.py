@@ -11,7 +11,7 @@ from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED
-from calibration.judgement.fit import climatology_baseline, constant_baseline, scores
+from calibration.judgement.fit import CONFLICT_SHARE, climatology_baseline, constant_baseline, scores
 from calibration.judgement.judge import JUDGED
 from calibration.reports import content, reading
 from calibration.reports.content import Interactive, Section, Table, Text, table_of
@@ -54,8 +54,9 @@ FIGURES = {
     f"the dashed line ({INFORMED:g}) and for strongly coloured pairs, which are known only together.",
     "nep_residuals_by_month": "Residuals by month. Look for months on one side of zero: a season that the model "
     "cannot follow.",
-    "prior_conflict": "Observed monthly means against what the model can do before any fit. Points outside the band "
-    "are a conflict that no parameter inside the ranges can mend.",
+    "prior_conflict": "Observed monthly means before any fit, against the band of 95 percent of the prior's draws, and "
+    f"below the days outside their own band. Red: a month in conflict, more than {100 * CONFLICT_SHARE:.0f} percent of "
+    "its days outside. A point outside the upper band is unlikely under the prior; parameters may still reach it.",
     "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
 }
 
@@ -132,9 +133,9 @@ def parameter_findings(directory: Path, readable: bool, metadata: dict) -> tuple
     posterior, truth = with_truth(posterior, directory)
     said = []
     if readable:
-        said += [informed_sentence(posterior), correlation_sentence(directory / "posterior_correlation.csv"),
+        said += [informed_sentence(posterior), truth, correlation_sentence(directory / "posterior_correlation.csv"),
                  modes_sentence(directory / "posterior.npz")]  # fmt: skip
-    said += [truth, WITHOUT_NOISE if metadata.get("without_noise") else ""]
+    said += [truth if not readable else "", WITHOUT_NOISE if metadata.get("without_noise") else ""]
     return [sentence for sentence in said if sentence], parameter_blocks(posterior, metadata, readable)
 
 
@@ -279,7 +280,11 @@ def conflict_blocks(path: Path) -> list[content.Block]:
     columns = ("month", "days", "observed_mean", "prior_low", "prior_high", "share_outside", "conflict")
     table = reading.table(path, columns, SCRIPT, may_be_empty=True)
     marked = frozenset(i for i, value in enumerate(table["conflict"]) if value)
-    names = {"month": "month", "days": "days", "observed_mean": "observed mean", "prior_low": "model from",
+    names = {"month": "month", "days": "days", "observed_mean": "observed mean", "prior_low": "95 % of prior from",
              "prior_high": "to", "share_outside": "share of days outside", "conflict": "conflict"}  # fmt: skip
-    caption = f"Before the fit: observed monthly means beside what the model can do inside its ranges ({FLUX_UNIT})."
+    caption = (
+        f"Before the fit: observed monthly means beside those of 95 percent of the prior's draws ({FLUX_UNIT}), which "
+        "is less than the model can do at the ends of its ranges. Conflict is decided by days, not by means: more than "
+        f"{100 * CONFLICT_SHARE:.0f} percent of a month's days outside the band of that day, noise included."
+    )
     return [table_of(table, caption, names, marked)] if len(table) else []

@@ -16,16 +16,25 @@ from PIL import Image, UnidentifiedImageError
 from calibration.common.command_line import UserError, write_text
 from calibration.reports.content import Interactive, Picture, Section, Table
 from calibration.reports.glossary import anchor, glossary, linked
+from calibration.reports.parameters import HELD, HELD_OF_ALL, TESTS
 
 LIMIT = 5_000_000  # bytes of a report
 COLOURS = 256  # of a PNG inside it
 TEMPLATE = "report.html.jinja"
 MIME = {".png": "image/png", ".svg": "image/svg+xml"}
+INTERVALS = (
+    f"90 percent intervals are meant to hold 90 percent of the true values; {TESTS} they held {HELD_OF_ALL}, of no "
+    f"parameter fewer than {min(HELD.values())}: benchmarks/results/recovery.md."
+)
 VERSIONS = ("numpy", "pandas", "torch", "bokeh")
 
 
 def write_report(
-    path: Path, title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT,
+    path: Path,
+    title: str,
+    sections: Sequence[Section],
+    introduction: str = "",
+    limit: int = LIMIT,
     steps: Table | None = None,
 ) -> list[Path]:
     """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
@@ -56,7 +65,7 @@ def render(
     environment.globals["no_words"] = set  # of a card, before its first word is linked
     environment.filters["anchor"] = anchor
     facts = {
-        "glossary": words, "steps": steps,
+        "glossary": words, "intervals": INTERVALS, "steps": steps,
         "title": title, "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),
