@@ -159,6 +159,7 @@ def test_a_misfit_is_split_into_mean_season_and_days():
 def test_the_emulators_verdict_follows_its_error_beside_a_towers(rmse, words):
     evaluation = {"unseen": {"nep": {"rmse": rmse, "r2": 0.9, "baselines": {"arx": {"rmse": 0.02}}}}}
     verdict, tone, meaning = emulator.judged(evaluation)
+    assert "Good enough means: an RMSE of NEP on unseen runs below 0.0025" in meaning[0]
     assert verdict.startswith(words) and (tone == GOOD) == (words == "GOOD ENOUGH")
     evaluation["unseen"]["nep"]["baselines"]["arx"]["rmse"] = rmse / 2
     assert emulator.judged(evaluation)[0].startswith("NOT GOOD ENOUGH")
@@ -174,7 +175,8 @@ def test_why_the_worst_run_is_predicted_worst(tmp_path):
     })  # fmt: skip
     path = tmp_path / "evaluation_worst_runs.csv"
     table.to_csv(path, index=False)
-    shown, (sentence,) = emulator.worst_runs(path, space)
+    shown, (bias, sentence) = emulator.worst_runs(path, space)
+    assert bias == "On average NEP lies 0.38 Mg C ha-1 year-1 too low, in 1 of 3 unseen runs on this side."
     for words in ("Run 2 is predicted worst: NEP RMSE 0.00400, 4.0 times", "mostly bias (it lies too low)",
                   "the bias is 81 percent", "Rh errs more than NPP (0.00300 against 0.00100)", "It is not at rest.",
                   "the upper end of b, 1.0 percent of the range away", "20.0 is usual, so it lies nearer"):  # fmt: skip
@@ -185,11 +187,19 @@ def test_why_the_worst_run_is_predicted_worst(tmp_path):
 
     table.loc[1, ["rmse_nep", "at_rest"]] = 0.0005, True
     table.drop(columns="b").to_csv(path, index=False)
-    shown, (sentence,) = emulator.worst_runs(path, space)
+    shown, (_, sentence) = emulator.worst_runs(path, space)
     assert "mostly shape, not bias" in sentence and "NPP errs more" in sentence and "at rest" not in sentence
     assert "limit" not in sentence and "nearest limit" not in shown.headers
     table.iloc[:0].to_csv(path, index=False)
     assert emulator.worst_runs(path, space)[1] == []
+
+
+def test_a_bias_of_all_runs_is_said_beside_what_nep_is():
+    table = pd.DataFrame({"bias_nep": [0.0003, 0.0004], "mean_nep": [0.001, 0.003]})
+    assert emulator.bias_sentence(table) == (
+        "On average NEP lies 0.13 Mg C ha-1 year-1 too high, in 2 of 2 unseen runs on this side; in the test period "
+        "the process model's own is 0.37 to 1.10."
+    )
 
 
 def test_words_of_cards_lead_to_their_meaning():
