@@ -125,6 +125,7 @@ def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():
     assert "Part of the fit is thus the emulator's error" in sentence
     assert "Part of" not in inversion.process_sentence(series.assign(simulator=series["optimized"] * 1.01), "NEP")
     assert "NEP with RMSE 1.0000" in sentence and "(R2 0.00)" in sentence and "the emulator with 0.7071" in sentence
+    assert "They differ by RMSE 1.58114, bias (emulator - process model) -1.50000." in sentence
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def nep_comparison(
     dates, observed, valid, fitted, prior, optimized = (
         x[order] for x in (item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized)
     )
-    label, estimate = target_label(item.target), "given parameters" if item.given else "estimate"
+    label, estimate = target_label(item.target), item.estimate
     figure = Figure(figsize=(PAGE, 6.4), layout="constrained")
     axes = figure.subplot_mosaic([["daily", "daily"], ["mean", "mean"], ["scatter", "residual"]])
     _title(figure, verdict)
@@ -155,10 +155,11 @@ def nep_comparison(
 
 
 @styled
-def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
+def residuals_by_month(table: pd.DataFrame, label: str, estimate: str = "estimate") -> Figure:
     """Residuals by calendar month: median, quartiles, 5 and 95 percent; and the mean with two standard errors.
 
-    table: of residual_months(), one row a month of the year and set of days (fitted or judged, held out).
+    table: of residual_months(), one row a month of the year and set of days (fitted or judged, held out); estimate:
+    what is compared with the observations.
     """
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.subplots()
@@ -175,7 +176,7 @@ def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
     axes.set_xticks(range(1, 13), MONTHS)
     axes.set_xlim(0.4, 12.6)
     axes.set_xlabel("month; bars: quartiles, thin lines: 90 percent of the days")
-    axes.set_ylabel(f"estimate - observed {label}\n({FLUX_UNIT})")
+    axes.set_ylabel(f"{estimate} - observed {label}\n({FLUX_UNIT})")
     axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure
 
@@ -234,12 +235,13 @@ def parameter_changes(
     truth: np.ndarray | None = None,
     sd_ratio: np.ndarray | None = None,
     in_range: bool = True,
+    estimate: str = "estimate",
 ) -> Figure:
     """From prior to posterior: every parameter in units of its range, the one that gained most information on top.
 
     All (parameter,): low, high: 90 percent interval or None; informed: names drawn in bold and colour; truth or None;
     sd_ratio: posterior over prior sd, which orders the rows (None: as given). in_range: positions are 0 to 1, so the
-    prior's own interval is drawn behind.
+    prior's own interval is drawn behind. estimate: what `optimized` is called.
     """
     given = np.arange(len(names)) if sd_ratio is None else np.nan_to_num(sd_ratio, nan=np.inf)
     order = np.argsort(given, kind="stable")
@@ -252,7 +254,7 @@ def parameter_changes(
     if low is not None:
         ax.hlines(y, low, high, color=color, lw=3.2, alpha=0.45, label="posterior, 90 %")
     ax.plot(prior, y, "|", color=PRIOR, ms=7, mew=1.4, label="prior mean")
-    ax.scatter(optimized, y, s=9, color=color, zorder=3, label="estimate")
+    ax.scatter(optimized, y, s=9, color=color, zorder=3, label=estimate)
     if truth is not None:
         ax.plot(truth, y, "x", color=TRUTH, ms=4, mew=0.9, label="true")
     for tick, name in zip(ax.get_yticklabels(), names, strict=True):

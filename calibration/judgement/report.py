@@ -19,6 +19,8 @@ def summary_text(judgement: Judgement, facts: dict[str, Any], distance: str) -> 
     lines += [f"{key}: {value}" for key, value in facts.items()]
     for item in judgement.fluxes:
         lines += ["", *_skill_lines(item)]
+    if judgement.test:
+        lines += ["", judgement.test]
     conflict = judgement.conflict
     if conflict is not None:
         lines += ["", "Prior against data, before fitting", f"  {conflict.sentence()}"]

@@ -42,8 +42,8 @@ VERDICTS = {
         "predicted flux and its band, not the parameters. A longer record, more fluxes or fewer free parameters tell "
         "more; sensitivity.py says which."),
     "FITS:": (content.CAREFUL, "The flux is described; without a posterior nothing is known of the parameters."),
-    GIVEN: (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
-        "Compare with the baselines, which were."),
+    GIVEN: (content.NEUTRAL, "Given parameters were tried, without a fit. The baselines beside them were fitted to the "
+        "judged days themselves, which is an advantage."),
 }  # fmt: skip
 FIGURES = {
     "nep_comparison": "NEP of every day, its running mean, modelled against observed, and residuals. Look for days "
@@ -61,6 +61,15 @@ FIGURES = {
 }
 
 
+# Of given parameters, of which there is no posterior.
+GIVEN_FIGURES = {
+    "nep_comparison": "NEP of every day, its running mean, modelled against observed, and residuals, with the given "
+    "parameters. Look for a season in which the running means part.",
+    "parameter_changes": "The prior of the inversion that the parameters come from, and the given parameters, inside "
+    "the trained ranges. Their intervals stand in the section of that inversion.",
+}
+
+
 def section(directory: Path, title: str | None = None) -> Section:
     """Everything that `directory` says. UserError where an essential file is missing or of another version."""
     summary = reading.text(directory / SUMMARY, SCRIPT)
@@ -75,12 +84,15 @@ def section(directory: Path, title: str | None = None) -> Section:
     if not comparisons:
         raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
     fluxes = [(reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])) for path in comparisons]
+    if metadata.get("judged_on"):
+        result.meaning.append(f"{metadata['judged_on'][:1].upper()}{metadata['judged_on'][1:]}.")
     if tone == content.BAD:
         result.meaning.append(conflict_sentence(*fluxes[0]))
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
     given = verdict.startswith(GIVEN)
     skill = skill.replace({"days": {"fitted": JUDGED}}) if given else skill
     result.meaning += skill_sentences(skill)
+    result.meaning += [] if given else error_sentences(metadata)  # of the fit that made them: other days
     result.meaning += [sentence for sentence in (process_sentence(*flux) for flux in fluxes) if sentence]
     best = metadata.get("best_inside_bounds")
     if best and not given:  # of the fit whose parameters were loaded: other days
@@ -108,13 +120,14 @@ def section(directory: Path, title: str | None = None) -> Section:
     hidden = {"parameter_changes"} if (directory / POSTERIOR_TABLE).is_file() else set()  # shown above, to be hovered
     hidden |= {"identifiability"} if tone == content.BAD else set()
     drawn = [name for name in FIGURES if name not in hidden]
-    result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
+    captions = FIGURES | (GIVEN_FIGURES if given else {})
+    result.blocks += reading.pictures(directory, {name: captions[name] for name in drawn})
     known = {key: metadata.get(key) for key in ("command", "method", "seed", "seconds", "config", "windows", "targets")}
     result.made = [
         *reading.made_by(directory, known, {
             "emulator": metadata.get("artifacts"), "configuration": metadata.get("config"),
             "observations": str(metadata.get("data", "")).partition(",")[0] or None,
-        }),
+        }, "Of the inversion that the parameters come from" if given else "As its files say"),
         Text(summary, SUMMARY),
     ]  # fmt: skip
     config = reading.where(metadata.get("config") or "none")
@@ -148,12 +161,34 @@ def process_sentence(series: pd.DataFrame, label: str) -> str:
         return ""
     observed = series["observed"].to_numpy()[valid]
     process, emulated = (scores(observed, series[name].to_numpy()[valid]) for name in ("simulator", "optimized"))
+    apart = scores(series["simulator"].to_numpy()[valid], series["optimized"].to_numpy()[valid])
     said = (
         f"The process model itself, run with the estimate, describes {label} with RMSE {process['rmse']:.4f} "
-        f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}."
+        f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}. "
+        f"They differ by RMSE {apart['rmse']:.5f}, bias (emulator - process model) {apart['bias']:+.5f}."
     )
     if process["rmse"] > WORSE * emulated["rmse"]:
         said += " Part of the fit is thus the emulator's error; --refine 50 looks further with the process model."
+    return said
+
+
+def error_sentences(metadata: dict) -> list[str]:
+    """By flux, which errors the fit supposed, and how many of the observed days its wide band holds."""
+    said = []
+    for target, errors in (metadata.get("errors") or {}).items():
+        parts = ", ".join(
+            f"{name} {errors[f'{name}_sd']:.4f} ({100 * errors[f'{name}_share']:.0f} percent of the variance)"
+            for name in ("observation", "emulator", "discrepancy")
+        )
+        inside = (metadata.get("coverage") or {}).get(target, {})
+        held = ", ".join(
+            f"{100 * share:.0f} percent of the {'fitted' if days == 'fitted' else 'held-out'} days"
+            for days, share in inside.items()
+        )
+        said.append(
+            f"The errors of {target_label(target)} in the fit, as sd of a day ({FLUX_UNIT}): {parts}."
+            + (f" The wide band, meant for 90 percent, holds {held}." if held else "")
+        )
     return said
 
 
@@ -162,7 +197,7 @@ def skill_sentences(skill: pd.DataFrame) -> list[str]:
     lines = []
     for days, name in (
         ("fitted", "the days it was fitted to"),
-        (JUDGED, "the observed days"),
+        (JUDGED, "the judged days"),
         ("holdout", "days kept out of the fit"),
     ):
         part = skill[skill["days"] == days].set_index("model")

@@ -73,15 +73,17 @@ def records(directory: Path) -> list[Facts]:
     return found
 
 
-def made_by(directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None]) -> list[Facts]:
-    """How a result was made: records of the scripts, then what its own files say (`known`).
+def made_by(
+    directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None], title: str = "As its files say"
+) -> list[Facts]:
+    """How a result was made: records of the scripts, then what its own files say (`known`, below `title`).
 
     inputs: name -> file or folder, hashed now where no record holds their hashes from when the script ran.
     """
     found = records(directory)
     items = [(key, str(value)) for key, value in known.items() if value not in (None, "", [], {})]
     if items:
-        found.append(Facts("As its files say", items))
+        found.append(Facts(title, items))
     if not records(directory):
         hashed = [
             (f"{name}: {path}", sha256(where(path)) or "no longer there") for name, path in inputs.items() if path
