@@ -9,9 +9,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 
-from calibration.common import figure_style
+from calibration.common import figure_style, provenance
+from calibration.common.command_line import REPOSITORY
 from calibration.common.provenance import sha256, write_record
 from calibration.emulator.figures import runs_figure
 from calibration.ensembles.rest import at_rest
@@ -139,6 +141,16 @@ def test_runs_not_at_rest_are_told_apart_and_named():
     assert [text.get_text() for text in figure.axes[0].texts] == ["run 30"]
 
 
+def test_outside_a_checkout_and_without_git_a_record_has_no_commit(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "9.9"\n')
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    assert provenance.tool() == {"version": "9.9", "commit": ""}
+    (tmp_path / ".git").mkdir()  # empty: git knows no commit
+    assert provenance.tool()["commit"] == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.tool()["commit"] == ""
+
+
 def test_a_record_holds_command_versions_and_hashes(tmp_path, monkeypatch):
     (tmp_path / "in.csv").write_bytes(b"a,b\n")
     (tmp_path / "ensemble").mkdir()
@@ -147,6 +159,8 @@ def test_a_record_holds_command_versions_and_hashes(tmp_path, monkeypatch):
     write_record(tmp_path, time.perf_counter() - 2, {"data": tmp_path / "in.csv", "weather": None,
                                                      "ensemble": tmp_path / "ensemble"}, seed=3)  # fmt: skip
     record = json.loads((tmp_path / "test_inversion_record.json").read_text())
+    assert record["threads"] == torch.get_num_threads()
+    assert f'version = "{record["tool"]["version"]}"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     assert record["command"] == "python test_inversion.py --seed 3" and record["seed"] == 3 and record["seconds"] >= 2
     assert record["versions"]["numpy"] == np.__version__ and set(record["inputs"]) == {"data", "ensemble"}
     assert record["inputs"]["data"]["sha256"] == hashlib.sha256(b"a,b\n").hexdigest()

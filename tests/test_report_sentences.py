@@ -65,8 +65,10 @@ def test_the_verdict_says_where_the_posterior_lies_in_several_places(tmp_path):
     assert parameters.modes_sentence(path) == ""
     np.savez(path, mode_weights=[0.1, 0.25, 0.65])
     sentence = parameters.modes_sentence(path)
-    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence
-    assert "not where most of the posterior lies: it holds 10 percent" in sentence
+    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence and "estimate's place 10)" in sentence
+    assert "not where" not in sentence
+    np.savez(path, mode_weights=[0.05, 0.3, 0.65])
+    assert "not where most of the posterior lies: it holds 5 percent" in parameters.modes_sentence(path)
     np.savez(path, mode_weights=[0.6, 0.398, 0.002])
     sentence = parameters.modes_sentence(path)
     assert "in 2 places, which hold 60 and 40 percent" in sentence and "not where" not in sentence

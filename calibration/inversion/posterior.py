@@ -25,6 +25,7 @@ INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as i
 BORDERLINE = 0.05  # this near to INFORMED chance decides: the sd of 128 draws is known to 6 percent
 COMBINED = 0.5  # absolute posterior correlation above which two parameters count as known only together
 SAME_MODE = 4.0  # squared Mahalanobis distance within which two starts ended in the same place
+LONELY = 0.1  # share of the posterior below which the estimate's place does not stand for it
 PLACE = 0.01  # share of the posterior from which a mode is worth a word
 MODE_COST = 10.0  # a mode this much less probable (log) than the best is left out
 AT_BOUND = 0.02  # share of the range next to a bound
@@ -275,8 +276,8 @@ def places_sentence(weights: np.ndarray) -> str:
 
     weights (mode,), summing to 1; the first is that of the estimate, which has the lowest cost.
 
-    >>> places_sentence(np.array([0.6, 0.4]))
-    'the starts ended in 2 places, which hold 60 and 40 percent of the posterior; the intervals span all of them'
+    >>> places_sentence(np.array([0.6, 0.4])).partition(";")[0]
+    "the starts ended in 2 places, which hold 60 and 40 percent of the posterior (the estimate's place 60)"
     >>> places_sentence(np.array([0.999, 0.001]))
     ''
     """
@@ -285,9 +286,9 @@ def places_sentence(weights: np.ndarray) -> str:
     if len(shares) > 1:
         said.append(
             f"the starts ended in {len(shares)} places, which hold {', '.join(shares[:-1])} and {shares[-1]} percent "
-            "of the posterior; the intervals span all of them"
+            f"of the posterior (the estimate's place {100 * weights[0]:.2g}); the intervals span all of them"
         )
-    if weights[0] < 0.5:
+    if weights[0] < LONELY:
         said.append(
             f"the estimate, the place of the lowest cost, is not where most of the posterior lies: it holds "
             f"{100 * weights[0]:.2g} percent of it. Use the intervals, or the posterior means"

@@ -169,7 +169,7 @@ def save_parameter_figure(result: InversionResult, judgement: Judgement, path: P
 
     low = high = None
     if result.posterior is not None:
-        low, high = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0)
+        low, high = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0, method="weibull")
     xlabel = (
         "position in its range (0-1)" if latent.space is not None else "distance from the prior (sd of the ensemble)"
     )

@@ -36,19 +36,25 @@ def write_report(
     introduction: str = "",
     limit: int = LIMIT,
     steps: Table | None = None,
+    about: str = "",
 ) -> list[Path]:
     """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
-    html, left_out = render(title, sections, introduction, limit, steps)
+    html, left_out = render(title, sections, introduction, limit, steps, about)
     write_text(path, html)
     return left_out
 
 
 def render(
-    title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT, steps: Table | None = None
+    title: str,
+    sections: Sequence[Section],
+    introduction: str = "",
+    limit: int = LIMIT,
+    steps: Table | None = None,
+    about: str = "",
 ) -> tuple[str, list[Path]]:
     """The page, and the pictures that did not fit into `limit` bytes (the page names them).
 
-    steps: how the whole path was run, after the last section.
+    about: lines below the title, on what this is; steps: how the whole path was run, after the last section.
     """
     blocks = [block for section in sections for block in section.blocks]
     explored = [block for block in blocks if isinstance(block, Interactive)]
@@ -66,7 +72,7 @@ def render(
     environment.filters["anchor"] = anchor
     facts = {
         "glossary": words, "intervals": INTERVALS, "steps": steps,
-        "title": title, "introduction": introduction, "sections": sections, "divs": divs,
+        "title": title, "about": about.splitlines(), "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),
     }  # fmt: skip

@@ -66,7 +66,8 @@ def records(directory: Path) -> list[Facts]:
     found = []
     for path in sorted(directory.glob(f"*{SUFFIX}")):
         record = content(path, ("command", "versions", "inputs"), path.name.removesuffix(SUFFIX) + ".py")
-        items = [(key, str(value)) for key, value in record.items() if key not in ("versions", "inputs")]
+        items = [(key, str(value)) for key, value in record.items() if key not in ("versions", "inputs", "tool")]
+        items += [(f"{key} of these scripts", value) for key, value in record.get("tool", {}).items() if value]
         items.append(("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())))
         items += [(f"SHA-256 of {name}: {item['path']}", item["sha256"]) for name, item in record["inputs"].items()]
         found.append(Facts(f"Recorded by {path.name.removesuffix(SUFFIX)}.py when it ran", items))
