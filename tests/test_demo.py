@@ -112,6 +112,14 @@ def test_the_page_ends_with_the_steps_their_seconds_and_seeds(demo):
     assert f"{steps['seconds'].sum():.0f} seconds in all" in last
 
 
+def test_the_readmes_pictures_are_drawn_from_it(demo, tmp_path):
+    folder, _ = demo
+    done = script("extras/draw_readme_pictures.py", "--folder", folder, "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"emulator.png", "nep.png", "parameters.png"}
+    assert 3000 < sum(path.stat().st_size for path in tmp_path.iterdir()) < 500_000
+
+
 @pytest.mark.parametrize("name", ["file", "folder"])
 def test_what_the_demo_did_not_make_is_left_alone(monkeypatch, tmp_path, name):
     (tmp_path / "file").write_text("mine")
