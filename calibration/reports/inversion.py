@@ -305,7 +305,7 @@ def skill_table(skill: pd.DataFrame) -> Table:
     return table_of(
         shown.replace({"model": {"optimized": "given parameters" if given else "estimate"}}),
         f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). {not_fitted if given else ''}"
-        "R2 below 0: worse than the mean.",
+        "Prior: the parameters before the fit. R2 below 0: worse than the mean.",
         names, marked,
     )  # fmt: skip
 
