@@ -26,7 +26,14 @@ from calibration.common.command_line import (
 from calibration.common.sites import load_site
 from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT
 from calibration.tower.observation_csv import read_observations
-from calibration.tower.window_building import build_windows, trained_range, valid_by_month, weather_used
+from calibration.tower.window_building import (
+    ABOUT_CO2,
+    CO2,
+    build_windows,
+    trained_range,
+    valid_by_month,
+    weather_used,
+)
 from calibration.tower.windows import DAY, Windows
 from calibration.weather.daily import read_weather
 
@@ -91,7 +98,8 @@ def main() -> None:
     for row in seen[seen["days_outside"] > 0].itertuples():
         warn(
             f"{row.variable}: {row.days_outside} of {row.days} days ({row.lowest:.5g} to {row.highest:.5g} {row.unit}) "
-            f"lie outside {meaning} ({row.trained_low:.5g} to {row.trained_high:.5g}): the emulator extrapolates there"
+            f"lie outside {meaning} ({row.trained_low:.5g} to {row.trained_high:.5g})"
+            + (f". {ABOUT_CO2}" if row.variable == CO2 else ": the emulator extrapolates there")
         )
     windows.save(arguments.output)
     leave_summary(arguments, windows, seen, meaning, scaler_path)

@@ -21,7 +21,14 @@ from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
 from calibration.inversion.mcmc import mcmc_posterior
 from calibration.inversion.methods import Fit, starting_points
-from calibration.inversion.posterior import Posterior, at_bounds, ensemble_posterior, laplace_posterior, mode_at
+from calibration.inversion.posterior import (
+    Posterior,
+    at_bounds,
+    ensemble_posterior,
+    laplace_posterior,
+    mode_at,
+    places_sentence,
+)
 from calibration.inversion.problem import DailyBias, Forward, InversionProblem
 from calibration.inversion.solvers import solver_of
 
@@ -221,16 +228,12 @@ class StaticParameterInverter:
             self.names, problem.latent.prior, optimized, problem, fit, posterior, self.config,
             time.perf_counter() - begin, notes,
         )  # fmt: skip
-        if result.multimodal:
-            notes.append(
-                f"multimodal: the {len(fit.starts)} starts ended in {len(posterior.modes)} places that the data cannot "
-                f"tell apart (weights {', '.join(f'{w:.2f}' for w in posterior.mode_weights)})"
-            )
+        places = places_sentence(posterior.mode_weights) if result.multimodal else ""
+        if places:
+            notes.append(f"multimodal: {places}")
         return result
 
-    def _solve(
-        self, problem: InversionProblem, starts: np.ndarray, notes: list[str]
-    ) -> tuple[Fit, Posterior | None]:
+    def _solve(self, problem: InversionProblem, starts: np.ndarray, notes: list[str]) -> tuple[Fit, Posterior | None]:
         """Fit and posterior from `starts` (start, size); adds what a reader should know to `notes`."""
         fit = solver_of(self.config).solve(problem, starts)
         if problem.is_likelihood and self._is_restless(problem, fit):

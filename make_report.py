@@ -5,7 +5,9 @@
     python make_report.py demo --output demo/report.html   # all results in a folder of folders
 
 RESULT_DIR: an ensemble, a trained emulator, a sensitivity analysis, an inversion, a recovery study, or a folder above
-several of them. The page opens from disk and requests nothing; all figures are inside.
+several of them: there the inversion of the most days comes first, then the others in the order of the path. Lines of
+RESULT_DIR/about.txt, if you write them, stand below the title: which tower, which question. The page opens from disk
+and requests nothing; all figures are inside.
 """
 
 from pathlib import Path
@@ -29,16 +31,20 @@ def main() -> int:
         raise UserError(f"--output {output}: give a name that ends in .html")
     sections = sections_of(arguments.result_dir)
     title = arguments.title or f"Report: {arguments.result_dir.resolve().name}"
-    summary = arguments.result_dir / "summary.txt"  # of a demo
-    introduction = summary.read_text(encoding="utf-8", errors="replace") if summary.is_file() else ""
+    introduction, about = (text_of(arguments.result_dir / name) for name in ("summary.txt", "about.txt"))
     steps = steps_of(arguments.result_dir) if len(sections) > 1 else None  # one result says itself how it was made
-    left_out = write_report(output, title, sections, introduction, int(arguments.max_mb * 1e6), steps)
+    left_out = write_report(output, title, sections, introduction, int(arguments.max_mb * 1e6), steps, about)
     for path in left_out:
         print(f"left out to stay below {arguments.max_mb:g} MB: {path}")
     print(
         f"{len(sections)} result{'s' if len(sections) > 1 else ''} -> {output} ({output.stat().st_size / 1e6:.1f} MB)"
     )
     return 0
+
+
+def text_of(path: Path) -> str:
+    """A file's text; '' where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 if __name__ == "__main__":

@@ -47,9 +47,7 @@ from calibration.inversion.config import (
     override,
     target_label,
 )
-from calibration.inversion.inputs import (
-    prior_parameters,
-)  # fmt: skip
+from calibration.inversion.inputs import prior_parameters
 from calibration.judgement.fit import CONFLICTING, Conflict
 from calibration.judgement.judge import Case, Judgement, judge_inversion, judge_parameters
 from calibration.judgement.outputs import inversion_metadata, write_outputs
@@ -232,7 +230,9 @@ def judge_snapshot(
     if arguments.obs_prior_sample is None:
         prior, facts["prior"] = loaded_prior, f"the prior of {arguments.param_load}"
     facts["parameters"] = f"loaded, fitted to {metadata.get('data', 'unknown data')}"
-    return judge_parameters(case, inverter, prior, optimized, metadata.get("offsets") or {}), metadata
+    offsets, own = metadata.get("offsets") or {}, metadata.get("fitted_days")
+    judgement = judge_parameters(case, inverter, prior, optimized, offsets, own)
+    return judgement, metadata | {"judged_on": judgement.test}
 
 
 def say_conflict(conflict: Conflict, target: str) -> None:

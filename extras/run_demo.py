@@ -7,6 +7,7 @@ is in demo/demo.log; here stands a line a step and one screen at the end.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def demo_steps(folder: Path, runs: int, preset: str, seed: int, small: bool = Fa
 
 def run_step(step: Step, number: int, total: int, recovery: Path, log: Path) -> float:
     """Run one command, its output added to `log`; returns seconds. A failure ends the demo with its last lines."""
-    arguments = [str(newest_recovery_table(recovery)) if a == "RECOVERY_CSV" else a for a in step.arguments]
+    arguments = with_recovery_table(step.arguments, recovery)
     print(f"[{number:2d}/{total}] {step.title} ...", end="", flush=True)
     began = time.perf_counter()
     with log.open("a", encoding="utf-8") as file:
@@ -119,15 +120,22 @@ def run_step(step: Step, number: int, total: int, recovery: Path, log: Path) -> 
 
 
 def step_table(folder: Path, steps: list[Step], seconds: list[float]) -> pd.DataFrame:
-    """step, script, seconds, seed of every step; the seed given, else the one that the script recorded, else none."""
+    """step, script, seconds, seed, command of every step; the seed given, else the one recorded, else none."""
     records = [read_json(path) for path in sorted(folder.rglob(f"*{SUFFIX}"))]
     recorded = {tuple(record["arguments"]): record.get("seed") for record in records}
     rows = []
     for step, took in zip(steps, seconds, strict=True):
         given = next((word.partition("=")[2] for word in step.arguments if word.startswith("--seed=")), None)
         seed = recorded.get(tuple(step.arguments[1:])) if given is None else int(given)
-        rows.append({"step": step.title, "script": step.arguments[0], "seconds": round(took, 1), "seed": seed})
+        command = shlex.join(["python", *with_recovery_table(step.arguments, folder / "results" / "recovery")])
+        rows.append({"step": step.title, "script": step.arguments[0], "seconds": round(took, 1), "seed": seed,
+                     "command": command})  # fmt: skip
     return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
+def with_recovery_table(arguments: list[str], folder: Path) -> list[str]:
+    """A step's arguments; the file that a step before it named by the clock is looked up."""
+    return [str(newest_recovery_table(folder)) if word == "RECOVERY_CSV" else word for word in arguments]
 
 
 def newest_recovery_table(folder: Path) -> Path:
@@ -149,6 +157,18 @@ def verified(result: Path) -> str:
     """What the process model itself makes of the estimated parameters (--verify), from inversion_summary.txt."""
     lines = (result / "inversion_summary.txt").read_text(encoding="utf-8").splitlines()
     return next((x.partition(": ")[2] for x in lines if x.startswith("simulator against the data")), "the run failed")
+
+
+def say_what_it_is(folder: Path) -> None:
+    """about.txt, the lines below the title of the report: that the tower is made up, and what is asked of it."""
+    lines = [
+        f"The tower is made up: daily NEP of the process model at Lambir Hills in {TEST_YEAR}, with noise and gaps. "
+        "Its true parameters are known to this page, not to the inversions.",
+        "The question: what does NEP tell about the parameters? The answer from the whole year comes first; then every "
+        "step that leads to it, and the same from one month.",
+    ]
+    with writing(folder / "about.txt") as path:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def tell_the_truth(folder: Path) -> None:
@@ -242,6 +262,7 @@ def main() -> int:
     recovery, log = folder / "results" / "recovery", folder / LOG
     seconds = [run_step(step, number, len(steps), recovery, log) for number, step in enumerate(steps, 1)]
     tell_the_truth(folder)
+    say_what_it_is(folder)
     write_csv(folder / STEPS, step_table(folder, steps, seconds))
     report = summary(folder, steps, seconds, time.perf_counter() - began)
     with writing(folder / "summary.txt") as path:

@@ -66,6 +66,8 @@ def test_the_closing_screen_says_what_the_files_say(demo):
     assert all(words in page for words in ("The emulator", "Inversion: year", "Recovery of a known run"))
     runs = pd.read_csv(folder / "data" / "experiment_results.csv")
     assert f"{(runs['status'] == 'ok').sum()} of 8 runs, mean GPP {runs['mean_gpp'].mean():.1f}" in summary
+    assert "The tower is made up: daily NEP" in page
+    assert page.index('href="#s1">Inversion: year') < page.index("The ensemble")
     unseen = json.loads((folder / "artifacts" / "evaluation.json").read_text())["unseen"]
     line = next(line.split() for line in summary.splitlines() if line.strip().startswith("unseen"))
     expected = [unseen[flux]["r2"] for flux in ("gpp", "npp", "nep", "rh")] + [1000 * unseen["nep"]["rmse"]]
@@ -99,12 +101,23 @@ def test_the_page_ends_with_the_steps_their_seconds_and_seeds(demo):
     assert steps.loc["weather.py", "seed"] == 1 and steps.loc["extras/make_synthetic_tower.py", "seed"] == 1001
     record = json.loads((folder / "artifacts" / "train_record.json").read_text())
     assert steps.loc["train.py", "seed"] == record["seed"]
+    train = steps.loc["train.py", "command"]
+    assert train == record["command"] and "RECOVERY_CSV" not in "".join(steps["command"])
     assert pd.isna(steps.loc["prepare_observation_nep.py", "seed"])
     page = (folder / "report.html").read_text(encoding="utf-8")
     last = page[page.index('<section id="steps">') : page.index('<section id="words">')]
     assert page.index('<section id="s7">') < page.index('<section id="steps">')
     assert [title for title in steps["step"] if title not in unescape(last)] == []
+    assert [command for command in steps["command"] if command not in unescape(last)] == []
     assert f"{steps['seconds'].sum():.0f} seconds in all" in last
+
+
+def test_the_readmes_pictures_are_drawn_from_it(demo, tmp_path):
+    folder, _ = demo
+    done = script("extras/draw_readme_pictures.py", "--folder", folder, "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"emulator.png", "nep.png", "parameters.png"}
+    assert 3000 < sum(path.stat().st_size for path in tmp_path.iterdir()) < 500_000
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])

@@ -7,15 +7,19 @@ import time
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 
-from calibration.common import figure_style
+from calibration.common import figure_style, provenance
+from calibration.common.command_line import REPOSITORY
 from calibration.common.provenance import sha256, write_record
 from calibration.emulator.figures import runs_figure
 from calibration.ensembles.rest import at_rest
 from calibration.inversion.data import stretch_from_arrays
 from calibration.judgement.figures import (
+    conflict_figure,
     identifiability_figure,
     nep_comparison,
     parameter_changes,
@@ -103,6 +107,18 @@ def stretch(dates, nep, mask):
     return stretch_from_arrays(np.zeros((5, 2)), np.zeros((len(nep), 2)), observed, mask, start=str(dates[0]))
 
 
+@pytest.mark.parametrize("count", [1, 12])
+def test_months_before_the_fit_are_boxes_of_a_whole_month(count):
+    """Seen with a single month too, and the first and the last as wide as the others."""
+    table = pd.DataFrame({"month": [f"2019-{k + 1:02d}" for k in range(count)], "observed_mean": 0.0, "prior_mean": 0.5,
+                          "prior_low": 0.2, "prior_high": 0.8, "share_outside": 0.1, "conflict": False})  # fmt: skip
+    top = conflict_figure(table, "sentence", "NEP").axes[0]
+    boxes = [(bar.get_x(), bar.get_width(), bar.get_y(), bar.get_height()) for bar in top.patches]
+    np.testing.assert_allclose(boxes, [(k - 0.5, 1, 0.2, 0.6) for k in range(count)])
+    left, right = top.get_xlim()
+    assert left < -0.5 and right > count - 0.5
+
+
 def test_held_out_days_and_baselines_are_drawn():
     dates = np.arange(np.datetime64("2012-01-01"), np.datetime64("2012-12-31"))
     values = np.sin(np.arange(len(dates)) / 9)
@@ -125,6 +141,16 @@ def test_runs_not_at_rest_are_told_apart_and_named():
     assert [text.get_text() for text in figure.axes[0].texts] == ["run 30"]
 
 
+def test_outside_a_checkout_and_without_git_a_record_has_no_commit(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "9.9"\n')
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    assert provenance.tool() == {"version": "9.9", "commit": ""}
+    (tmp_path / ".git").mkdir()  # empty: git knows no commit
+    assert provenance.tool()["commit"] == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.tool()["commit"] == ""
+
+
 def test_a_record_holds_command_versions_and_hashes(tmp_path, monkeypatch):
     (tmp_path / "in.csv").write_bytes(b"a,b\n")
     (tmp_path / "ensemble").mkdir()
@@ -133,6 +159,8 @@ def test_a_record_holds_command_versions_and_hashes(tmp_path, monkeypatch):
     write_record(tmp_path, time.perf_counter() - 2, {"data": tmp_path / "in.csv", "weather": None,
                                                      "ensemble": tmp_path / "ensemble"}, seed=3)  # fmt: skip
     record = json.loads((tmp_path / "test_inversion_record.json").read_text())
+    assert record["threads"] == torch.get_num_threads()
+    assert f'version = "{record["tool"]["version"]}"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     assert record["command"] == "python test_inversion.py --seed 3" and record["seed"] == 3 and record["seconds"] >= 2
     assert record["versions"]["numpy"] == np.__version__ and set(record["inputs"]) == {"data", "ensemble"}
     assert record["inputs"]["data"]["sha256"] == hashlib.sha256(b"a,b\n").hexdigest()

@@ -101,8 +101,12 @@ def test_two_stage_use_judges_a_range_with_loaded_parameters(trained, tmp_path):
     year = ("--obs-range-start", "2017-01-01", "--obs-range-end", "2017-06-30")
     observed(trained, tmp_path / "year", "--param-load", snapshot, *year)
     summary = (tmp_path / "year" / "inversion_summary.txt").read_text()
-    # 19 windows start in the range; 181 days minus the two masked ones, each counted once although windows overlap
-    assert "windows: 19" in summary and "NEP valid observations: 179" in summary
+    # 19 windows start in the range; 181 days minus the two masked ones, each counted once although windows overlap,
+    # minus the 28 that the parameters were fitted to
+    assert "windows: 19" in summary and "NEP valid observations: 151" in summary
+    assert summary.startswith("JUDGED, NOT FITTED") and "on 151 days that they were not fitted to" in summary
+    told = "test out of sample: 28 more observed days, to which they were fitted, are left out"
+    assert told in summary
     assert {"inversion_summary.txt", "parameter_values.csv"} <= {p.name for p in (tmp_path / "year").iterdir()}
     loaded = json.loads((tmp_path / "year" / "params_snapshot.json").read_text())
     assert loaded["optimized"] == json.loads(snapshot.read_text())["optimized"]
@@ -110,13 +114,17 @@ def test_two_stage_use_judges_a_range_with_loaded_parameters(trained, tmp_path):
     good = series[series["valid"] == 1]
     rmse = float(np.sqrt(np.mean((good["optimized"] - good["observed"]) ** 2)))
     assert f"NEP RMSE optimized: {rmse:.5f}" in summary
+    series = series.set_index("date")
+    assert not series.loc["2017-01-01":"2017-01-30", "valid"].any() and series.loc["2017-01-31", "valid"]
     # nothing was fitted to these days, and nothing says so
     assert "  judged  optimized" in summary and "  fitted  " not in summary
     assert set(pd.read_csv(tmp_path / "year" / "skill.csv")["days"]) == {"judged"}
     assert set(pd.read_csv(tmp_path / "year" / "nep_residuals_by_month.csv")["set"]) == {"judged"}
     section = inversion.section(tmp_path / "year")
     tables = {block.headers[0]: block for block in section.blocks if block.kind == "table"}
-    assert "On the observed days (179)" in " ".join(section.meaning)
+    assert "On the judged days (151)" in " ".join(section.meaning) and told in " ".join(section.meaning)
+    titles = [block.title for block in section.made if block.kind == "facts"]
+    assert "Of the inversion that the parameters come from" in titles
     assert {row[0] for row in tables["days"].rows} == {"judged"} and "not fitted to them" in tables["days"].caption
     assert "given parameters" in [row[1] for row in tables["days"].rows]
     assert tables["parameter"].headers == ["parameter", "meaning", "unit", "prior", "value"]
@@ -128,6 +136,25 @@ def test_two_stage_use_judges_a_range_with_loaded_parameters(trained, tmp_path):
     table = pd.read_csv(tmp_path / "year" / "skill.csv").replace({"days": {"judged": "fitted"}})
     table.to_csv(tmp_path / "year" / "skill.csv", index=False)
     assert inversion.section(tmp_path / "year").meaning == section.meaning
+
+
+def test_days_that_made_the_parameters_do_not_judge_them(trained, tmp_path):
+    """Where none other is left, or where they are not known, the page says that it is no test out of sample."""
+    observed(trained, tmp_path / "fit", "--obs-index", 0)
+    path = tmp_path / "fit" / "params_snapshot.json"
+    snapshot = json.loads(path.read_text())
+    assert snapshot["metadata"]["fitted_days"][0][0] == "2017-01-01"
+    assert snapshot["metadata"]["errors"]["nep"]["observations"] == 28
+    said = inversion.section(tmp_path / "fit").meaning
+    assert any("errors of NEP in the fit" in line and "meant for 90 percent, holds" in line for line in said)
+    observed(trained, tmp_path / "same", "--param-load", path, "--obs-index", 0)
+    summary = (tmp_path / "same" / "inversion_summary.txt").read_text()
+    assert "NEP valid observations: 28" in summary and "no test out of sample: all of these 28 days" in summary
+    del snapshot["metadata"]["fitted_days"]
+    path.write_text(json.dumps(snapshot))
+    observed(trained, tmp_path / "earlier", "--param-load", path, "--obs-index", 0)
+    summary = (tmp_path / "earlier" / "inversion_summary.txt").read_text()
+    assert "on these days" in summary and "is not recorded; some of these 28" in summary
 
 
 def test_range_step_and_most_windows(trained, tmp_path):

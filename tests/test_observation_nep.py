@@ -231,7 +231,7 @@ def test_the_report_says_how_many_days_are_valid_and_what_to_expect_of_their_mea
     assert call(main, *flags, "--report") == 0
     [section] = tower.sections(tmp_path)
     assert section.verdict == "READ WITH CARE: 319 of 400 days are valid (80 percent), the longest gap is 81 days."
-    assert "times 365 +11.0 Mg C ha-1, gaps unfilled" in section.meaning[1]
+    assert "times 365.25 +11.0 Mg C ha-1 year-1: of these years alone" in section.meaning[1]
     assert "expect a conflict" in section.meaning[1]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert section.verdict in page and 'src="data:image/png;base64' in page

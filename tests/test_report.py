@@ -122,6 +122,24 @@ def test_the_whole_path_on_one_page(results):
     assert verdict in outline.text
 
 
+def test_the_inversion_of_most_days_comes_first_below_what_the_page_is_about(results, tmp_path):
+    folder = shutil.copytree(results / "results" / "fit", tmp_path / "path" / "b")
+    more = shutil.copytree(folder, tmp_path / "path" / "c")
+    given = shutil.copytree(folder, tmp_path / "path" / "a")
+    for path, change in ((more, {"valid_observations": 300}), (given, {"valid_observations": 400, "judged_on": "x"})):
+        snapshot = json.loads((path / "params_snapshot.json").read_text())
+        snapshot["metadata"] |= change
+        (path / "params_snapshot.json").write_text(json.dumps(snapshot))
+    titles = [section.title for section in kinds.sections_of(tmp_path / "path")]
+    assert titles == ["Inversion: c", "Inversion: a", "Inversion: b"]
+    (tmp_path / "path" / "about.txt").write_text(f"A tower & {EVIL}\nWhich question?\n")
+    done = script("make_report.py", tmp_path / "path")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "path" / "report.html").read_text(encoding="utf-8")
+    text = Outline(html).text
+    assert EVIL not in html and text.index("A tower &") < text.index("Which question?") < text.index("Made 2")
+
+
 def test_the_steps_are_those_that_scripts_recorded(results, tmp_path):
     """Where the whole path was not run as one."""
     table = kinds.steps_of(results)
@@ -131,7 +149,9 @@ def test_the_steps_are_those_that_scripts_recorded(results, tmp_path):
     }  # fmt: skip
     record = json.loads((results / "results" / "fit" / "test_inversion_record.json").read_text())
     row = table.rows[scripts.index("test_inversion.py")]
-    assert row == ["test_inversion.py", "results in results/fit", record["seconds"], record["seed"]]
+    assert row == ["test_inversion.py", "results in results/fit", record["seconds"], record["seed"], record["command"]]
+    assert "--reproduce FOLDER" in table.caption and f"version {record['tool']['version']}" in table.caption
+    assert f"Threads of torch: {record['threads']}" in table.caption
     assert table.rows[scripts.index("evaluate_model.py")][3] is None
     page_text = Outline(page.render("t", kinds.sections_of(results), steps=table)[0]).text
     assert page_text.index("The steps") < page_text.index("Words")
@@ -243,6 +263,9 @@ def test_the_verdict_of_a_recovery_says_the_noise_with_its_unit(results, setting
     supposed = json.loads(path.read_text())["supposed_noise"]
     assert supposed > 0
     verdict = recovery.case_section(path).verdict
+    section = recovery.case_section(path)
+    assert any(line.startswith("Informed") for line in section.meaning)
+    assert all(line.endswith(".") for line in section.meaning), section.meaning
     assert f"with noise of sd 0 Mg C ha-1 day-1 (the inversion supposes {supposed:.2g})" in verdict
     assert recovery.case_noise_words({}) == "noise of sd 0 Mg C ha-1 day-1", "an earlier version's case"
 

@@ -1,12 +1,13 @@
 """Sentences and tables of reports, each made from a few numbers: parameters, misfit, runs, words, steps."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from calibration.common.command_line import UserError
+from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import make_space
 from calibration.conflict import misfit
 from calibration.inversion.config import make_inversion_config
@@ -64,10 +65,59 @@ def test_the_verdict_says_where_the_posterior_lies_in_several_places(tmp_path):
     assert parameters.modes_sentence(path) == ""
     np.savez(path, mode_weights=[0.1, 0.25, 0.65])
     sentence = parameters.modes_sentence(path)
-    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence and "lowest cost and holds 10;" in sentence
+    assert "in 3 places" in sentence and "65, 25 and 10 percent" in sentence and "estimate's place 10)" in sentence
+    assert "not where" not in sentence
+    np.savez(path, mode_weights=[0.05, 0.3, 0.65])
+    assert "not where most of the posterior lies: it holds 5 percent" in parameters.modes_sentence(path)
+    np.savez(path, mode_weights=[0.6, 0.398, 0.002])
+    sentence = parameters.modes_sentence(path)
+    assert "in 2 places, which hold 60 and 40 percent" in sentence and "not where" not in sentence
+    np.savez(path, mode_weights=[0.004, 0.003, 0.993])
+    sentence = parameters.modes_sentence(path)
+    assert "places" not in sentence and "it holds 0.4 percent of it. Use the intervals" in sentence
+    np.savez(path, mode_weights=[0.993, 0.007])
+    assert parameters.modes_sentence(path) == ""
     path.write_bytes(b"PK")
     with pytest.raises(UserError, match="not readable as a posterior"):
         parameters.modes_sentence(path)
+
+
+def posterior_of(ratios):
+    """A table of parameters with these posterior over prior sds."""
+    return pd.DataFrame({"param_name": list(ratios), "unit": "-", "optimized": 1.0, "low_90": 0.0, "high_90": 2.0,
+                         "sd_ratio": list(ratios.values())})  # fmt: skip
+
+
+def test_informed_parameters_are_said_with_what_their_intervals_held_in_tests():
+    sentence = parameters.informed_sentence(posterior_of({"a": 1.0, "tree_lue": 0.5, "b": 0.6963, "c": 0.73}))
+    assert sentence.startswith("Informed, of 4 parameters: tree_lue 1 (90 percent interval 0 to 2")
+    for words in ("prior's 0.50)", "prior's 0.696, borderline)", "Just short of it: c (0.730).",
+                  "those of tree_lue 83 percent", f"those of all parameters {parameters.HELD_OF_ALL}"):  # fmt: skip
+        assert words in sentence, words
+    sentence = parameters.informed_sentence(posterior_of({"b": 0.5}))
+    assert "too little" not in sentence and f"held {parameters.HELD_OF_ALL} percent" in sentence
+    sentence = parameters.informed_sentence(posterior_of({"b": 0.71, "c": 0.9}))
+    assert sentence.startswith("No parameter's posterior sd") and sentence.endswith("Just short of it: b (0.710).")
+
+
+def test_what_intervals_held_is_what_was_measured():
+    page_text = (REPOSITORY / "benchmarks" / "results" / "recovery.md").read_text(encoding="utf-8")
+    rarely = re.search(r"Covered too rarely .*?: (.*?); none below", page_text).group(1)
+    assert rarely == ", ".join(f"{name} {share / 100:.2f}" for name, share in parameters.HELD.items())
+    of_all = re.search(r"coverage (0\.\d+), annual NEP 0.93", page_text).group(1)
+    assert round(100 * float(of_all)) == parameters.HELD_OF_ALL
+    assert "they held 89, of no parameter fewer than 83" in page.render("t", [])[0]
+
+
+def test_months_before_the_fit_are_told_with_the_rule_that_decides(tmp_path):
+    """A mean outside the band of the prior's means is no conflict by itself, and the words say so."""
+    path = tmp_path / "prior_conflict.csv"
+    pd.DataFrame({"month": ["2019-04"], "days": [29], "observed_mean": [0.0], "prior_mean": [0.15], "prior_low": [0.1],
+                  "prior_high": [0.2], "share_outside": [0.14], "conflict": [False]}  # fmt: skip
+                 ).to_csv(path, index=False)  # fmt: skip
+    (block,) = inversion.conflict_blocks(path)
+    assert "less than the model can do" in block.caption and "more than 20 percent of a month's" in block.caption
+    assert not block.marked and "no parameter" not in inversion.FIGURES["prior_conflict"]
 
 
 def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():
@@ -77,6 +127,7 @@ def test_the_verdict_says_what_the_process_model_itself_makes_of_the_estimate():
     assert "Part of the fit is thus the emulator's error" in sentence
     assert "Part of" not in inversion.process_sentence(series.assign(simulator=series["optimized"] * 1.01), "NEP")
     assert "NEP with RMSE 1.0000" in sentence and "(R2 0.00)" in sentence and "the emulator with 0.7071" in sentence
+    assert "They differ by RMSE 1.58114, bias (emulator - process model) -1.50000." in sentence
 
 
 @pytest.mark.parametrize(
@@ -111,6 +162,7 @@ def test_a_misfit_is_split_into_mean_season_and_days():
 def test_the_emulators_verdict_follows_its_error_beside_a_towers(rmse, words):
     evaluation = {"unseen": {"nep": {"rmse": rmse, "r2": 0.9, "baselines": {"arx": {"rmse": 0.02}}}}}
     verdict, tone, meaning = emulator.judged(evaluation)
+    assert "Good enough means: an RMSE of NEP on unseen runs below 0.0025" in meaning[0]
     assert verdict.startswith(words) and (tone == GOOD) == (words == "GOOD ENOUGH")
     evaluation["unseen"]["nep"]["baselines"]["arx"]["rmse"] = rmse / 2
     assert emulator.judged(evaluation)[0].startswith("NOT GOOD ENOUGH")
@@ -126,7 +178,8 @@ def test_why_the_worst_run_is_predicted_worst(tmp_path):
     })  # fmt: skip
     path = tmp_path / "evaluation_worst_runs.csv"
     table.to_csv(path, index=False)
-    shown, (sentence,) = emulator.worst_runs(path, space)
+    shown, (bias, sentence) = emulator.worst_runs(path, space)
+    assert bias == "On average NEP lies 0.38 Mg C ha-1 year-1 too low, in 1 of 3 unseen runs on this side."
     for words in ("Run 2 is predicted worst: NEP RMSE 0.00400, 4.0 times", "mostly bias (it lies too low)",
                   "the bias is 81 percent", "Rh errs more than NPP (0.00300 against 0.00100)", "It is not at rest.",
                   "the upper end of b, 1.0 percent of the range away", "20.0 is usual, so it lies nearer"):  # fmt: skip
@@ -137,11 +190,19 @@ def test_why_the_worst_run_is_predicted_worst(tmp_path):
 
     table.loc[1, ["rmse_nep", "at_rest"]] = 0.0005, True
     table.drop(columns="b").to_csv(path, index=False)
-    shown, (sentence,) = emulator.worst_runs(path, space)
+    shown, (_, sentence) = emulator.worst_runs(path, space)
     assert "mostly shape, not bias" in sentence and "NPP errs more" in sentence and "at rest" not in sentence
     assert "limit" not in sentence and "nearest limit" not in shown.headers
     table.iloc[:0].to_csv(path, index=False)
     assert emulator.worst_runs(path, space)[1] == []
+
+
+def test_a_bias_of_all_runs_is_said_beside_what_nep_is():
+    table = pd.DataFrame({"bias_nep": [0.0003, 0.0004], "mean_nep": [0.001, 0.003]})
+    assert emulator.bias_sentence(table) == (
+        "On average NEP lies 0.13 Mg C ha-1 year-1 too high, in 2 of 2 unseen runs on this side; in the test period "
+        "the process model's own is 0.37 to 1.10."
+    )
 
 
 def test_words_of_cards_lead_to_their_meaning():

@@ -1,22 +1,25 @@
 """How a result was made: command, time, versions and hashes of the inputs, left beside it as <script>_record.json."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
 import shlex
+import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from calibration.common.command_line import write_json
+from calibration.common.command_line import REPOSITORY, write_json
 
 PACKAGES = ("numpy", "scipy", "pandas", "torch", "numba", "SALib")
 STANDS_FOR_A_FOLDER = ("checkpoint_best.pt", "parameter_summary.csv")  # of an emulator, of an ensemble
 SUFFIX = "_record.json"
-STEPS = "steps.csv"  # of a whole path: step, script, seconds, seed
+STEPS = "steps.csv"  # of a whole path: step, script, seconds, seed, command
 
 
 def sha256(path: str | Path) -> str:
@@ -41,9 +44,27 @@ def write_record(directory: str | Path, began: float, inputs: Mapping[str, str |
         "command": shlex.join(["python", script.name, *sys.argv[1:]]),
         "arguments": sys.argv[1:], "working_directory": str(Path.cwd()),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - began, 1), **known, "versions": versions(),
+        "seconds": round(time.perf_counter() - began, 1), **known,
+        "tool": tool(), "threads": threads(), "versions": versions(),
         "inputs": {name: _input(Path(path)) for name, path in inputs.items() if path},
     })  # fmt: skip
+
+
+def tool() -> dict[str, str]:
+    """Version of these scripts, and the git commit ("-dirty": with changes); '' without a checkout or git."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    commit = ""
+    if (REPOSITORY / ".git").exists():  # else git would answer for a checkout around this folder
+        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    return {"version": project["version"], "commit": commit}
+
+
+def threads() -> int | None:
+    """Threads of torch, which decide the last digits of a training; None where the script did not load it."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
 
 
 def _input(path: Path) -> dict[str, str]:

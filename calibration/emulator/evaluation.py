@@ -205,7 +205,7 @@ def worst_runs(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
 
 
 def seasonal_errors(data: TrainingData, predicted: np.ndarray) -> pd.DataFrame:
-    """RMSE and bias (emulator - VISIT) by month of the test period over the unseen runs, Mg C ha-1 day-1."""
+    """RMSE and bias (emulator - process model) by month of the test period over the unseen runs, Mg C ha-1 day-1."""
     days = data.periods["test"]
     error = (predicted - data.truth(data.unseen, days)).astype(np.float64)
     month = data.ensemble.dates[days].astype("datetime64[M]").astype(int) % 12 + 1

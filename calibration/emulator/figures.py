@@ -37,7 +37,7 @@ def loss_figure(history: dict[str, list], validation_key: str) -> Figure:
 
 @styled
 def scatter_figure(predicted: np.ndarray, truth: np.ndarray, title: str) -> Figure:
-    """Emulator against VISIT, one panel a flux: density of all run-days; predicted, truth (run, day, 4)."""
+    """Emulator against the process model, one panel a flux: density of all run-days; predicted, truth (run, day, 4)."""
     figure = Figure(figsize=(PAGE, 6.4), layout="constrained")
     figure.suptitle(title)
     for axes, name, x, y in zip(
@@ -50,7 +50,8 @@ def scatter_figure(predicted: np.ndarray, truth: np.ndarray, title: str) -> Figu
         )
         axes.plot([low, high], [low, high], color="0.4", lw=0.8)
         axes.set(
-            xlabel=f"VISIT {FLUX_LABELS[name]} ({FLUX_UNIT})", ylabel=f"emulator {FLUX_LABELS[name]} ({FLUX_UNIT})"
+            xlabel=f"process model {FLUX_LABELS[name]} ({FLUX_UNIT})",
+            ylabel=f"emulator {FLUX_LABELS[name]} ({FLUX_UNIT})",
         )
         figure.colorbar(image, ax=axes, label="run-days")
     return figure
@@ -63,7 +64,7 @@ def series_figure(dates: np.ndarray, predicted: np.ndarray, truth: np.ndarray, l
     for axes, x, y, label in zip(
         figure.subplots(len(labels), sharex=True, squeeze=False).flat, truth, predicted, labels, strict=True
     ):
-        axes.plot(dates, x, color=TRUTH, lw=1.0, label="VISIT")
+        axes.plot(dates, x, color=TRUTH, lw=1.0, label="process model")
         axes.plot(dates, y, color=ESTIMATE, lw=0.8, ls="--", label="emulator")
         axes.set_ylabel(f"NEP\n({FLUX_UNIT})")
         axes.set_title(label)
@@ -114,7 +115,7 @@ def season_figure(table: pd.DataFrame) -> Figure:
         right.plot(table["month"], table[f"bias_{name}"], **style)
     right.axhline(0, color="0.6", lw=0.6, zorder=0)
     left.set(ylabel=f"RMSE on unseen runs\n({FLUX_UNIT})", ylim=(0, None))
-    right.set(ylabel=f"emulator - VISIT\n({FLUX_UNIT})")
+    right.set(ylabel=f"emulator - process model\n({FLUX_UNIT})")
     for axes in (left, right):
         axes.set_xticks(range(1, 13), MONTHS)
         axes.set_xlabel("month of the test period")

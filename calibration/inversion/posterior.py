@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from calibration.inversion.mcmc import Diagnostics
 
 INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as informed by the data
+BORDERLINE = 0.05  # this near to INFORMED chance decides: the sd of 128 draws is known to 6 percent
 COMBINED = 0.5  # absolute posterior correlation above which two parameters count as known only together
 SAME_MODE = 4.0  # squared Mahalanobis distance within which two starts ended in the same place
+LONELY = 0.1  # share of the posterior below which the estimate's place does not stand for it
+PLACE = 0.01  # share of the posterior from which a mode is worth a word
 MODE_COST = 10.0  # a mode this much less probable (log) than the best is left out
 AT_BOUND = 0.02  # share of the range next to a bound
 
@@ -262,6 +265,40 @@ def identifiability(posterior: Posterior) -> dict[str, object]:
     }
 
 
+def informed_words(ratio: float) -> str:
+    """A posterior over prior sd in two digits; in three, and called borderline, where chance decides.
+
+    >>> informed_words(0.561), informed_words(0.6963)
+    ('0.56', '0.696, borderline')
+    """
+    return f"{ratio:.3f}, borderline" if abs(ratio - INFORMED) <= BORDERLINE else f"{ratio:.2f}"
+
+
+def places_sentence(weights: np.ndarray) -> str:
+    """In how many places the posterior lies, and whether the estimate's is one of them; '' where it is the only one.
+
+    weights (mode,), summing to 1; the first is that of the estimate, which has the lowest cost.
+
+    >>> places_sentence(np.array([0.6, 0.4])).partition(";")[0]
+    "the starts ended in 2 places, which hold 60 and 40 percent of the posterior (the estimate's place 60)"
+    >>> places_sentence(np.array([0.999, 0.001]))
+    ''
+    """
+    shares = [f"{100 * weight:.0f}" for weight in np.sort(weights)[::-1] if weight >= PLACE]
+    said = []
+    if len(shares) > 1:
+        said.append(
+            f"the starts ended in {len(shares)} places, which hold {', '.join(shares[:-1])} and {shares[-1]} percent "
+            f"of the posterior (the estimate's place {100 * weights[0]:.2g}); the intervals span all of them"
+        )
+    if weights[0] < LONELY:
+        said.append(
+            f"the estimate, the place of the lowest cost, is not where most of the posterior lies: it holds "
+            f"{100 * weights[0]:.2g} percent of it. Use the intervals, or the posterior means"
+        )
+    return "; ".join(said)
+
+
 def at_bounds(posterior_or_map, unit: np.ndarray) -> list[str]:
     """Names of free parameters whose estimate lies within 2 percent of the range from a bound; unit (free,) 0-1."""
     names = posterior_or_map.free_names
@@ -297,9 +334,7 @@ def save_arviz(
     chains = posterior.physical[None] if posterior.chains is None else posterior.chains
     coordinates = {"day": dates.astype("datetime64[ns]")}
     groups = {
-        "posterior": {
-            name: (("chain", "draw"), chains[:, :, i]) for i, name in enumerate(posterior.names)
-        },
+        "posterior": {name: (("chain", "draw"), chains[:, :, i]) for i, name in enumerate(posterior.names)},
         "posterior_predictive": {
             name: (("chain", "draw", "day"), draws[None].astype(np.float32)) for name, draws in predictive.items()
         },

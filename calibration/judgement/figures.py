@@ -88,7 +88,7 @@ def nep_comparison(
     dates, observed, valid, fitted, prior, optimized = (
         x[order] for x in (item.dates, item.observed, item.valid, item.fitted, item.prior, item.optimized)
     )
-    label, estimate = target_label(item.target), "given parameters" if item.given else "estimate"
+    label, estimate = target_label(item.target), item.estimate
     figure = Figure(figsize=(PAGE, 6.4), layout="constrained")
     axes = figure.subplot_mosaic([["daily", "daily"], ["mean", "mean"], ["scatter", "residual"]])
     _title(figure, verdict)
@@ -155,10 +155,11 @@ def nep_comparison(
 
 
 @styled
-def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
+def residuals_by_month(table: pd.DataFrame, label: str, estimate: str = "estimate") -> Figure:
     """Residuals by calendar month: median, quartiles, 5 and 95 percent; and the mean with two standard errors.
 
-    table: of residual_months(), one row a month of the year and set of days (fitted or judged, held out).
+    table: of residual_months(), one row a month of the year and set of days (fitted or judged, held out); estimate:
+    what is compared with the observations.
     """
     figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
     axes = figure.subplots()
@@ -175,14 +176,12 @@ def residuals_by_month(table: pd.DataFrame, label: str) -> Figure:
     axes.set_xticks(range(1, 13), MONTHS)
     axes.set_xlim(0.4, 12.6)
     axes.set_xlabel("month; bars: quartiles, thin lines: 90 percent of the days")
-    axes.set_ylabel(f"estimate - observed {label}\n({FLUX_UNIT})")
+    axes.set_ylabel(f"{estimate} - observed {label}\n({FLUX_UNIT})")
     axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure
 
 
-def residual_months(
-    dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray, name: str = "fitted"
-) -> pd.DataFrame:
+def residual_months(dates: np.ndarray, residual: np.ndarray, fitted: np.ndarray, name: str = "fitted") -> pd.DataFrame:
     """The numbers behind residuals_by_month(): set, month (1-12), days, mean, standard_error, q05, q25, q50, q75, q95.
 
     dates (day,), residual (day,) estimate - observed in Mg C ha-1 day-1, fitted (day,) bool; observed days only.
@@ -236,12 +235,13 @@ def parameter_changes(
     truth: np.ndarray | None = None,
     sd_ratio: np.ndarray | None = None,
     in_range: bool = True,
+    estimate: str = "estimate",
 ) -> Figure:
     """From prior to posterior: every parameter in units of its range, the one that gained most information on top.
 
     All (parameter,): low, high: 90 percent interval or None; informed: names drawn in bold and colour; truth or None;
     sd_ratio: posterior over prior sd, which orders the rows (None: as given). in_range: positions are 0 to 1, so the
-    prior's own interval is drawn behind.
+    prior's own interval is drawn behind. estimate: what `optimized` is called.
     """
     given = np.arange(len(names)) if sd_ratio is None else np.nan_to_num(sd_ratio, nan=np.inf)
     order = np.argsort(given, kind="stable")
@@ -254,7 +254,7 @@ def parameter_changes(
     if low is not None:
         ax.hlines(y, low, high, color=color, lw=3.2, alpha=0.45, label="posterior, 90 %")
     ax.plot(prior, y, "|", color=PRIOR, ms=7, mew=1.4, label="prior mean")
-    ax.scatter(optimized, y, s=9, color=color, zorder=3, label="estimate")
+    ax.scatter(optimized, y, s=9, color=color, zorder=3, label=estimate)
     if truth is not None:
         ax.plot(truth, y, "x", color=TRUTH, ms=4, mew=0.9, label="true")
     for tick, name in zip(ax.get_yticklabels(), names, strict=True):
@@ -310,13 +310,16 @@ def conflict_figure(table: pd.DataFrame, sentence: str, label: str) -> Figure:
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     _title(figure, sentence)
     x = np.arange(len(table))
-    top.fill_between(x, table["prior_low"], table["prior_high"], step="mid", color=PRIOR, alpha=0.3, lw=0,
-                     label="prior-predictive 95 % band of the month's mean")  # fmt: skip
-    top.plot(x, table["prior_mean"], drawstyle="steps-mid", color=PRIOR, label="prior mean")
+    # a box a month: a line from month to month shows nothing of a single one, and half of the first and the last
+    top.bar(x, table["prior_high"] - table["prior_low"], 1.0, bottom=table["prior_low"], color=PRIOR, alpha=0.3, lw=0,
+            label="95 % of the prior's draws of the month's mean")  # fmt: skip
+    top.use_sticky_edges = False  # room below the boxes
+    top.hlines(table["prior_mean"], x - 0.5, x + 0.5, color=PRIOR, label="prior mean")
     top.plot(x, table["observed_mean"], "o", ms=3, color=OBSERVED, label="observed mean")
     top.set_ylabel(f"{label}\n({FLUX_UNIT})")
     top.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))
     bottom.bar(x, 100 * table["share_outside"], color=np.where(table["conflict"], ALERT, QUIET))
+    bottom.set_xlim(-0.6, len(table) - 0.4)
     bottom.axhline(5, color=BLACK, lw=0.7, ls="--")
     bottom.set_ylabel("days outside\n(percent)")
     step = max(1, len(table) // 24)

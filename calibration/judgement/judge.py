@@ -9,7 +9,7 @@ import torch
 
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
-from calibration.inversion.data import OBSERVABLE, Stretch, combine_fluxes
+from calibration.inversion.data import DAY, OBSERVABLE, Stretch, combine_fluxes
 from calibration.inversion.posterior import identifiability, predict_days, predictive_samples
 from calibration.judgement.fit import Conflict, residual_autocorrelation, skill_table, verdict
 from inverse_estimator import InversionResult, StaticParameterInverter
@@ -55,6 +55,11 @@ class Judged:
     autocorrelation: dict[int, float]
     coverage: dict[str, float]  # share of observed days inside observed_band
     given: bool = False  # the parameters were given: `fitted` days are those that the baselines were fitted to
+
+    @property
+    def estimate(self) -> str:
+        """What figures call the parameters."""
+        return "given parameters" if self.given else "estimate"
 
 
 def judge_flux(
@@ -119,6 +124,7 @@ class Judgement:
     informed: list[str] | None = None  # None without a posterior
     draws: dict[str, np.ndarray] = field(default_factory=dict)  # target -> (sample, day) of the true flux
     shares: dict[str, dict[str, float]] = field(default_factory=dict)  # of ErrorModel.shares, by target
+    test: str = ""  # of given parameters: whether these days are a test out of sample
 
     @property
     def main(self) -> Judged:
@@ -156,10 +162,53 @@ def judge_inversion(
     )
 
 
+def day_spans(dates: np.ndarray) -> list[list[str]]:
+    """First and last day of every run of consecutive days in dates (entry,) datetime64, which may repeat or be NaT.
+
+    >>> day_spans(np.array(["2019-01-02", "2019-01-01", "2019-02-01", "NaT"], dtype="datetime64[D]"))
+    [['2019-01-01', '2019-01-02'], ['2019-02-01', '2019-02-01']]
+    """
+    days = np.unique(dates[~np.isnat(dates)].astype("datetime64[D]"))
+    runs = np.split(days, np.flatnonzero(np.diff(days) > DAY) + 1)
+    return [[str(run[0]), str(run[-1])] for run in runs if len(run)]
+
+
+def without_days(case: Case, spans: Sequence[Sequence[str]]) -> tuple[Case, int]:
+    """The case without the observed days in `spans` (of day_spans), and how many these are.
+
+    A fit is not to be judged by the days that made it. The case as it is where that would leave only held-out days.
+    """
+    bounds = [(np.datetime64(first, "D"), np.datetime64(last, "D")) for first, last in spans]
+    taken: set[np.datetime64] = set()
+
+    def cut(stretch: Stretch) -> Stretch:
+        """The stretch with the days in the spans masked."""
+        if stretch.dates is None:
+            return stretch
+        own = np.any([(stretch.dates >= first) & (stretch.dates <= last) for first, last in bounds], axis=0)
+        taken.update(stretch.dates[own & stretch.mask.any(axis=1)])
+        return replace(stretch, mask=stretch.mask & ~own[:, None])
+
+    if not bounds:
+        return case, 0
+    others = replace(case, fitted=[cut(s) for s in case.fitted], holdout=[cut(s) for s in case.holdout])
+    return (others if any(stretch.mask.any() for stretch in others.fitted) else case), len(taken)
+
+
 def judge_parameters(
-    case: Case, inverter: StaticParameterInverter, prior: np.ndarray, optimized: np.ndarray, offsets: dict[str, float]
+    case: Case,
+    inverter: StaticParameterInverter,
+    prior: np.ndarray,
+    optimized: np.ndarray,
+    offsets: dict[str, float],
+    fitted_days: Sequence[Sequence[str]] | None = None,
 ) -> Judgement:
-    """Judge given parameters (parameter,) on the case's days, without a fit; offsets: target -> Mg C ha-1 day-1."""
+    """Judge given parameters (parameter,) on the case's days, without a fit.
+
+    offsets: target -> Mg C ha-1 day-1; fitted_days: the days that made the parameters (of day_spans), which are left
+    out; None or empty: not known.
+    """
+    given, (case, taken) = case, without_days(case, fitted_days or [])
     with torch.no_grad():
         parts = inverter.forward(case.fitted)(torch.as_tensor(np.stack([prior, optimized])))
     fluxes = []
@@ -172,12 +221,20 @@ def judge_parameters(
     row = main.table.loc[(JUDGED, "optimized")]
     others = main.table.loc[JUDGED].drop(index=["prior", "optimized"])
     beaten = [name for name, other in others.iterrows() if other.rmse < row.rmse]
+    count, days = int(row.n), "these days"
+    if not fitted_days:
+        test = f"which days the parameters were fitted to is not recorded; some of these {count} may be among them"
+    elif taken and case is given:
+        test = f"no test out of sample: all of these {count} days are among those that the parameters were fitted to"
+    else:
+        days, test = f"{count} days that they were not fitted to", "a test out of sample"
+        test += f": {taken} more observed days, to which they were fitted, are left out" if taken else ""
     sentence = (
         f"JUDGED, NOT FITTED: with the loaded parameters {target_label(main.target)} has RMSE {row.rmse:.4f} "
-        f"{FLUX_UNIT}, R2 {row.r2:.2f} on these days; "
+        f"{FLUX_UNIT}, R2 {row.r2:.2f} on {days}; "
         f"{'worse than ' + ' and '.join(beaten) if beaten else 'better than constant and climatology'}."
     )
-    return Judgement(case, inverter.names, prior, optimized, fluxes, sentence)
+    return Judgement(case, inverter.names, prior, optimized, fluxes, sentence, test=test)
 
 
 def observed_targets(case: Case, targets) -> list[str]:

@@ -21,7 +21,7 @@ from calibration.judgement.figures import (
     residuals_by_month,
 )
 from calibration.judgement.fit import climatology_baseline, constant_baseline
-from calibration.judgement.judge import JUDGED, Judged, Judgement, with_observation_error
+from calibration.judgement.judge import JUDGED, Judged, Judgement, day_spans, with_observation_error
 from calibration.judgement.report import endings, summary_text
 from calibration.judgement.tables import change_table, posterior_table, save_snapshot, save_truth, series_table
 from inverse_estimator import InversionResult
@@ -77,6 +77,11 @@ def inversion_metadata(judgement: Judgement) -> dict[str, Any]:
         "valid_observations": len(result.problem.observations), "cost": result.fit.cost,
         "seconds": round(result.seconds, 2), "at_bounds": result.at_bounds, "seed": result.config.seed,
         "without_noise": case.without_noise(result),
+        # of made-up observations the days say nothing: another run's have the same dates
+        "fitted_days": day_spans(result.problem.observations.date) if case.truth is None else [],
+        "errors": {target: {key: float(value) for key, value in share.items()}
+                   for target, share in judgement.shares.items()},
+        "coverage": {item.target: item.coverage for item in judgement.fluxes},
     }  # fmt: skip
 
 
@@ -108,13 +113,14 @@ def save_figures(
     for item in judgement.fluxes:
         figure = nep_comparison(item, sentence, simulator if item is judgement.main else None, baselines_of(item))
         save_figure(figure, directory / f"{item.target}_comparison")
-        figure = residuals_by_month(monthly_residuals(item), target_label(item.target))
+        figure = residuals_by_month(monthly_residuals(item), target_label(item.target), item.estimate)
         save_figure(figure, directory / f"{item.target}_residuals_by_month")
     if result is None:
         unit = space.physical_to_unit(np.stack([judgement.prior, judgement.optimized]))
         xlabel = "position in the trained range (0-1)"
         written = judgement.case.written(judgement.names)
-        figure = parameter_changes(written, unit[0], unit[1], None, None, [], xlabel, sentence)
+        called = judgement.main.estimate
+        figure = parameter_changes(written, unit[0], unit[1], None, None, [], xlabel, sentence, estimate=called)
         save_figure(figure, directory / "parameter_changes")
         return
     ylabel = "cost (minus log posterior + constant)" if result.problem.is_likelihood else "cost"
@@ -163,7 +169,7 @@ def save_parameter_figure(result: InversionResult, judgement: Judgement, path: P
 
     low = high = None
     if result.posterior is not None:
-        low, high = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0)
+        low, high = np.quantile(position(result.posterior.physical), [0.05, 0.95], axis=0, method="weibull")
     xlabel = (
         "position in its range (0-1)" if latent.space is not None else "distance from the prior (sd of the ensemble)"
     )

@@ -8,7 +8,7 @@ from calibration.common.parameters import ParameterSpace
 from calibration.common.units import FLUX_UNIT
 from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
-from calibration.inversion.posterior import INFORMED, identifiability
+from calibration.inversion.posterior import INFORMED, identifiability, informed_words
 from calibration.judgement.judge import JUDGED, Case, Judged, Judgement
 from inverse_estimator import InversionResult
 
@@ -19,6 +19,8 @@ def summary_text(judgement: Judgement, facts: dict[str, Any], distance: str) -> 
     lines += [f"{key}: {value}" for key, value in facts.items()]
     for item in judgement.fluxes:
         lines += ["", *_skill_lines(item)]
+    if judgement.test:
+        lines += ["", judgement.test]
     conflict = judgement.conflict
     if conflict is not None:
         lines += ["", "Prior against data, before fitting", f"  {conflict.sentence()}"]
@@ -104,7 +106,8 @@ def identifiability_lines(result: InversionResult, case: Case) -> list[str]:
     by_name = dict(zip(names, ratio, strict=True))
     lines = [f"What these data say about the {len(names)} free parameters ({result.posterior.method} posterior)"]
     ordered = sorted(found["informed"], key=by_name.get)
-    informed = ", ".join(f"{s} ({by_name[n]:.2f})" for n, s in zip(ordered, case.written(ordered), strict=True))
+    written = zip(ordered, case.written(ordered), strict=True)
+    informed = ", ".join(f"{shown} ({informed_words(by_name[name])})" for name, shown in written)
     lines.append(f"  informed (posterior sd below {INFORMED} of the prior sd): {informed or 'none'}")
     pairs = "; ".join(f"{a} with {b} ({c:+.2f})" for a, b, c in found["combinations"][:8])
     lines.append(f"  only in combination (correlation): {pairs or 'none'}")

@@ -7,25 +7,35 @@ import pandas as pd
 
 from calibration.common.command_line import UserError
 from calibration.common.parameters import ParameterSpace, make_space
-from calibration.common.units import FLUX_LABELS, FLUX_UNIT, TARGETS
+from calibration.common.units import DAYS_PER_YEAR, FLUX_LABELS, FLUX_UNIT, TARGETS
 from calibration.emulator.trained import BEST, CONFIG, FORMAT, HISTORY
 from calibration.reports import content, reading
 from calibration.reports.content import Facts, Section, Table, Text
+from calibration.reports.parameters import with_meaning
+from calibration.tower.window_building import ABOUT_CO2
 
 SCRIPT, EVALUATION = "train.py", "evaluation.json"
+BASELINES = (
+    "Baselines: constant, the mean of the training years; persistence, the day before, kept; climatology, the mean of "
+    "the day of the year; arx, linear in yesterday's fluxes, weather and parameters; gaussian_process and boosting, "
+    "the run's mean learned from its parameters, with the climatology's course."
+)
 TOWER_NOISE = 0.005  # Mg C ha-1 day-1: a day's observation error at a good tower
 SPLITS = {"unseen": "runs it has never seen", "seen": "runs it was trained on"}
 FLUXES = ("nep", *(flux for flux in TARGETS if flux != "nep"))  # what a tower measures first
 FIGURES = {
-    "evaluation_nep_series": "NEP of the test year for some runs. Look for days on which the emulator leaves VISIT.",
-    "evaluation_scatter_unseen": "All run-days of unseen runs, emulator against VISIT. Look for clouds off the line: "
-    "forests that the emulator does not understand.",
+    "evaluation_nep_series": "NEP of the test year for some runs. Look for days on which the emulator leaves the "
+    "process model.",
+    "evaluation_scatter_unseen": "All run-days of unseen runs, emulator against process model. Look for clouds off the "
+    "line: forests that the emulator does not understand.",
     "evaluation_rmse": "RMSE beside baselines (log scale). The emulator's bar should be the shortest by far.",
-    "evaluation_season": "Error by month. Look for a season that is predicted worse.",
+    "evaluation_season": "Error by month. Look for a season that is predicted worse, and on the right for fluxes that "
+    "lie on one side of zero all year: a bias, which adds up in annual sums.",
     "evaluation_lead_time": "Error against days since the free run began. A flat line: errors do not accumulate.",
     "evaluation_runs": "Error of every unseen run against its mean GPP. Runs not at rest are marked: their carbon "
     "pools still move when the run begins, which the closed forms do not know.",
-    "training_loss": "Loss and validation error by epoch. A validation error that rises again would mean overfitting.",
+    "training_loss": "Loss and validation error by epoch. A validation error that rises again would mean overfitting. "
+    "Kept is the epoch with the best error over all four fluxes; drawn is that of NEP alone.",
 }
 
 
@@ -38,7 +48,8 @@ def section(directory: Path, title: str | None = None) -> Section:
         )
     if not (directory / BEST).is_file():
         raise UserError(f"{directory / BEST}: no such file; half a result: run {SCRIPT} again, or with --resume")
-    data = config["data"]
+    data, configuration = config["data"], config["configuration"]
+    training, splits = configuration.get("training", {}), configuration.get("splits", {})
     result = Section(title or f"Emulator: {directory.name}", "", content.NEUTRAL)
     if (directory / EVALUATION).is_file():
         evaluation = reading.content(directory / EVALUATION, tuple(SPLITS), "evaluate_model.py")
@@ -54,20 +65,23 @@ def section(directory: Path, title: str | None = None) -> Section:
         result.meaning += why
         result.blocks.append(table)
     result.meaning.append(
-        f"It stands for the process model inside the ranges below and under weather like that of {data['first_day']} "
-        f"to {data['last_day']}; outside it extrapolates, and the scripts warn."
+        f"It stands for the process model inside the ranges below and under weather like that of its training, "
+        f"{' to '.join(splits.get('train', [data['first_day'], data['last_day']]))}; outside it extrapolates, and the "
+        f"scripts warn. {ABOUT_CO2}"
     )
     result.blocks += reading.pictures(directory, FIGURES)
     if ranges:
+        table = with_meaning(pd.DataFrame(ranges, columns=["param_name", "from", "to"]))
+        names = {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "from": "from", "to": "to"}
         result.blocks.append(
-            Table(["parameter", "from", "to"], ranges, "Ranges it was trained in; a name: the value of that parameter.")
+            content.table_of(table, "Ranges it was trained in; a name: the value of that parameter.", names)
         )
-    configuration = config["configuration"]
-    training, splits = configuration.get("training", {}), configuration.get("splits", {})
     history = reading.content(directory / HISTORY, ("epoch",), SCRIPT) if (directory / HISTORY).is_file() else {}
     known = {
         "preset": configuration.get("preset"), "runs": data["runs"], "best epoch": config.get("best_epoch"),
-        "epochs": len(history.get("epoch", [])), "seconds of training": config.get("training_seconds"),
+        "epochs": len(history.get("epoch", [])),
+        "seconds of training (this network; the script also trains further ones, to measure its error)":
+            config.get("training_seconds"),
         "seed of training": training.get("seed"), "seed of the unseen runs": splits.get("seed"),
         "trained on": " to ".join(splits.get("train", [])), "tested on": " to ".join(splits.get("test", [])),
         "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
@@ -96,8 +110,10 @@ def judged(evaluation: dict) -> tuple[str, str, list[str]]:
     else:
         verdict, tone = f"NOT GOOD ENOUGH: {numbers}; more runs or narrower ranges are needed.", content.BAD
     meaning = [
+        f"Good enough means: an RMSE of NEP on unseen runs below {0.5 * TOWER_NOISE:g} {FLUX_UNIT}, half the error of "
+        "a day at a good tower, and below that of every baseline.",
         f"At a tower with an error of {TOWER_NOISE:g} {FLUX_UNIT} a day, the emulator's own error is {share:.0f} "
-        "percent of the error variance; inversions know it and widen their intervals by it."
+        "percent of the error variance; inversions know it and widen their intervals by it.",
     ]
     if best is not None:
         ratio = baselines[best]["rmse"] / max(rmse, 1e-12)
@@ -121,7 +137,8 @@ def skill_table(evaluation: dict) -> Table:
     headers = ["runs", "flux", "model", "RMSE", "R2", "median within-run NSE", "RMSE of 30-day runs"]
     caption = (
         f"Skill in the test year ({FLUX_UNIT}). Seen: {SPLITS['seen']}; unseen: {SPLITS['unseen']}, which is where an "
-        "inversion lives."
+        f"inversion lives. {BASELINES} NSE: R2 of each run against its own mean. 30-day runs: each starts anew, after "
+        "180 days of weather."
     )
     return Table(headers, rows, caption, frozenset(marked))
 
@@ -142,9 +159,27 @@ def worst_runs(path: Path, space: ParameterSpace | None) -> tuple[Table, list[st
     names = {column: header for column, header in names.items() if column in table}
     caption = (
         f"The unseen runs, worst predicted first ({FLUX_UNIT}). Bias, % of MSE: the share of the squared error of NEP "
-        "that a constant would mend; the rest is shape."
+        "that a constant would mend; the rest is shape. At rest: its carbon pools no longer changed when the run began."
     )
-    return content.table_of(table, caption, names), [worst_sentence(table)] if len(table) else []
+    said = [bias_sentence(table), worst_sentence(table)] if len(table) else []
+    return content.table_of(table, caption, names), said
+
+
+def bias_sentence(table: pd.DataFrame) -> str:
+    """On which side of the process model NEP lies on average over the unseen runs, as a year's sum, and in how many.
+
+    Beside it what NEP is in that period, where it is known: a bias is small or large against that.
+    """
+    bias = table["bias_nep"].mean()
+    same = int((np.sign(table["bias_nep"]) == np.sign(bias)).sum())
+    said = (
+        f"On average NEP lies {DAYS_PER_YEAR * abs(bias):.2f} Mg C ha-1 year-1 too {'high' if bias > 0 else 'low'}, in "
+        f"{same} of {len(table)} unseen runs on this side"
+    )
+    if "mean_nep" in table:
+        annual = DAYS_PER_YEAR * table["mean_nep"]
+        said += f"; in the test period the process model's own is {annual.min():.2f} to {annual.max():.2f}"
+    return said + "."
 
 
 def explained(table: pd.DataFrame, space: ParameterSpace | None) -> pd.DataFrame:

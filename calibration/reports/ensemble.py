@@ -7,6 +7,7 @@ import pandas as pd
 from calibration.common.units import DEAD
 from calibration.reports import content, reading
 from calibration.reports.content import Facts, Section, Table, table_of
+from calibration.reports.parameters import with_meaning
 
 SCRIPT, SUMMARY, RUNS, LOG = (
     "run_perturbations.py",
@@ -39,6 +40,14 @@ def section(directory: Path, title: str | None = None) -> Section:
         f"{dead} forests are dead; mean GPP {good['mean_gpp'].mean():.1f}, NEP {good['mean_nep'].mean():.2f} "
         "Mg C ha-1 year-1."
     )
+    log = reading.content(directory / LOG, ("settings",), SCRIPT) if (directory / LOG).is_file() else {}
+    settings = log.get("settings", {})
+    span = f", {settings['start']} to {settings['end']}" if {"start", "end"} <= set(settings) else ""
+    result.meaning.append(
+        f"Means are over the whole period of the runs{span}; single years lie above and below. Sound means that runs "
+        "ended and forests live, not that their fluxes are those of your site: compare the spread below with what you "
+        "know of it."
+    )
     if failed:
         result.meaning.append(f"{failed} runs failed: their messages are in {RUNS}; the others can be trained on.")
     if not plausible:
@@ -48,8 +57,6 @@ def section(directory: Path, title: str | None = None) -> Section:
         columns = {"sample_id": "run", "status": "status", "message": "message"}
         bad = runs[runs["status"] != "ok"].reindex(columns=list(columns)).fillna("")
         result.blocks.append(table_of(bad.head(50), "Failed runs.", columns))
-    log = reading.content(directory / LOG, ("settings",), SCRIPT) if (directory / LOG).is_file() else {}
-    settings = log.get("settings", {})
     known = {key: settings.get(key) for key in ("seed", "n_samples", "start", "end", "engine", "spinup")}
     known |= {key: log.get(key) for key in ("ranges_file", "weather_source", "site_file")}
     known["seconds of all runs"] = f"{runs['seconds'].sum():.0f}"
@@ -70,10 +77,14 @@ def flux_table(good: pd.DataFrame) -> Table:
         if column in good and len(good)
     ]
     headers = ["flux", "lowest", "5 %", "median", "95 %", "highest"]
-    return Table(headers, rows, "Annual means of the runs that succeeded, Mg C ha-1 year-1.")
+    return Table(headers, rows, "Means over the period of the runs that succeeded, Mg C ha-1 year-1.")
 
 
 def parameter_table(parameters: pd.DataFrame, names: list[str]) -> Table:
     """Range of the drawn values."""
-    rows = [[name, parameters[name].min(), parameters[name].median(), parameters[name].max()] for name in names]
-    return Table(["parameter", "lowest", "median", "highest"], rows, "Values of the runs, in VISIT's units.")
+    values = parameters[names]
+    spread = {"lowest": values.min(), "median": values.median(), "highest": values.max()}
+    table = pd.DataFrame({"param_name": names, **spread})
+    shown = {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "lowest": "lowest", "median": "median",
+             "highest": "highest"}  # fmt: skip
+    return table_of(with_meaning(table), "Values of the runs.", shown)

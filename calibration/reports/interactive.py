@@ -59,7 +59,8 @@ def series_figure(table: pd.DataFrame, label: str, given: bool = False):
             )
             entries.append((name, [dots]))
     columns = [c for c in ("observed", "optimized", "prior", "simulator") if c in table]
-    tips = [("day", "@date{%F}"), *((LINES.get(c, (c,))[0], f"@{c}{{0.0000}}") for c in columns)]
+    names = {c: LINES.get(c, (c,))[0] for c in columns} | ({"optimized": "given parameters"} if given else {})
+    tips = [("day", "@date{%F}"), *((names[c], f"@{c}{{0.0000}}") for c in columns)]
     plot.add_tools(HoverTool(renderers=hovered, tooltips=tips, formatters={"@date": "datetime"}, mode="vline"))
     legend = Legend(items=entries, ncols=2, click_policy="hide", label_text_font_size="9pt", border_line_color=None)
     plot.add_layout(legend, "below")

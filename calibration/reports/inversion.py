@@ -11,7 +11,7 @@ from calibration.conflict.misfit import misfit_parts, misfit_sentence
 from calibration.inversion.config import target_label
 from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.inversion.posterior import INFORMED
-from calibration.judgement.fit import climatology_baseline, constant_baseline, scores
+from calibration.judgement.fit import CONFLICT_SHARE, climatology_baseline, constant_baseline, scores
 from calibration.judgement.judge import JUDGED
 from calibration.reports import content, reading
 from calibration.reports.content import Interactive, Section, Table, Text, table_of
@@ -42,8 +42,8 @@ VERDICTS = {
         "predicted flux and its band, not the parameters. A longer record, more fluxes or fewer free parameters tell "
         "more; sensitivity.py says which."),
     "FITS:": (content.CAREFUL, "The flux is described; without a posterior nothing is known of the parameters."),
-    GIVEN: (content.NEUTRAL, "Given parameters were judged on these days; nothing was fitted to them. "
-        "Compare with the baselines, which were."),
+    GIVEN: (content.NEUTRAL, "Given parameters were tried, without a fit. The baselines beside them were fitted to the "
+        "judged days themselves, which is an advantage."),
 }  # fmt: skip
 FIGURES = {
     "nep_comparison": "NEP of every day, its running mean, modelled against observed, and residuals. Look for days "
@@ -54,9 +54,19 @@ FIGURES = {
     f"the dashed line ({INFORMED:g}) and for strongly coloured pairs, which are known only together.",
     "nep_residuals_by_month": "Residuals by month. Look for months on one side of zero: a season that the model "
     "cannot follow.",
-    "prior_conflict": "Observed monthly means against what the model can do before any fit. Points outside the band "
-    "are a conflict that no parameter inside the ranges can mend.",
+    "prior_conflict": "Observed monthly means before any fit, against the band of 95 percent of the prior's draws, and "
+    f"below the days outside their own band. Red: a month in conflict, more than {100 * CONFLICT_SHARE:.0f} percent of "
+    "its days outside. A point outside the upper band is unlikely under the prior; parameters may still reach it.",
     "loss_history": "Cost of every start by iteration. Starts that end at different costs mean several valleys.",
+}
+
+
+# Of given parameters, of which there is no posterior.
+GIVEN_FIGURES = {
+    "nep_comparison": "NEP of every day, its running mean, modelled against observed, and residuals, with the given "
+    "parameters. Look for a season in which the running means part.",
+    "parameter_changes": "The prior of the inversion that the parameters come from, and the given parameters, inside "
+    "the trained ranges. Their intervals stand in the section of that inversion.",
 }
 
 
@@ -74,12 +84,15 @@ def section(directory: Path, title: str | None = None) -> Section:
     if not comparisons:
         raise UserError(f"{directory}/nep_comparison.csv: no such file; half a result: run {SCRIPT} again")
     fluxes = [(reading.table(path, SERIES, SCRIPT), target_label(path.stem.split("_")[0])) for path in comparisons]
+    if metadata.get("judged_on"):
+        result.meaning.append(f"{metadata['judged_on'][:1].upper()}{metadata['judged_on'][1:]}.")
     if tone == content.BAD:
         result.meaning.append(conflict_sentence(*fluxes[0]))
     skill = reading.table(directory / "skill.csv", ("days", "model", "rmse", "bias", "r2", "n"), SCRIPT)
     given = verdict.startswith(GIVEN)
     skill = skill.replace({"days": {"fitted": JUDGED}}) if given else skill
     result.meaning += skill_sentences(skill)
+    result.meaning += [] if given else error_sentences(metadata)  # of the fit that made them: other days
     result.meaning += [sentence for sentence in (process_sentence(*flux) for flux in fluxes) if sentence]
     best = metadata.get("best_inside_bounds")
     if best and not given:  # of the fit whose parameters were loaded: other days
@@ -107,13 +120,14 @@ def section(directory: Path, title: str | None = None) -> Section:
     hidden = {"parameter_changes"} if (directory / POSTERIOR_TABLE).is_file() else set()  # shown above, to be hovered
     hidden |= {"identifiability"} if tone == content.BAD else set()
     drawn = [name for name in FIGURES if name not in hidden]
-    result.blocks += reading.pictures(directory, {name: FIGURES[name] for name in drawn})
+    captions = FIGURES | (GIVEN_FIGURES if given else {})
+    result.blocks += reading.pictures(directory, {name: captions[name] for name in drawn})
     known = {key: metadata.get(key) for key in ("command", "method", "seed", "seconds", "config", "windows", "targets")}
     result.made = [
         *reading.made_by(directory, known, {
             "emulator": metadata.get("artifacts"), "configuration": metadata.get("config"),
             "observations": str(metadata.get("data", "")).partition(",")[0] or None,
-        }),
+        }, "Of the inversion that the parameters come from" if given else "As its files say"),
         Text(summary, SUMMARY),
     ]  # fmt: skip
     config = reading.where(metadata.get("config") or "none")
@@ -132,9 +146,9 @@ def parameter_findings(directory: Path, readable: bool, metadata: dict) -> tuple
     posterior, truth = with_truth(posterior, directory)
     said = []
     if readable:
-        said += [informed_sentence(posterior), correlation_sentence(directory / "posterior_correlation.csv"),
+        said += [informed_sentence(posterior), truth, correlation_sentence(directory / "posterior_correlation.csv"),
                  modes_sentence(directory / "posterior.npz")]  # fmt: skip
-    said += [truth, WITHOUT_NOISE if metadata.get("without_noise") else ""]
+    said += [truth if not readable else "", WITHOUT_NOISE if metadata.get("without_noise") else ""]
     return [sentence for sentence in said if sentence], parameter_blocks(posterior, metadata, readable)
 
 
@@ -147,12 +161,34 @@ def process_sentence(series: pd.DataFrame, label: str) -> str:
         return ""
     observed = series["observed"].to_numpy()[valid]
     process, emulated = (scores(observed, series[name].to_numpy()[valid]) for name in ("simulator", "optimized"))
+    apart = scores(series["simulator"].to_numpy()[valid], series["optimized"].to_numpy()[valid])
     said = (
         f"The process model itself, run with the estimate, describes {label} with RMSE {process['rmse']:.4f} "
-        f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}."
+        f"{FLUX_UNIT} (R2 {process['r2']:.2f}) on the observed days; the emulator with {emulated['rmse']:.4f}. "
+        f"They differ by RMSE {apart['rmse']:.5f}, bias (emulator - process model) {apart['bias']:+.5f}."
     )
     if process["rmse"] > WORSE * emulated["rmse"]:
         said += " Part of the fit is thus the emulator's error; --refine 50 looks further with the process model."
+    return said
+
+
+def error_sentences(metadata: dict) -> list[str]:
+    """By flux, which errors the fit supposed, and how many of the observed days its wide band holds."""
+    said = []
+    for target, errors in (metadata.get("errors") or {}).items():
+        parts = ", ".join(
+            f"{name} {errors[f'{name}_sd']:.4f} ({100 * errors[f'{name}_share']:.0f} percent of the variance)"
+            for name in ("observation", "emulator", "discrepancy")
+        )
+        inside = (metadata.get("coverage") or {}).get(target, {})
+        held = ", ".join(
+            f"{100 * share:.0f} percent of the {'fitted' if days == 'fitted' else 'held-out'} days"
+            for days, share in inside.items()
+        )
+        said.append(
+            f"The errors of {target_label(target)} in the fit, as sd of a day ({FLUX_UNIT}): {parts}."
+            + (f" The wide band, meant for 90 percent, holds {held}." if held else "")
+        )
     return said
 
 
@@ -161,7 +197,7 @@ def skill_sentences(skill: pd.DataFrame) -> list[str]:
     lines = []
     for days, name in (
         ("fitted", "the days it was fitted to"),
-        (JUDGED, "the observed days"),
+        (JUDGED, "the judged days"),
         ("holdout", "days kept out of the fit"),
     ):
         part = skill[skill["days"] == days].set_index("model")
@@ -269,7 +305,7 @@ def skill_table(skill: pd.DataFrame) -> Table:
     return table_of(
         shown.replace({"model": {"optimized": "given parameters" if given else "estimate"}}),
         f"Skill beside baselines that were fitted on the same days ({FLUX_UNIT}). {not_fitted if given else ''}"
-        "R2 below 0: worse than the mean.",
+        "Prior: the parameters before the fit. R2 below 0: worse than the mean.",
         names, marked,
     )  # fmt: skip
 
@@ -279,7 +315,11 @@ def conflict_blocks(path: Path) -> list[content.Block]:
     columns = ("month", "days", "observed_mean", "prior_low", "prior_high", "share_outside", "conflict")
     table = reading.table(path, columns, SCRIPT, may_be_empty=True)
     marked = frozenset(i for i, value in enumerate(table["conflict"]) if value)
-    names = {"month": "month", "days": "days", "observed_mean": "observed mean", "prior_low": "model from",
+    names = {"month": "month", "days": "days", "observed_mean": "observed mean", "prior_low": "95 % of prior from",
              "prior_high": "to", "share_outside": "share of days outside", "conflict": "conflict"}  # fmt: skip
-    caption = f"Before the fit: observed monthly means beside what the model can do inside its ranges ({FLUX_UNIT})."
+    caption = (
+        f"Before the fit: observed monthly means beside those of 95 percent of the prior's draws ({FLUX_UNIT}), which "
+        "is less than the model can do at the ends of its ranges. Conflict is decided by days, not by means: more than "
+        f"{100 * CONFLICT_SHARE:.0f} percent of a month's days outside the band of that day, noise included."
+    )
     return [table_of(table, caption, names, marked)] if len(table) else []

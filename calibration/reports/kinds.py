@@ -1,6 +1,6 @@
 """Which result a folder holds, and the sections of a folder of several results (a demo, a project)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +31,10 @@ HALVES = {
 }  # fmt: skip
 DEPTH = 3  # folders below the given one that are looked into
 NAMES = {"data": "The ensemble", "artifacts": "The emulator"}
+AGAIN = (
+    "Commands run in the repository, a whole demo by make demo. A script with --reproduce FOLDER runs again what made "
+    "that folder, and compares the numbers; another number of threads changes their last digits."
+)
 OWN_TITLES = ("tower observations", "observation windows")  # kinds whose sections name themselves
 
 
@@ -40,7 +44,7 @@ def kinds_of(directory: Path) -> list[str]:
 
 
 def sections_of(directory: Path) -> list[Section]:
-    """The sections of what `directory` holds, or of the results in folders below it, in the order of the path.
+    """The sections of what `directory` holds, or of the results in folders below it: the answer(), then the path.
 
     UserError when it is no folder, holds no result or half of one.
     """
@@ -63,29 +67,46 @@ def sections_of(directory: Path) -> list[Section]:
     order = list(KINDS)
     several = len(found) > 1
     sections: list[Section] = []
-    for path, kind in sorted(found, key=lambda item: (order.index(item[1]), str(item[0]))):
+    ordered = sorted(found, key=lambda item: (order.index(item[1]), str(item[0])))
+    first = answer(ordered) if several else None
+    for path, kind in sorted(ordered, key=lambda item: item != first):
         name = NAMES.get(path.name, f"{kind.capitalize()}: {path.name}") if several else None
         name = None if kind in OWN_TITLES else name
         sections += KINDS[kind][1](path, name)
     return sections
 
 
+def answer(found: Sequence[tuple[Path, str]]) -> tuple[Path, str] | None:
+    """Of results (folder, kind) the inversion that was fitted to the most observations; None without an inversion."""
+    inversions = [item for item in found if item[1] == "inversion"]
+
+    def observations(item: tuple[Path, str]) -> int:
+        """As its snapshot says; 0 where it does not, or where its parameters were given."""
+        metadata = reading.content(item[0] / inversion.SNAPSHOT, ("metadata",), inversion.SCRIPT)["metadata"] or {}
+        count = metadata.get("valid_observations")
+        return count if isinstance(count, int) and "judged_on" not in metadata else 0
+
+    return max(inversions, key=observations, default=None)
+
+
 def steps_of(directory: Path) -> Table | None:
-    """The steps behind the results in and below `directory`, in their order, with seconds and seeds; None: none known.
+    """The steps behind the results in and below `directory`, in their order, with commands; None: none known.
 
     From steps.csv where a whole path was run as one (the demo), else from what scripts recorded of themselves.
     """
+    near = [path for path in directory.rglob(f"*{SUFFIX}") if _near(path.parent, directory)]
+    found = [(path, reading.content(path, ("finished", "seconds"), path.name)) for path in near]
     path = directory / STEPS
     if path.is_file():
         steps = reading.table(path, ("step", "script", "seconds", "seed"), "extras/run_demo.py")
+        steps = steps if "command" in steps else steps.assign(command="")
     else:
-        near = [path for path in directory.rglob(f"*{SUFFIX}") if _near(path.parent, directory)]
-        found = [(path, reading.content(path, ("finished", "seconds"), path.name)) for path in near]
         found.sort(key=lambda item: (str(item[1]["finished"]), str(item[0])))
         steps = pd.DataFrame({
             "step": [f"results in {path.parent.relative_to(directory)}" for path, _ in found],
             "script": [path.name.removesuffix(SUFFIX) + ".py" for path, _ in found],
             "seconds": [record["seconds"] for _, record in found], "seed": [record.get("seed") for _, record in found],
+            "command": [record.get("command", "") for _, record in found],
         })  # fmt: skip
     if steps.empty:
         return None
@@ -93,9 +114,22 @@ def steps_of(directory: Path) -> Table | None:
         steps = steps.astype({"seconds": float, "seed": "Int64"})
     except (TypeError, ValueError) as error:
         raise UserError(f"{directory}: seconds or seeds of the steps are no numbers ({error}); run again") from None
-    names = {"script": "script", "step": "step", "seconds": "seconds", "seed": "seed"}
-    caption = f"{len(steps)} steps in their order, {steps['seconds'].sum():.0f} seconds in all."
-    return table_of(steps, f"{caption} A dash: no seed was given or recorded.", names)
+    names = {"script": "script", "step": "step", "seconds": "seconds", "seed": "seed",
+             "command": "command"}  # fmt: skip
+    caption = (
+        f"{len(steps)} steps in their order, {steps['seconds'].sum():.0f} seconds in all. A dash: no seed was given or "
+        f"recorded. {AGAIN}{_made_with([record for _, record in found])}"
+    )
+    return table_of(steps, caption, names)
+
+
+def _made_with(records: list[dict]) -> str:
+    """Versions, commits and threads that the records hold; '' where they hold none, as earlier ones."""
+    tools = {f"version {tool.get('version')}" + (f", commit {tool['commit']}" if tool.get("commit") else "")
+             for tool in (record.get("tool") for record in records) if tool}  # fmt: skip
+    threads = {str(record["threads"]) for record in records if record.get("threads")}
+    said = f" Made with {' and '.join(sorted(tools))} of these scripts." if tools else ""
+    return said + (f" Threads of torch: {', '.join(sorted(threads))}." if threads else "")
 
 
 def _near(path: Path, directory: Path) -> bool:

@@ -16,30 +16,45 @@ from PIL import Image, UnidentifiedImageError
 from calibration.common.command_line import UserError, write_text
 from calibration.reports.content import Interactive, Picture, Section, Table
 from calibration.reports.glossary import anchor, glossary, linked
+from calibration.reports.parameters import HELD, HELD_OF_ALL, TESTS
 
 LIMIT = 5_000_000  # bytes of a report
 COLOURS = 256  # of a PNG inside it
 TEMPLATE = "report.html.jinja"
 MIME = {".png": "image/png", ".svg": "image/svg+xml"}
+INTERVALS = (
+    f"90 percent intervals are meant to hold 90 percent of the true values; {TESTS} they held {HELD_OF_ALL}, of no "
+    f"parameter fewer than {min(HELD.values())}: benchmarks/results/recovery.md."
+)
 VERSIONS = ("numpy", "pandas", "torch", "bokeh")
 
 
 def write_report(
-    path: Path, title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT,
+    path: Path,
+    title: str,
+    sections: Sequence[Section],
+    introduction: str = "",
+    limit: int = LIMIT,
     steps: Table | None = None,
+    about: str = "",
 ) -> list[Path]:
     """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
-    html, left_out = render(title, sections, introduction, limit, steps)
+    html, left_out = render(title, sections, introduction, limit, steps, about)
     write_text(path, html)
     return left_out
 
 
 def render(
-    title: str, sections: Sequence[Section], introduction: str = "", limit: int = LIMIT, steps: Table | None = None
+    title: str,
+    sections: Sequence[Section],
+    introduction: str = "",
+    limit: int = LIMIT,
+    steps: Table | None = None,
+    about: str = "",
 ) -> tuple[str, list[Path]]:
     """The page, and the pictures that did not fit into `limit` bytes (the page names them).
 
-    steps: how the whole path was run, after the last section.
+    about: lines below the title, on what this is; steps: how the whole path was run, after the last section.
     """
     blocks = [block for section in sections for block in section.blocks]
     explored = [block for block in blocks if isinstance(block, Interactive)]
@@ -56,8 +71,8 @@ def render(
     environment.globals["no_words"] = set  # of a card, before its first word is linked
     environment.filters["anchor"] = anchor
     facts = {
-        "glossary": words, "steps": steps,
-        "title": title, "introduction": introduction, "sections": sections, "divs": divs,
+        "glossary": words, "intervals": INTERVALS, "steps": steps,
+        "title": title, "about": about.splitlines(), "introduction": introduction, "sections": sections, "divs": divs,
         "library": Markup(library), "script": Markup(script), "made": time.strftime("%Y-%m-%d %H:%M"),
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS),
     }  # fmt: skip

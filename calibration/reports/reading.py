@@ -66,22 +66,25 @@ def records(directory: Path) -> list[Facts]:
     found = []
     for path in sorted(directory.glob(f"*{SUFFIX}")):
         record = content(path, ("command", "versions", "inputs"), path.name.removesuffix(SUFFIX) + ".py")
-        items = [(key, str(value)) for key, value in record.items() if key not in ("versions", "inputs")]
+        items = [(key, str(value)) for key, value in record.items() if key not in ("versions", "inputs", "tool")]
+        items += [(f"{key} of these scripts", value) for key, value in record.get("tool", {}).items() if value]
         items.append(("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())))
         items += [(f"SHA-256 of {name}: {item['path']}", item["sha256"]) for name, item in record["inputs"].items()]
         found.append(Facts(f"Recorded by {path.name.removesuffix(SUFFIX)}.py when it ran", items))
     return found
 
 
-def made_by(directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None]) -> list[Facts]:
-    """How a result was made: records of the scripts, then what its own files say (`known`).
+def made_by(
+    directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None], title: str = "As its files say"
+) -> list[Facts]:
+    """How a result was made: records of the scripts, then what its own files say (`known`, below `title`).
 
     inputs: name -> file or folder, hashed now where no record holds their hashes from when the script ran.
     """
     found = records(directory)
     items = [(key, str(value)) for key, value in known.items() if value not in (None, "", [], {})]
     if items:
-        found.append(Facts("As its files say", items))
+        found.append(Facts(title, items))
     if not records(directory):
         hashed = [
             (f"{name}: {path}", sha256(where(path)) or "no longer there") for name, path in inputs.items() if path

@@ -6,12 +6,14 @@ from typing import Any
 import pandas as pd
 
 from calibration.common.units import FLUX_UNIT
-from calibration.inversion.posterior import INFORMED
+from calibration.inversion.posterior import INFORMED, informed_words
 from calibration.judgement.recovery_statistics import NOMINAL, coverage_sentence, written
 from calibration.reports import content, reading
 from calibration.reports.content import Facts, Section, table_of
+from calibration.reports.parameters import with_meaning
 
 SCRIPT, STUDY, CASE = "evaluate_parameter_recovery.py", "recovery_study.json", "_summary.json"
+ERROR = "Error over range: mean distance of estimate and truth, as a share of each parameter's range."
 TOLERATED = 0.05  # how far from NOMINAL the mean coverage may lie for intervals to be called calibrated
 STUDY_FIGURES = {
     "recovery_coverage": "Share of truths inside their 90 percent intervals, with its own 95 percent interval. Look "
@@ -22,12 +24,34 @@ STUDY_FIGURES = {
     "recovery_annual_nep": "True and estimated annual NEP with 90 percent bands.",
 }
 CASE_FIGURES = {
-    "overview": "Truth, noisy observation, prior and estimate of NEP, and the parameters' errors. NEP can be met "
-    "while parameters are not: look at both.",
+    "overview": "Truth, observation (the truth with its noise, if any), prior and estimate of NEP, and the parameters' "
+    "errors. NEP can be met while parameters are not: look at both.",
     "param_bars": "Truth, prior and estimate in every range, with 90 percent intervals.",
     "param_traces": "Some parameters along the iterations. Look for curves that still move at the end.",
     "params_norm_scatter": "Estimated against true place in the range. Points on the line are recovered.",
 }
+
+
+def sentence(note: str) -> str:
+    """A note as a sentence: a capital first, a full stop last.
+
+    >>> sentence("most of them stay")
+    'Most of them stay.'
+    """
+    return f"{note[:1].upper()}{note[1:]}" + ("" if note.endswith((".", "!", "?")) else ".")
+
+
+def informed_words_of(frame: pd.DataFrame) -> str:
+    """Which parameters of a case the data inform, with their errors; frame: param_name, sd_ratio, range_error_*."""
+    found = frame[frame["sd_ratio"] < INFORMED].sort_values("sd_ratio")
+    if found.empty:
+        return f"Informed (posterior sd below {INFORMED:g} of the prior's): none."
+    named = "; ".join(
+        f"{row.param_name} (posterior / prior sd {informed_words(row.sd_ratio)}; error / range "
+        f"{row.range_error_estimated:.2f}, prior {row.range_error_prior:.2f})"
+        for row in found.itertuples()
+    )
+    return f"Informed: {named}."
 
 
 def study_section(directory: Path, title: str | None = None) -> Section:
@@ -51,7 +75,7 @@ def study_section(directory: Path, title: str | None = None) -> Section:
             *([f"By parameter: {coverage_sentence(study)}."] if "outside_by_chance" in study else []),
             *map(str, study.get("notes", [])),
             f"Informed in the median case: {informed}.",
-            f"Error over range: {study['range_error_estimated']:.3f}, prior {study['range_error_prior']:.3f}.",
+            f"Error over range: {study['range_error_estimated']:.3f}, prior {study['range_error_prior']:.3f}. {ERROR}",
         ],
     )  # fmt: skip
     result.blocks += reading.pictures(directory, STUDY_FIGURES)
@@ -107,15 +131,23 @@ def case_section(path: Path, title: str | None = None) -> Section:
         f"{summary['range_error_prior']:.3f}.",
         content.GOOD if closer > free / 2 else content.CAREFUL,
     )  # fmt: skip
+    result.meaning.append(
+        f"{ERROR} Nearer or farther is chance for parameters that the data do not inform: about half of them come "
+        "nearer whatever the fit does. Those that the data inform count."
+    )
+    names = {"param_name": "parameter", "meaning": "meaning", "unit": "unit", "true": "true", "prior": "prior",
+             "estimated": "estimated", "range_error_prior": "prior error / range",
+             "range_error_estimated": "error / range"}  # fmt: skip
+    frame = reading.table(path.with_name(f"{prefix}params.csv"), tuple(set(names) - {"meaning", "unit"}), SCRIPT)
+    frame = labelled(with_meaning(frame))
+    if "sd_ratio" in frame:
+        result.meaning.append(informed_words_of(frame))
     if coverage is not None:
         result.meaning.append(f"{100 * coverage:.0f} percent of the true values lie in their 90 percent intervals.")
     if summary.get("sample_was_trained_on"):
         result.meaning.append("The emulator was trained on this run: an easier case than a real tower.")
-    result.meaning += [str(note) for note in summary.get("notes", [])]
+    result.meaning += [sentence(str(note)) for note in summary.get("notes", [])]
     result.blocks += reading.pictures(path.parent, CASE_FIGURES, prefix)
-    names = {"param_name": "parameter", "true": "true", "prior": "prior", "estimated": "estimated",
-             "range_error_prior": "prior error / range", "range_error_estimated": "error / range"}  # fmt: skip
-    frame = labelled(reading.table(path.with_name(f"{prefix}params.csv"), tuple(names), SCRIPT))
     extra = {"low_90": "90 % from", "high_90": "to", "inside_90": "truth inside", "sd_ratio": "posterior / prior sd"}
     names |= {column: name for column, name in extra.items() if column in frame}
     result.blocks.append(table_of(frame, "By parameter; errors as shares of the range.", names))

@@ -7,12 +7,12 @@ from typing import Any
 from calibration.common.units import DAYS_PER_YEAR, FLUX_UNIT
 from calibration.reports import content, reading
 from calibration.reports.content import Section, Table, table_of
+from calibration.tower.window_building import ABOUT_CO2, CO2
 
 CHOICES = "_choices.json"  # what either script leaves beside its output
 FACTS = "_facts.json"  # and the windows' script
 NEP_SCRIPT, WEATHER_SCRIPT = "prepare_observation_nep.py", "prepare_observation_meteorology.py"
 WINDOWS_SCRIPT = "build_observation_windows.py"
-CO2 = "a_co2"  # rises: every later year lies above the trained range
 OFTEN = 0.05  # share of days with weather beyond the emulator's above which windows are read with care
 FEW, LONG_GAP = 0.5, 60  # share of valid days below, days without one above which a record is read with care
 FAR_FROM_REST = 1.5  # Mg C ha-1 year-1; forests at rest in VISIT have 0.3 to 0.6 (docs/results.md)
@@ -77,7 +77,10 @@ def nep_section(directory: Path, stem: str, choices: dict[str, Any], title: str 
 def sink_sentence(mean: float) -> str:
     """The mean of the valid days as a year's sum, beside what the model can do at rest; mean in Mg C ha-1 day-1."""
     annual = mean * DAYS_PER_YEAR
-    said = f"The mean of the valid days is {mean:+.4f} {FLUX_UNIT}, times 365 {annual:+.1f} Mg C ha-1, gaps unfilled."
+    said = (
+        f"The mean of the valid days is {mean:+.4f} {FLUX_UNIT}, times {DAYS_PER_YEAR:g} {annual:+.1f} Mg C ha-1 "
+        "year-1: of these years alone, gaps unfilled, and so not comparable with means over many years."
+    )
     if abs(annual) > FAR_FROM_REST:
         said += (
             " Forests at rest in VISIT have 0.3 to 0.6 at Lambir Hills: expect a conflict, and docs/cookbook.md, task "
@@ -140,9 +143,10 @@ def windows_section(path: Path, title: str | None = None) -> Section:
             f"{', '.join(map(str, often['variable']))}: on more than {100 * OFTEN:.0f} percent of the days outside "
             f"{choices['trained_range']}; the emulator extrapolates there."
         )
-    if (weather["days_outside"][weather["variable"] == CO2] > 0).any():
+    outside = int(weather["days_outside"][weather["variable"] == CO2].sum())
+    if outside:
         result.meaning.append(
-            "CO2 lies outside the trained range, as in every later year; the closed forms of the first guess know it."
+            f"CO2 lies outside the trained range on {outside} of {int(weather['days'].max())} days. {ABOUT_CO2}"
         )
     if choices["carried"]:
         result.meaning.append(f"Also carried: {', '.join(map(str, choices['carried']))}.")

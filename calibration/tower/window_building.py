@@ -15,6 +15,11 @@ from calibration.weather.daily import Weather
 DAY = np.timedelta64(1, "D")
 # Without the training weather's own range, more than this many scales from its mean counts as outside.
 OUTSIDE_SCALES = 5.0
+CO2 = "a_co2"
+ABOUT_CO2 = (
+    "CO2 rises, so a year after the training lies above its range. With a first guess, as by default, CO2 acts through "
+    "VISIT's closed forms, which hold there too; a network without it extrapolates."
+)
 
 
 def build_windows(
