@@ -72,14 +72,14 @@ def main() -> int:
     for name in arguments.only or readers():
         with tempfile.TemporaryDirectory() as folder:
             again = [sys.executable, __file__, "--only", name, "--minutes", str(arguments.minutes), "--here", folder]
-            done = subprocess.run(again, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            said = done.stderr.decode(errors="replace")
+            done = subprocess.run(again, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said = done.stdout.decode(errors="replace")
             reached = (re.findall(r"cov: (\d+)", said) or ["?"])[-1]
             fault = ""
             if done.returncode:
                 culprit = next(Path(folder).glob("fault_*"), None)
-                raised = re.findall(r"^ +=== Uncaught.*?(?===|\Z)", said, re.DOTALL | re.MULTILINE) or [said[-1500:]]
-                fault = f"{raised[0]} {culprit.read_bytes() if culprit else b''!r}"
+                raised = re.findall(r"=== Uncaught Python exception: ===\n(.*?)\n==", said, re.DOTALL) or [said[-1500:]]
+                fault = f"{raised[0]}\n{culprit.read_bytes() if culprit else b''!r}"
             counted = Path(folder, "counted")
             rows = counted.read_text() if counted.is_file() else "0 | 0 | 0"
         faults += bool(fault)

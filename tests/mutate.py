@@ -34,9 +34,15 @@ TARGETS = {
     ),
     "parameters": ("calibration/common/parameters.py", ["test_parameters.py"]),
     "loss": ("calibration/emulator/training.py", ["test_training_loop.py"]),
-    "error_model": ("calibration/inversion/error_model.py", ["test_error_model.py"]),
-    "error_estimation": ("calibration/inversion/error_estimation.py", ["test_error_model.py"]),
-    "emulator_covariance": ("calibration/inversion/emulator_covariance.py", ["test_error_model.py"]),
+    "error_model": ("calibration/inversion/error_model.py", ["test_error_covariance.py", "test_error_model.py"]),
+    "error_estimation": (
+        "calibration/inversion/error_estimation.py",
+        ["test_error_estimation.py", "test_error_model.py"],
+    ),
+    "emulator_covariance": (
+        "calibration/inversion/emulator_covariance.py",
+        ["test_error_covariance.py", "test_error_model.py"],
+    ),
     "problem": ("calibration/inversion/problem.py", ["test_inversion_methods.py", "test_error_model.py"]),
     "latent_map": ("calibration/inversion/latent_map.py", ["test_inversion_methods.py"]),
 }  # fmt: skip
