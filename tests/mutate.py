@@ -33,7 +33,7 @@ TARGETS = {
         ["test_units.py"],
     ),
     "parameters": ("calibration/common/parameters.py", ["test_parameters.py"]),
-    "loss": ("calibration/emulator/training.py", ["test_training_loop.py"]),
+    "loss": ("calibration/emulator/training.py", ["test_training_steps.py", "test_training_loop.py"]),
     "error_model": ("calibration/inversion/error_model.py", ["test_error_covariance.py", "test_error_model.py"]),
     "error_estimation": (
         "calibration/inversion/error_estimation.py",

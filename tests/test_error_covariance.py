@@ -17,7 +17,7 @@ NONE = np.datetime64("NaT", "D")
 
 
 def scattered(dates, stretch, target, targets=("nep", "gpp"), value=None, sd=None) -> Observations:
-    """Entries of given dates (None: unknown), stretches and targets; an unknown date is known by its day (entry / 2)."""
+    """Entries of given dates (None: unknown), stretches and targets; entry i is day i // 2 of its stretch."""
     dates = np.array([NONE if date is None else START + date for date in dates], dtype="datetime64[D]")
     count = len(dates)
     return Observations(

@@ -15,8 +15,8 @@ from calibration.inversion.error_model import day_to_day_sd, make_error_model
 def minus_log_posterior(model, hyper, residual, jacobian, discrepancy=True) -> float:
     """-log N(residual; 0, covariance + J J') - log prior of `hyper`, up to a constant.
 
-    Priors: log noise normal about the scatter from day to day (sd 1.5), log emulator scale normal, sd of the discrepancy
-    exponential (rate 3 over the sd of the data), log of its time normal about 30 days (sd 0.7).
+    Priors: log noise normal about the scatter from day to day (sd 1.5), log emulator scale normal, sd of the
+    discrepancy exponential (rate 3 over the sd of the data), log of its time normal about 30 days (sd 0.7).
     """
     given = model.observations
     covariance = replace(model, hyper=hyper).unweighted() + jacobian @ jacobian.T

@@ -53,7 +53,7 @@ def test_a_path_with_every_sign_in_another_folder_under_lang_c(tmp_path):
     assert wrong.returncode == 2 and b"none.csv: no such file" in wrong.stderr and b"Traceback" not in wrong.stderr
 
 
-@pytest.mark.parametrize("name", ["kill_scripts.py", "fuzz_readers.py", "load_check.py"])
+@pytest.mark.parametrize("name", ["kill_scripts.py", "fuzz_readers.py", "fuzz_by_coverage.py", "load_check.py"])
 def test_checks_that_are_run_by_hand_start_as_their_first_line_says(tmp_path, name):
     done = run(f"tests/{name}", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
