@@ -100,7 +100,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, object, object]]:
             yield "value", node.value + 1 if isinstance(node.value, int) else node.value * 1.5 + 0.1, None
     if isinstance(node, ast.If | ast.IfExp | ast.While):
         yield "test", ast.UnaryOp(ast.Not(), node.test), None
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield "value", ast.Constant(None), None
 
 
