@@ -207,7 +207,7 @@ def test_days_that_are_too_far_apart_or_in_other_stretches_have_nothing_in_commo
     far = emulator_covariance(sample, scattered([-40, -29, -28], [0, 0, 0], [0, 0, 0]))
     assert far[0, 1] != 0 and far[0, 2] == 0  # lags of 11 and 12 days, 12 are measured
     undated = scattered([None, None, None, None], [0, 0, 1, 1], [0, 0, 0, 0])  # days 0 0 1 1
-    found = emulator_covariance(sample, undated)
+    found = emulator_covariance(sample, undated, 1.0)  # the share of known dates cannot be had
     assert found[0, 1] == pytest.approx(np.mean(sample.error[..., 2] ** 2)) and found[2, 3] == found[0, 1]
     assert (found[:2, 2:] == 0).all() and (found[2:, :2] == 0).all()
     assert empirical_weight(sample, undated) == 0
@@ -226,8 +226,8 @@ def test_errors_bound_to_dates_are_taken_from_the_dates_and_others_from_the_lags
     bound = EmulatorErrors(START + np.arange(days), np.repeat(bound[..., None], 4, axis=2))
     assert empirical_weight(bound, given) >= 0.8
     assert {empirical_weight(one, given) for one in (bound, stationary)} <= set(WEIGHTS)
-    one_run = EmulatorErrors(bound.dates, bound.error[:1])
-    assert empirical_weight(one_run, given) == 0
+    one_run, two_runs = (EmulatorErrors(bound.dates, bound.error[:count]) for count in (1, 2))
+    assert empirical_weight(one_run, given) == 0 and empirical_weight(two_runs, given) >= 0.5
     # what is left to choose is chosen
     np.testing.assert_array_equal(
         emulator_covariance(bound, given), emulator_covariance(bound, given, empirical_weight(bound, given))
@@ -276,3 +276,17 @@ def test_a_forest_is_judged_beside_those_at_rest_under_the_same_weather(nep, wan
 
     assert is_restless(forward, sample, np.array([nep, 1.0])) == wanted
     assert seen[0] == 45 + 1  # all at rest, as they are fewer than 60, and the forest itself
+
+
+def test_of_many_runs_sixty_from_first_to_last_are_compared():
+    numbers = np.linspace(0.01, 0.012, 200)[:, None]
+    sample = EmulatorErrors(START + np.arange(3), np.zeros((200, 3, 4)), numbers, at_rest=np.arange(200) != 7)
+    seen = []
+
+    def forward(physical: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(physical[:, 0].numpy())
+        return [torch.stack([torch.ones(len(physical))] * 2 + [physical[:, 0]] * 2, dim=-1)[:, None]]
+
+    assert not is_restless(forward, sample, np.array([0.011]))
+    assert len(seen[0]) == 60 + 1 and (np.diff(seen[0][:60]) > 0).all()
+    assert (seen[0][0], seen[0][59], seen[0][60]) == (numbers[0, 0], numbers[-1, 0], 0.011)

@@ -106,10 +106,10 @@ def test_all_parts_of_two_fluxes_at_once():
         assert min(up, down) > best - 1e-3, parts[i]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [1, 4, 5, 9, 15, 17, 28, 29, 35, 38])  # gains of 0 to 12, four of them of 2 to 4
 def test_a_discrepancy_stays_where_it_gains_three(seed):
     """Slow misfits around the size at which evidence begins: whether one stays is what the gain says."""
-    data = slow_data(40, 0.0025 + 0.0004 * seed, seed)
+    data = slow_data(40, 0.0025 + 0.0004 * (seed % 12), seed)
     model, none = make_error_model(data, None, ErrorModelConfig()), np.zeros((40, 1))
     start = replace(model.hyper, discrepancy_sd=0.3 * data.spread)
     _, with_slow = most_probable(model, start, data.value, none, [NOISE, SLOW, DAYS])
