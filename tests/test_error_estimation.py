@@ -106,7 +106,7 @@ def test_all_parts_of_two_fluxes_at_once():
         assert min(up, down) > best - 1e-3, parts[i]
 
 
-@pytest.mark.parametrize("seed", [1, 4, 5, 9, 15, 17, 28, 29, 35, 38])  # gains of 0 to 12, four of them of 2 to 4
+@pytest.mark.parametrize("seed", [1, 4, 5, 9, 17, 28, 29, 35, 38])  # gains of 0 to 12, five of them of 1.4 to 4
 def test_a_discrepancy_stays_where_it_gains_three(seed):
     """Slow misfits around the size at which evidence begins: whether one stays is what the gain says."""
     data = slow_data(40, 0.0025 + 0.0004 * (seed % 12), seed)
