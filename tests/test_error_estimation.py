@@ -124,9 +124,12 @@ def test_a_discrepancy_stays_where_it_gains_three(seed):
 def test_a_discrepancy_stays_where_noise_does_not_explain_the_misfit_of_the_fit(share, stays):
     """By chi square: its mean and three of its standard deviations."""
     days, sd = 50, 0.005
-    data = observations(days, value=sd * np.random.default_rng(3).standard_normal(days), sd=sd)
-    model, none = make_error_model(data, None, ErrorModelConfig()), np.zeros((days, 1))
-    misfit = np.full(days, sd * np.sqrt(share * (days + 3 * np.sqrt(2 * days)) / days))
+    noise = sd * np.random.default_rng(3).standard_normal(days) + correlated(1, days, 0.002, 0.8, 4)[0]
+    data = observations(days, value=noise, sd=sd)
+    model, none = make_error_model(data, error_sample(40, 60), ErrorModelConfig()), np.zeros((days, 1))
+    bare = estimate_hyper(replace(model, estimate_discrepancy=False), data.value, none).unweighted()
+    white = np.full(days, np.sqrt(share * (days + 3 * np.sqrt(2 * days)) / days))
+    misfit = np.linalg.cholesky(bare) @ white  # its squares, whitened, add up to `share` of what is allowed
     assert estimate_hyper(model, data.value, none).hyper.discrepancy_sd[0] == 0
     assert (estimate_hyper(model, data.value, none, misfit).hyper.discrepancy_sd[0] > 0) == stays
 
