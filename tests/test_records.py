@@ -184,6 +184,7 @@ def test_a_figure_alone_is_compared_byte_by_byte(tmp_path):
 
 def test_flags_of_files_that_a_second_run_must_not_touch():
     """--report is the file that check_ensemble.py writes, in other scripts a switch; --daily-dir writes more files."""
+    assert second_arguments(["--strict"], "--report", Path("r")) == ["--report", "r"]  # its exit code is no failure
     given = ["--runs", "r.csv", "--daily-dir", "d", "--summary=s.csv", "--jobs", "1"]
     assert second_arguments(given, "--summary", Path("new")) == ["--runs", "r.csv", "--jobs", "1", "--summary", "new"]
     assert second_arguments(["--runs", "4", "--report", "r.json"], "--report", Path("new")) == [

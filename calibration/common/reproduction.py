@@ -22,7 +22,7 @@ from calibration.common.provenance import SUFFIX, records_of, sha256, versions
 
 TOLERANCE = 1e-6
 # Flags that do not belong to a second run: value flags with their value, and switches.
-LEFT_OUT = {"--param-save": 1, "--daily-dir": 1, "--resume": 0, "--overwrite": 0, "--report": 0}
+LEFT_OUT = {"--param-save": 1, "--daily-dir": 1, "--resume": 0, "--overwrite": 0, "--report": 0, "--strict": 0}
 TIMES = ("seconds", "finished", "created", "date_created", "made")  # names, or their beginnings, of what always differs
 TIME = re.compile(r"\d s\b|seconds")  # in a line of text
 # Drawn or converted from files that are compared; where there is nothing else, their bytes are.
