@@ -119,6 +119,15 @@ def test_bounds_yaml_with_an_unknown_key_is_refused(tmp_path: Path):
         read_ranges(path)
 
 
+@pytest.mark.parametrize(
+    "text", ["parameter_bounds: 3", "parameter_bounds: {}\nmore: 1", "[parameter_bounds]", "other: {}"]
+)
+def test_bounds_yaml_of_another_form_is_refused(tmp_path: Path, text):
+    (tmp_path / "bounds.yaml").write_text(text)
+    with pytest.raises(UserError, match="bounds.yaml: expected one key 'parameter_bounds' with name"):
+        read_ranges(tmp_path / "bounds.yaml")
+
+
 @pytest.mark.parametrize("name", ["ranges.csv", "bounds.yaml"])
 def test_a_range_file_in_another_encoding_is_refused(tmp_path: Path, name):
     (tmp_path / name).write_bytes(b"# \xfcber die Bl\xe4tter\n")

@@ -275,7 +275,7 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
             return _numbers(path, plain, lines, positions, header)
         try:
             text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", encoding_errors="replace", **options)
-        except pd.errors.ParserError as error:
+        except ValueError as error:  # pandas' own, and that a quote ate the fields that follow it
             raise UserError(f"{path}: not readable as a table ({error}); run this sample again") from None
         for column in text:
             bad = pd.to_numeric(text[column], errors="coerce").isna()
