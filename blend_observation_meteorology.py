@@ -11,17 +11,21 @@ not taken. A JSON manifest beside the output holds counts and hashes.
 """
 
 import hashlib
+import time
 from pathlib import Path
 
 import pandas as pd
 
 from calibration.common.command_line import UserError, make_parser, not_an_input, run, warn, write_json
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.tower.blending import blend, check_agreement, check_forcing, extremes_outside, read_tower_weather
 from calibration.tower.meteorology import sidecar_path
 from calibration.weather.forcing_file import read_forcing, write_forcing
 
 
 def main() -> None:
+    begin = time.perf_counter()
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--era5-input", required=True, help="VISIT's forcing text, 19 fields a day")
@@ -36,6 +40,7 @@ def main() -> None:
         metavar="VARIABLE",
         help="blend this variable although the two differ as in another unit (repeatable)",
     )
+    add_reproduce(parser, "--output")
     arguments = parser.parse_args()
     output = Path(arguments.output)
     not_an_input(output, arguments.era5_input, arguments.obs_csv)
@@ -67,6 +72,10 @@ def main() -> None:
         "tower_days_outside": outside, "first_day_number": forcing.first_day,
         "mean_temperature_outside_extremes_days": inverted,
     })  # fmt: skip
+    write_record(output.parent, begin, {
+        "ERA5": arguments.era5_input, "tower weather": arguments.obs_csv,
+        "its sources": sidecar_path(Path(arguments.obs_csv)) if has_sidecar else None,
+    }, output.name)  # fmt: skip
     print(f"wrote {output}: {len(lines)} days, {changed} changed")
     for name, count in counts.items():
         print(f"  {name}: {count} days from the tower")

@@ -8,6 +8,7 @@ lie end to end (--stride 30). Every target day lies between --start and --end; t
 further. A window needs --min-valid valid days and no gap above --max-gap.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from calibration.common.command_line import (
     write_csv,
     write_json,
 )
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import load_site
 from calibration.common.units import CONTEXT_DAYS, DYNAMIC_FEATURES, FLUX_UNIT
 from calibration.tower.observation_csv import read_observations
@@ -39,6 +42,7 @@ from calibration.weather.daily import read_weather
 
 
 def main() -> None:
+    begin = time.perf_counter()
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
@@ -62,6 +66,7 @@ def main() -> None:
     add("--site", help="site YAML: latitude for CO2, where the weather has no a_co2 (default: LHP's, which is said)")
     add("--output", default=str(REPOSITORY / "observations" / "obs_windows.npz"), help=".npz to write")
     add("--report", action="store_true", help="also write report.html on the output's folder (make_report.py)")
+    add_reproduce(parser, "--output")
     arguments = parser.parse_args()
     min_valid = check_lengths(arguments)
     from calibration.common.scalers import (
@@ -104,6 +109,11 @@ def main() -> None:
     windows.save(arguments.output)
     leave_summary(arguments, windows, seen, meaning, scaler_path)
     say(arguments, windows, start, observed)
+    output = Path(arguments.output)
+    write_record(output.parent, begin, {
+        "weather": arguments.daily, "observations": arguments.obs, "scaler": scaler_path, "emulator": emulator,
+        "site": arguments.site,
+    }, output.name)  # fmt: skip
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 

@@ -13,8 +13,12 @@ says where the columns went, for train.py --labels.
 """
 
 import argparse
+import time
+from pathlib import Path
 
 from calibration.common.command_line import REPOSITORY, UserError, add_quiet, closing, make_parser, run, write_json
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, load_site, say_default, with_variant
 from calibration.ensembles.files import load_ensemble, noted_site
 from calibration.ensembles.label_check import RUNS, check_labels
@@ -22,6 +26,7 @@ from calibration.ensembles.labels import write_labels
 
 
 def main() -> int:
+    begin = time.perf_counter()
     arguments = parse_arguments()
     site = with_variant(load_site(arguments.site), arguments.variant)
     ensemble = load_ensemble(arguments.data_dir, arguments.columns, drop=arguments.drop_columns)
@@ -34,6 +39,8 @@ def main() -> int:
     train = f"python train.py --data-dir {ensemble.directory}"
     if arguments.report:
         write_json(arguments.report, found.as_report())
+        output, inputs = Path(arguments.report), {"ensemble": arguments.data_dir, "weather": arguments.weather}
+        write_record(output.parent, begin, {**inputs, "site": arguments.site}, output.name)
     if found.verdict == "wrong label":
         train += f" --labels {write_labels(ensemble.directory, found.label_map(ensemble.directory))}"
     closing("", train if found.verdict in ("agrees", "wrong label") else "",
@@ -56,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--jobs", type=int, help="threads (default: all cores)")
     add("--report", help="also write the result to this JSON file")
     add("--strict", action="store_true", help="exit code 1 unless the outputs agree with the labels")
+    add_reproduce(parser, "--report")
     arguments = parser.parse_args()
     if arguments.runs < 3:
         raise UserError(f"--runs is {arguments.runs}; at least 3 are needed to tell causes apart")

@@ -10,6 +10,7 @@ tmp_2m and tmp_sfc come from TA (+273.15 K), dswrf_sfc from SW_IN, prate_sfc fro
 weather file for build_observation_windows.py.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from calibration.common.command_line import (
     write_csv,
     write_json,
 )
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import Site, load_site
 from calibration.common.units import METEOROLOGY
 from calibration.tower.file import read_tower_file
@@ -37,6 +40,7 @@ from calibration.weather.daily import Weather, read_weather
 
 
 def main() -> None:
+    begin = time.perf_counter()
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--input", required=True, help="daily CSV of the tower, as the network publishes it")
@@ -81,6 +85,7 @@ def main() -> None:
     )
     add("--no-figure", action="store_true", help="write no figure")
     add("--report", action="store_true", help="also write report.html on the output's folder (make_report.py)")
+    add_reproduce(parser, "--output")
     arguments = parser.parse_args()
     not_an_input(arguments.output, arguments.input, arguments.era5)
     if arguments.fill == "era5" and not arguments.era5:
@@ -118,6 +123,8 @@ def main() -> None:
             print(f"  {line}")
     if comparison is not None:
         write_comparison(output, comparison, arguments.no_figure)
+    inputs = {"tower file": arguments.input, "ERA5": arguments.era5, "site": arguments.site}
+    write_record(output.parent, begin, inputs, output.name)
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 

@@ -9,6 +9,7 @@ never shifted. Missing codes (-9999, empty) and impossible values (above 50 g C 
 is worse than the threshold are masked. GPP, RECO and the random uncertainty of NEE go along where the file has them.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from calibration.common.command_line import (
     write_csv,
     write_json,
 )
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.tower.checks import ABSURD_NEE
 from calibration.tower.file import TowerFile, read_tower_file
 from calibration.tower.layouts import HIGH, LAYOUTS, LOW, NepColumns, choose_columns, variant
@@ -32,6 +35,7 @@ from calibration.tower.observation_csv import by_month, by_year
 
 
 def main() -> None:
+    begin = time.perf_counter()
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--input", required=True, help="daily CSV of the tower, as the network publishes it")
@@ -46,6 +50,7 @@ def main() -> None:
     add("--force", action="store_true", help="use a flux whose sign looks reversed")
     add("--no-figure", action="store_true", help="write no figure")
     add("--report", action="store_true", help="also write report.html on the output's folder (make_report.py)")
+    add_reproduce(parser, "--output")
     arguments = parser.parse_args()
 
     not_an_input(arguments.output, arguments.input)
@@ -55,6 +60,8 @@ def main() -> None:
     say_columns(tower, columns, arguments.qc_threshold)
     table = prepare(tower, columns, arguments.qc_threshold, arguments.start, arguments.end, arguments.force)
     write_results(Path(arguments.output), table, tower, columns, arguments)
+    output = Path(arguments.output)
+    write_record(output.parent, begin, {"tower file": arguments.input}, output.name)
     if arguments.report:
         from calibration.reports.kinds import report_on  # slow to import: loaded only where it is needed
 

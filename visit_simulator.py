@@ -18,12 +18,15 @@ from calibration.common.command_line import (
     run,
     write_csv,
 )
+from calibration.common.provenance import write_record
+from calibration.common.reproduction import add_reproduce
 from calibration.common.sites import DEFAULT_SITE, load_site, say_default, with_variant
 from calibration.visit.simulator import SPINUPS, read_runs, simulate, write_daily_files
 from calibration.weather.daily import read_weather
 
 
 def main() -> int:
+    begin = time.perf_counter()
     parser = make_parser(__doc__)
     parser.add_argument("--runs", required=True, help="CSV with sample_id and parameter columns, one row a run")
     parser.add_argument(
@@ -44,6 +47,7 @@ def main() -> int:
     parser.add_argument("--variant", nargs="+", metavar="NAME[=VALUE]", help="another version of VISIT: site YAML")
     parser.add_argument("--old-runoff", action="store_true", help="runoff of the upper soil as in VISIT before 2014")
     parser.add_argument("--jobs", type=int, default=0, help="threads; 0 takes all cores")
+    add_reproduce(parser, "--summary")
     arguments = parser.parse_args()
     if arguments.jobs < 0:
         raise UserError(f"--jobs is {arguments.jobs}, allowed is 0 (all cores) or more")
@@ -66,6 +70,8 @@ def main() -> int:
         stamp = time.strftime("%Y%m%d%H%M%S")
         write_daily_files(Path(arguments.daily_dir), result, weather, values, table["sample_id"].tolist(), site, stamp)
     write_csv(arguments.summary, summary, float_format="%.8g")
+    output, inputs = Path(arguments.summary), {"runs": arguments.runs, "weather": arguments.weather}
+    write_record(output.parent, begin, {**inputs, "site": arguments.site}, output.name)
     print(
         f"{len(table)} runs, {weather.dates[0]} to {weather.dates[-1]}, {arguments.spinup} spin-up: {seconds:.1f} s; "
         f"mean over runs GPP {summary['mean_GPP'].mean():.2f}, NPP {summary['mean_NPP'].mean():.2f}, "

@@ -27,7 +27,8 @@ from calibration.common.parameters import DEFAULT_RANGES, read_ranges
 from calibration.common.scalers import Scaler, load_scaler
 from calibration.common.sites import DEFAULT_SITE, load_site
 from calibration.common.units import DYNAMIC_FEATURES, POSSIBLE, TARGETS
-from calibration.ensembles.files import failed_samples
+from calibration.ensembles.files import SUMMARY, failed_samples
+from calibration.ensembles.labels import LabelMap, read_labels, table_hash
 from calibration.ensembles.parameter_table import read_parameter_summary
 from calibration.inversion.config import DEFAULT_CONFIG, load_inversion_config
 from calibration.judgement.tables import load_snapshot
@@ -43,6 +44,7 @@ SITE = load_site()
 SCALER = Scaler(DYNAMIC_FEATURES, np.array([(low + high) / 2 for low, high in POSSIBLE.values()]), np.ones(10))
 WEATHER = generate_weather(SITE, "2011-01-01", "2011-02-28", seed=3)
 NAMES = ("tree_lue", "tree_pmax", "soil_sr_lf")
+TABLE = b"sample_id,tree_lue,tree_lf0,tree_lc0\n0,0.05,0.1,0.2\n"
 # What files hold that they should not: other numbers, signs, ends of lines, bytes of other encodings and formats.
 PIECES = [
     b"", b"\0", b"\n", b"\r\n", b"\r", b",", b";", b"\t", b" ", b'"', b"'", b"#", b":", b"-", b"{", b"}", b"[", b"]",
@@ -61,6 +63,18 @@ def _tower(path: Path) -> None:
 
 def _windows(path: Path) -> None:
     load_windows(path, DYNAMIC_FEATURES, SCALER)
+
+
+def _labels(path: Path) -> None:
+    (path.parent / SUMMARY).write_bytes(TABLE)  # the table that the map is for
+    read_labels(path, path.parent)
+
+
+def _good_labels() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, SUMMARY).write_bytes(TABLE)
+        found = LabelMap({"tree_lf0": "tree_lc0", "tree_lc0": None}, table_hash(folder), ("tree_lue",))
+    return json.dumps(found.as_dict(), indent=1).encode()  # JSON is YAML
 
 
 def _csv(columns: str, row: Callable[[int], str], count: int = 8) -> bytes:
@@ -109,6 +123,7 @@ def readers() -> dict[str, tuple[str, bytes, Callable[[Path], object]]]:
         "weather CSV": ("w.csv", csv, lambda path: read_weather(path, SITE)),
         "forcing text": ("f.txt", b"\n".join(forcing_text(WEATHER, SITE).split(b"\n")[:20]) + b"\n",
                          lambda path: read_weather(path, SITE)),
+        "label map": ("parameter_labels.yaml", _good_labels(), _labels),
         "windows .npz": ("w.npz", _good_windows(), _windows),
         "snapshot JSON": ("n.json", json.dumps(snapshot).encode(), lambda path: load_snapshot(path, NAMES)),
         "architecture YAML": ("a.yaml", ARCHITECTURE_FILE.read_bytes(), load_configuration),

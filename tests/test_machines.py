@@ -1,9 +1,8 @@
 """Strange machines: a path with every sign, another working directory, LANG=C, a source tree that cannot be written,
-no GPU, line ends of Windows; and results that are made again from their record.
+no GPU, line ends of Windows.
 """
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -15,8 +14,7 @@ import pandas as pd
 import pytest
 from fuzz_readers import readers
 
-from calibration.common.command_line import REPOSITORY, UserError
-from calibration.common.reproduction import TOLERANCE, compare_folders, reproduce, second_arguments
+from calibration.common.command_line import REPOSITORY
 from calibration.common.scalers import Scaler
 from calibration.common.sites import load_site
 from calibration.common.units import DYNAMIC_FEATURES
@@ -53,7 +51,7 @@ def test_a_path_with_every_sign_in_another_folder_under_lang_c(tmp_path):
     assert wrong.returncode == 2 and b"none.csv: no such file" in wrong.stderr and b"Traceback" not in wrong.stderr
 
 
-@pytest.mark.parametrize("name", ["kill_scripts.py", "fuzz_readers.py", "load_check.py"])
+@pytest.mark.parametrize("name", ["kill_scripts.py", "fuzz_readers.py", "fuzz_by_coverage.py", "load_check.py"])
 def test_checks_that_are_run_by_hand_start_as_their_first_line_says(tmp_path, name):
     done = run(f"tests/{name}", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -94,62 +92,3 @@ def test_a_file_from_windows_says_the_same(tmp_path, name, change):
 def _plain(value: object) -> str:
     with np.printoptions(threshold=10**6, precision=17):
         return repr(value)
-
-
-# ---- made again
-
-
-def test_what_belongs_to_the_first_run_only_is_left_out():
-    given = ["--sample-id", "3", "--result-dir", "a b", "--param-save", "p.json", "--overwrite", "--seed=4", "--report"]
-    assert second_arguments(given, "--result-dir", Path("new")) == [
-        "--sample-id", "3", "--seed=4", "--result-dir", "new",
-    ]  # fmt: skip
-
-
-def test_an_inversion_is_made_again_from_its_record(tiny_training, tmp_path, monkeypatch):
-    result = tmp_path / "a result"
-    arguments = ["--mode", "simulation", "--sample-id", "0", "--starts", "2", "--no-plots", "--artifacts-dir",
-                 tiny_training / "artifacts", "--data-dir", tiny_training / "data", "--result-dir", result]  # fmt: skip
-    done = run("test_inversion.py", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    record = json.loads((result / "test_inversion_record.json").read_text())
-    assert record["arguments"] == [str(a) for a in arguments] and record["working_directory"] == str(tmp_path)
-    inputs = record["inputs"]
-    assert len(inputs["emulator"]["sha256"]) == 64 and "method:" in inputs["configuration"]["content"]
-    lines, code = reproduce("test_inversion", result, "--result-dir")
-    assert code == 0, lines
-    assert {line.split(": ")[1] for line in lines[:-1]} == {"identical"} and len(lines) > 8
-
-    table = pd.read_csv(result / "parameter_values.csv")
-    table.loc[0, "optimized"] *= 1.001
-    table.to_csv(result / "parameter_values.csv", index=False)
-    record["inputs"]["configuration"]["sha256"] = "0" * 64
-    (result / "test_inversion_record.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="is not what it was when .* was made"):
-        reproduce("test_inversion", result, "--result-dir")
-    (result / "test_inversion_record.json").write_text("{}")
-    with pytest.raises(UserError, match="holds no 'arguments'"):
-        reproduce("test_inversion", result, "--result-dir")
-    with pytest.raises(UserError, match="no such file; train.py leaves it"):
-        reproduce("train", result, "--artifacts-dir")
-
-
-def test_differences_are_found_and_sized(tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    for folder, factor in ((first, 1.0), (second, 1.0 + 1e-9)):
-        folder.mkdir()
-        pd.DataFrame({"x": [1.0, 2.0 * factor], "word": ["p", "q"], "seconds": [factor, 1]}).to_csv(
-            folder / "t.csv", index=False
-        )
-        np.savez(folder / "a.npz", x=np.array([1.0, np.nan, factor]))
-        (folder / "j.json").write_text(json.dumps({"a": [1, 2], "seconds": factor, "b": {"c": str(folder)}}))
-        (folder / "s.txt").write_text(f"in {folder}\ntime {factor} s\n")
-        (folder / "p.png").write_bytes(str(folder).encode())
-    found = compare_folders(first, second, "_record.json")
-    assert found.pop("j.json") == 0 and found.pop("s.txt") == 0
-    assert set(found) == {"t.csv", "a.npz"} and all(0 < value < TOLERANCE for value in found.values())
-    (second / "j.json").write_text(json.dumps({"a": [1, 3], "b": {"c": str(second)}}))
-    (second / "extra.csv").write_text("x\n1\n")
-    (second / "s.txt").write_text("other\n")
-    found = compare_folders(first, second, "_record.json")
-    assert found["j.json"] == 0.5 and found["extra.csv"] == np.inf and found["s.txt"] == np.inf

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from calibration.common.command_line import REPOSITORY, UserError
-from calibration.common.parameters import LATENT_LIMIT, canonical_name, catalogue, make_space, read_ranges
+from calibration.common.parameters import (
+    LATENT_LIMIT,
+    canonical_name,
+    catalogue,
+    implausible,
+    in_model,
+    make_space,
+    read_ranges,
+)
 
 
 def test_default_ranges_hold_the_36_parameters_of_the_contract():
@@ -111,6 +119,15 @@ def test_bounds_yaml_with_an_unknown_key_is_refused(tmp_path: Path):
         read_ranges(path)
 
 
+@pytest.mark.parametrize(
+    "text", ["parameter_bounds: 3", "parameter_bounds: {}\nmore: 1", "[parameter_bounds]", "other: {}"]
+)
+def test_bounds_yaml_of_another_form_is_refused(tmp_path: Path, text):
+    (tmp_path / "bounds.yaml").write_text(text)
+    with pytest.raises(UserError, match="bounds.yaml: expected one key 'parameter_bounds' with name"):
+        read_ranges(tmp_path / "bounds.yaml")
+
+
 @pytest.mark.parametrize("name", ["ranges.csv", "bounds.yaml"])
 def test_a_range_file_in_another_encoding_is_refused(tmp_path: Path, name):
     (tmp_path / name).write_bytes(b"# \xfcber die Bl\xe4tter\n")
@@ -131,3 +148,96 @@ def test_subset_keeps_ties_and_refuses_a_lost_reference():
     assert space.subset(["tree_alloc_abg", "tree_alloc_ass"]).tied_to == (-1, 0)
     with pytest.raises(UserError, match="tree_alloc_ass is bounded by tree_alloc_abg"):
         space.subset(["tree_alloc_ass"])
+
+
+def test_subset_of_a_tie_to_the_first_name_and_of_a_name_without_a_range():
+    space = make_space([("b", 1.0, 3.0), ("a", 0.0, "b"), ("c", 0.0, 1.0)], "here")
+    part = space.subset(["c", "b", "a"])
+    assert part.names == ("c", "b", "a") and part.tied_to == (-1, -1, 1)
+    np.testing.assert_allclose(part.unit_to_physical(np.full(3, 0.5)), [0.5, 2.0, 1.0])
+    with pytest.raises(UserError, match="a is bounded by b, which is not among c, a"):
+        space.subset(["c", "a"])
+    with pytest.raises(UserError, match="parameter d has no range; known are b, a, c"):
+        space.subset(["b", "d"])
+
+
+def test_a_tie_to_the_first_parameter_bounds_as_any_other():
+    space = make_space([("b", 1.0, 3.0), ("a", 0.0, "b")], "here")
+    np.testing.assert_allclose(space.unit_to_physical([0.5, 0.25]), [2.0, 0.5])
+    np.testing.assert_allclose(space.physical_to_unit([2.0, 0.5]), [0.5, 0.25])
+    space.check([2.0, 2.0])
+    with pytest.raises(UserError, match=r"^row: a is 2.5, allowed is 0 to 2 \(= b\); change the value"):
+        space.check([[2.0, 1.0], [2.0, 2.5]], "row")
+
+
+def test_width_scales_errors_and_a_range_of_no_width_has_its_middle():
+    space = make_space([("b", 1.0, 3.0), ("a", 0.5, "b"), ("fixed", 7.0, 7.0)], "here")
+    np.testing.assert_array_equal(space.width, [2.0, 2.5, 0.0])
+    np.testing.assert_array_equal(space.physical_to_unit([2.0, 0.5, 7.0]), [0.5, 0.0, 0.5])
+    np.testing.assert_allclose(space.physical_to_unit([5.0, -4.0, 7.0]), [2.0, -1.0, 0.5])  # outside is told apart
+    assert len(space) == 3
+
+
+@pytest.mark.parametrize("bound", [1e-6, 1.0, 1e6])
+def test_what_the_digits_of_a_text_file_leave_is_allowed_and_more_is_not(bound):
+    space = make_space([("a", -bound, bound)], "here")
+    for sign in (-1, 1):
+        near = np.array([sign * bound * (1 + 5e-10)])
+        space.check(near)
+        assert space.physical_to_latent(near)[0] == sign * LATENT_LIMIT
+        with pytest.raises(UserError, match="a is .*, allowed is"):
+            space.check([sign * bound * (1 + 1e-8)])
+    with pytest.raises(UserError, match="a is nan"):
+        space.check([np.nan])
+
+
+def test_zero_is_inside_a_range_that_is_zero_alone():
+    make_space([("a", 0.0, 0.0)], "here").check([0.0])
+
+
+def test_the_ends_of_latent_space_are_a_three_millionth_of_the_range_inside():
+    space = make_space([("a", 0.0, 1.0)], "here")
+    ends = space.latent_to_physical(torch.tensor([[-LATENT_LIMIT], [LATENT_LIMIT]], dtype=torch.float64)).numpy()
+    np.testing.assert_allclose([ends[0, 0], 1 - ends[1, 0]], 2.9e-7, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["tree_albedo", "c3_albedo"])
+def test_an_albedo_of_fresh_snow_is_named_and_every_other_value_is_not(name):
+    names = ["tree_sla", name]
+    assert implausible(names, np.array([[900.0, 0.6], [900.0, 0.1]])) == ""
+    said = implausible(names, np.array([[900.0, 0.2], [900.0, 0.75]]))
+    assert said == f"implausible values, simulated as they are: {name} up to 0.75 (above 0.6)"
+    assert implausible(names, np.array([900.0, 0.75])) == said  # one run
+
+
+def test_columns_without_a_slot_do_not_reach_the_process_model():
+    assert in_model(["tree_lue", "unused_tree_lc0", "my_parameter"]) == [0, 2]
+
+
+def test_a_header_is_skipped_and_what_was_skipped_is_said(tmp_path: Path, capsys):
+    path = tmp_path / "ranges.csv"
+    path.write_text('index, name, minimum, maximum\n0: "a", 1, b\n1: "b", 1, 3\n')
+    assert read_ranges(path).names == ("a", "b")
+    assert "2 ranges read, 1 with another parameter as maximum; line 1 (index, name" in capsys.readouterr().err
+    path.write_text('name, low (m), high\n"a", 1, 2\none\ntwo\n\n# words\n')
+    assert read_ranges(path).names == ("a",)
+    said = capsys.readouterr().err
+    assert "1 ranges read, 0 with" in said and "line 1 (name, low (m), high) is taken for a header" in said
+    assert said.rstrip().endswith(
+        "line 3 has no three fields and is skipped, line 4 has no three fields and is skipped"
+    )
+    path.write_text('"a", 1, 2\none\ntwo\nthree\nfour\nfive\n')
+    read_ranges(path)
+    said = capsys.readouterr().err
+    assert "line 4 has no" in said and "line 5" not in said and "skipped and 2 more lines" in said
+    path.write_text('0: "a", 1, 2\n')
+    read_ranges(path)
+    assert capsys.readouterr().err == ""  # nothing was skipped, nothing to say
+
+
+def test_a_first_line_with_a_bound_that_is_no_number_is_no_header(tmp_path: Path):
+    path = tmp_path / "ranges.csv"
+    for line, word in (("a, nan, b", "nan"), ("0: a, low, b", "'low'")):
+        path.write_text(f"{line}\nb, 0, 1\n")
+        with pytest.raises(UserError, match=word):
+            read_ranges(path)

@@ -265,6 +265,8 @@ READ = {
     "semicolons": lambda rows: [";".join(row.split()).replace(".", ",") for row in rows],
     "D exponents": lambda rows: [" ".join([*r[:16], f"{float(r[16]):.9E}".replace("E", "D"), *r[17:]])
                                  for r in (row.split() for row in rows)],
+    "end of a file of DOS": lambda rows: [*rows, "\x1a"],
+    "new pages": lambda rows: [rows[0], f"\f{rows[1]}", *rows[2:]],
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Daily files and ensembles: round trips, users' variants, every kind of damage with its message."""
 
+import re
 import shutil
 
 import numpy as np
@@ -203,6 +204,13 @@ DAMAGE = {
     "other weather": (set_field(9, 5, "301.5"), r"tmp_2m on 2011-06-09 is 301.5, in LHP_.*txt it is .*one weather"),
     "empty": (lambda path: path.write_text(""), r"the file is empty"),
     "binary": (lambda path: path.write_bytes(bytes(range(256)) * 9), r"not a text file \(it holds zero bytes\)"),
+    "control byte": (lambda path: path.write_bytes(path.read_bytes().replace(b"\n2", b"\n2\b", 1)),
+                     r"line 2: holds the control byte 0x08"),
+    "control byte beside blanks": (lambda path: path.write_bytes(path.read_bytes().replace(b" ", b" \x02 ", 1)),
+                                   r"line 1: holds the control byte 0x02"),
+    "a quote around fields": (lambda path: path.write_text(re.sub(r"^((?:\S+ +){4})(.*)", r'\1"\2"',
+                                                                  path.read_text(), count=1)),
+                              r"not readable as a table .*; run this sample again"),
     "header only": (lambda path: path.write_text(" ".join(DAILY_COLUMNS)), r"no rows below the header"),
 }  # fmt: skip
 

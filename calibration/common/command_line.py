@@ -7,14 +7,18 @@ import argparse
 import errno
 import json
 import os
+import struct
 import sys
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, TYPE_CHECKING, Any, NoReturn
+from zipfile import BadZipFile
 
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -26,6 +30,12 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
 LONGEST_LINE = 1500  # characters of a message
 # What a disk answers that takes no more: full, over the quota, a file too large, read-only, broken.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# What reading an .npz raises that is damaged, or that another program made: the archive, its compression or encryption,
+# NumPy's headers, a shape too large for the memory, an array that is not there.
+ARCHIVE_ERRORS = (
+    OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError, BadZipFile,
+    TokenError, struct.error, zlib.error,
+)  # fmt: skip
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -1,4 +1,8 @@
-"""How a result was made: command, time, versions and hashes of the inputs, left beside it as <script>_record.json."""
+"""How a result was made: command, time, versions and hashes of the inputs, left beside it.
+
+A folder of results holds <script>_record.json; a file that may lie beside others of its kind has one of its own,
+<file>.<script>_record.json.
+"""
 
 import contextlib
 import hashlib
@@ -33,18 +37,35 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_record(directory: str | Path, began: float, inputs: Mapping[str, str | Path | None], **known: Any) -> None:
-    """Write <script>_record.json into `directory`.
+def script_of(record: str | Path) -> str:
+    """The script that left a record, without .py.
+
+    >>> script_of("results/test_inversion_record.json"), script_of("nep_obs.csv.prepare_observation_nep_record.json")
+    ('test_inversion', 'prepare_observation_nep')
+    """
+    return Path(record).name.removesuffix(SUFFIX).rpartition(".")[2]
+
+
+def records_of(directory: str | Path, script: str = "*") -> list[Path]:
+    """The records in a folder, of all scripts or of one."""
+    return sorted({*Path(directory).glob(f"{script}{SUFFIX}"), *Path(directory).glob(f"*.{script}{SUFFIX}")})
+
+
+def write_record(
+    directory: str | Path, began: float, inputs: Mapping[str, str | Path | None], output: str = "", **known: Any
+) -> None:
+    """Write the record of what the script left in `directory`; `output`: name of the file there that is the result.
 
     began: time.perf_counter() at the start; inputs: name -> file or folder (None: not given); known: seeds and whatever
     else decides the result, as plain values.
     """
     script = Path(sys.argv[0])
-    write_json(Path(directory) / f"{script.stem}{SUFFIX}", {
+    of_file = {"output": output} if output else {}
+    write_json(Path(directory) / f"{output}{'.' if output else ''}{script.stem}{SUFFIX}", {
         "command": shlex.join(["python", script.name, *sys.argv[1:]]),
         "arguments": sys.argv[1:], "working_directory": str(Path.cwd()),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - began, 1), **known,
+        "seconds": round(time.perf_counter() - began, 1), **of_file, **known,
         "tool": tool(), "threads": threads(), "versions": versions(),
         "inputs": {name: _input(Path(path)) for name, path in inputs.items() if path},
     })  # fmt: skip

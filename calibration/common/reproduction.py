@@ -18,18 +18,19 @@ import numpy as np
 import pandas as pd
 
 from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_json, warn
-from calibration.common.provenance import SUFFIX, sha256, versions
+from calibration.common.provenance import SUFFIX, records_of, sha256, versions
 
 TOLERANCE = 1e-6
 # Flags that do not belong to a second run: value flags with their value, and switches.
-LEFT_OUT = {"--param-save": 1, "--resume": 0, "--overwrite": 0, "--report": 0}
+LEFT_OUT = {"--param-save": 1, "--daily-dir": 1, "--resume": 0, "--overwrite": 0, "--report": 0, "--strict": 0}
 TIMES = ("seconds", "finished", "created", "date_created", "made")  # names, or their beginnings, of what always differs
 TIME = re.compile(r"\d s\b|seconds")  # in a line of text
-NOT_NUMBERS = (".png", ".svg", ".pdf", ".html", ".pkl", ".nc")  # drawn or converted from files that are compared
+# Drawn or converted from files that are compared; where there is nothing else, their bytes are.
+NOT_NUMBERS = (".png", ".svg", ".pdf", ".html", ".pkl", ".nc")
 
 
 def add_reproduce(parser: argparse.ArgumentParser, flag: str) -> None:
-    """Add --reproduce to a script that writes a record; `flag`: of the folder that its results go to."""
+    """Add --reproduce to a script that writes records; `flag`: of the folder or file that its results go to."""
 
     class Reproduce(argparse.Action):
         """Like --help: done at once, whatever else is given."""
@@ -47,13 +48,27 @@ def add_reproduce(parser: argparse.ArgumentParser, flag: str) -> None:
 
 
 def reproduce(script: str, directory: Path, flag: str) -> tuple[list[str], int]:
-    """Lines to print and the exit code: 0 where all numbers agree.
+    """Lines to print and the exit code: 0 where all numbers of all results of `script` in `directory` agree.
 
     UserError when there is no record, an input has changed since, or the script fails now.
     """
-    record = read_json(existing_file(directory / f"{script}{SUFFIX}", f"{script}.py leaves it with its results"))
+    records = records_of(directory, script)
+    if not records:
+        existing_file(directory / f"{script}{SUFFIX}", f"{script}.py leaves it with its results")
+    found: dict[str, float] = {}
+    for path in records:
+        found |= compare_again(script, directory, path, flag)
+    lines = [f"{name}: {verdict(difference)}" for name, difference in found.items()]
+    bad = sum(difference > TOLERANCE for difference in found.values())
+    lines.append(f"{len(found) - bad} of {len(found)} files of {directory} come out the same, {bad} do not")
+    return lines, 1 if bad or not found else 0
+
+
+def compare_again(script: str, directory: Path, path: Path, flag: str) -> dict[str, float]:
+    """Run what the record `path` tells of, elsewhere: file -> largest difference, as compare_folders()."""
+    record = read_json(path)
     if not isinstance(record, dict) or not isinstance(record.get("arguments"), list):
-        raise UserError(f"{directory / f'{script}{SUFFIX}'}: holds no 'arguments', so an earlier version made it")
+        raise UserError(f"{path}: holds no 'arguments', so an earlier version made it")
     before = Path(record.get("working_directory", "."))
     where = before if before.is_dir() else Path.cwd()
     for name, item in record.get("inputs", {}).items():
@@ -67,17 +82,14 @@ def reproduce(script: str, directory: Path, flag: str) -> tuple[list[str], int]:
         warn(f"made with {', '.join(others)}: numbers may differ in their last digits")
     with tempfile.TemporaryDirectory(prefix="reproduced-") as temporary:
         again = Path(temporary) / "again"
-        arguments = second_arguments(record["arguments"], flag, again)
+        # Scripts that write one file are given its name in the other folder.
+        arguments = second_arguments(record["arguments"], flag, again / Path(record.get("output", "")).name)
         command = [sys.executable, str(REPOSITORY / f"{script}.py"), *arguments]
         done = subprocess.run(command, cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise UserError(f"{script}.py fails now with what made {directory}: {said}")
-        found = compare_folders(directory, again, SUFFIX)
-    lines = [f"{name}: {verdict(difference)}" for name, difference in found.items()]
-    bad = sum(difference > TOLERANCE for difference in found.values())
-    lines.append(f"{len(found) - bad} of {len(found)} files of {directory} come out the same, {bad} do not")
-    return lines, 1 if bad or not found else 0
+        return compare_folders(directory, again, SUFFIX)
 
 
 def second_arguments(arguments: Sequence[str], flag: str, directory: Path) -> list[str]:
@@ -92,7 +104,7 @@ def second_arguments(arguments: Sequence[str], flag: str, directory: Path) -> li
         if skip:
             skip -= 1
         elif name == flag or name in LEFT_OUT:
-            skip = 0 if given else LEFT_OUT.get(name, 1)
+            skip = 0 if given else 1 if name == flag else LEFT_OUT[name]
         else:
             kept.append(word)
     return [*kept, flag, str(directory)]
@@ -109,22 +121,24 @@ def verdict(difference: float) -> str:
 
 def compare_folders(before: Path, again: Path, leave_out: str) -> dict[str, float]:
     """File -> largest difference, relative to the largest value beside it, for every file with numbers in `again`."""
-    found = {}
-    for path in sorted(again.rglob("*")):
-        name = path.relative_to(again).as_posix()
-        hidden = any(part.startswith(".") for part in path.relative_to(again).parts)
-        if path.is_file() and not hidden and path.suffix not in NOT_NUMBERS and not name.endswith(leave_out):
-            found[name] = difference(before / name, path, (str(before), str(again)))
-    return found
+    files = [
+        path for path in sorted(again.rglob("*")) if path.is_file() and not path.name.endswith(leave_out)
+        and not any(part.startswith(".") for part in path.relative_to(again).parts)
+    ]  # fmt: skip
+    numbers = [path for path in files if path.suffix not in NOT_NUMBERS]
+    names = [path.relative_to(again).as_posix() for path in numbers or files]
+    return {name: difference(before / name, again / name, (str(before), str(again))) for name in names}
 
 
 def difference(first: Path, second: Path, folders: tuple[str, str]) -> float:
     """Largest relative difference of two files' values; inf where one lacks what the other has.
 
-    folders: names of the two result folders, which texts may mention.
+    folders: names of the two result folders, which either text may mention: inputs may lie beside the first result.
     """
+    if second.suffix in NOT_NUMBERS:
+        return 0.0 if first.is_file() and first.read_bytes() == second.read_bytes() else np.inf
     try:
-        a, b = (dict(_values(path, folder)) for path, folder in zip((first, second), folders, strict=True))
+        a, b = (dict(_values(path, folders)) for path in (first, second))
     except (OSError, ValueError, UnicodeDecodeError):
         return np.inf
     if a.keys() != b.keys():
@@ -142,10 +156,10 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.nanmax(np.abs(a.astype(float) - b)) / max(np.nanmax(np.abs(a)), 1e-300))
 
 
-def _values(path: Path, folder: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Name -> array of what a file holds, without times."""
+def _values(path: Path, folders: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name -> array of what a file holds, without times and without the names of `folders`."""
     if path.suffix == ".json":
-        yield from _leaves("", json.loads(path.read_text(encoding="utf-8").replace(folder, "")))
+        yield from _leaves("", json.loads(_text(path, folders)))
     elif path.suffix == ".csv":
         for name, column in pd.read_csv(path).items():
             if not str(name).startswith(TIMES):
@@ -160,8 +174,15 @@ def _values(path: Path, folder: str) -> Iterator[tuple[str, np.ndarray]]:
             if isinstance(weights, torch.Tensor):
                 yield name, weights.numpy()
     else:
-        lines = path.read_text(encoding="utf-8").replace(folder, "").splitlines()
+        lines = _text(path, folders).splitlines()
         yield "text", np.array([line for line in lines if not TIME.search(line)], dtype=str)
+
+
+def _text(path: Path, leave_out: Sequence[str]) -> str:
+    text = path.read_text(encoding="utf-8")
+    for name in leave_out:
+        text = text.replace(name, "")
+    return text
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from calibration.common.command_line import UserError, read_json, write_json, writing
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, read_json, write_json, writing
 from calibration.common.units import FLUX_UNIT, TARGETS
 from calibration.ensembles.rest import runs_at_rest
 
@@ -206,5 +205,5 @@ def load_errors(directory: str | Path) -> EmulatorErrors | None:
                 archive["dates"].astype("datetime64[D]"), archive["error"], archive["parameters"], archive["distance"],
                 read_json(directory / ERROR_JSON), archive.get("at_rest"),
             )  # fmt: skip
-    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise UserError(f"{directory / ERROR_NPZ}: not readable ({error}); run train.py again") from None

@@ -7,13 +7,12 @@ processes that start at once at worst both write the same thing.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, writing
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, writing
 
 VERSION = 1  # raise it when the content or its meaning changes: older copies are then ignored
 ARRAYS = ("sample_ids", "dates", "dynamic", "fluxes")
@@ -59,7 +58,7 @@ def _open(path: Path) -> tuple[dict, dict[str, np.ndarray]] | None:
         with np.load(path, allow_pickle=False) as archive:
             meta = json.loads(str(archive["meta"]))
             arrays = {name: archive[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except ARCHIVE_ERRORS:
         return None
     arrays["dates"] = arrays["dates"].astype("datetime64[D]")
     return meta, arrays

@@ -69,6 +69,12 @@ class Observations:
         return np.where(known, self.date.astype("datetime64[D]").astype(np.int64), self.day)
 
     @property
+    def comparable(self) -> np.ndarray:
+        """(entry, entry) bool: whether the days between two entries are known: both dated, or of one stretch."""
+        dated = ~np.isnat(self.date)
+        return (dated[:, None] & dated[None, :]) | (self.stretch[:, None] == self.stretch[None, :])
+
+    @property
     def spread(self) -> np.ndarray:
         """(target,) standard deviation of each target's values, Mg C ha-1 day-1, above 0."""
         return np.array([max(self.value[self.of(target)].std(), 1e-6) for target in self.targets])

@@ -119,10 +119,7 @@ def _stationary_covariance(error: np.ndarray, observations: Observations) -> np.
     lagged = np.fft.irfft(cross, n=2 * days, axis=0)  # (lag modulo 2 days, target, target)
     day = observations.day_number
     lag = day[:, None] - day[None, :]
-    same = (observations.stretch[:, None] == observations.stretch[None, :]) | np.isfinite(
-        observations.date.astype("datetime64[D]").astype(float)
-    )[:, None]
-    inside = (np.abs(lag) < days) & same
+    inside = (np.abs(lag) < days) & observations.comparable
     values = lagged[
         np.where(inside, lag, 0).astype(int) % (2 * days),
         observations.target[:, None], observations.target[None, :],

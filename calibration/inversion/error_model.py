@@ -147,10 +147,7 @@ def day_lags(observations: Observations) -> np.ndarray:
 def discrepancy_covariance(observations: Observations, hyper: Hyper) -> np.ndarray:
     """(entry, entry): sd^2 exp(-lag / days) between entries of one target."""
     lag = day_lags(observations)
-    dated = ~np.isnat(observations.date)
-    together = (observations.target[:, None] == observations.target[None, :]) & (
-        dated[:, None] | (observations.stretch[:, None] == observations.stretch[None, :])
-    )
+    together = (observations.target[:, None] == observations.target[None, :]) & observations.comparable
     variance = hyper.discrepancy_sd[observations.target] ** 2
     return np.where(together, variance[:, None] * np.exp(-lag / hyper.discrepancy_days), 0.0)
 

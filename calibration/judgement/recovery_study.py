@@ -8,6 +8,7 @@ interrupted study continues where it stopped and gives the same result.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,15 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import UserError, progress, read_json, write_csv, write_json, writing
+from calibration.common.command_line import (
+    ARCHIVE_ERRORS,
+    UserError,
+    progress,
+    read_json,
+    write_csv,
+    write_json,
+    writing,
+)
 from calibration.common.units import DAYS_PER_YEAR, DYNAMIC_FEATURES, TARGETS
 from calibration.emulator.trained import Emulator
 from calibration.engines.cluster import WorkerLostError, connect, on_cluster
@@ -157,7 +166,7 @@ def simulated_truth(
     """The simulator's fluxes (case, day, 4), Mg C ha-1 day-1, made once and kept in `path`."""
     fluxes = np.empty((0, len(weather.dates), len(TARGETS)), dtype=np.float32)
     if path.is_file():
-        with np.load(path, allow_pickle=False) as archive:
+        with suppress(*ARCHIVE_ERRORS), np.load(path, allow_pickle=False) as archive:  # a damaged file is made again
             count = min(len(archive["parameters"]), len(vectors))
             if np.allclose(archive["parameters"][:count], vectors[:count], rtol=1e-12):
                 fluxes = archive["fluxes"][:count]

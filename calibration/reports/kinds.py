@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from calibration.common.command_line import UserError
-from calibration.common.provenance import STEPS, SUFFIX
+from calibration.common.provenance import STEPS, records_of, script_of
 from calibration.emulator.trained import CONFIG
 from calibration.reports import emulator, ensemble, exploration, inversion, reading, recovery, tower
 from calibration.reports.content import Section, Table, table_of
@@ -94,7 +94,8 @@ def steps_of(directory: Path) -> Table | None:
 
     From steps.csv where a whole path was run as one (the demo), else from what scripts recorded of themselves.
     """
-    near = [path for path in directory.rglob(f"*{SUFFIX}") if _near(path.parent, directory)]
+    folders = [directory, *(path for path in directory.rglob("*") if path.is_dir() and _near(path, directory))]
+    near = [path for folder in folders for path in records_of(folder)]
     found = [(path, reading.content(path, ("finished", "seconds"), path.name)) for path in near]
     path = directory / STEPS
     if path.is_file():
@@ -104,7 +105,7 @@ def steps_of(directory: Path) -> Table | None:
         found.sort(key=lambda item: (str(item[1]["finished"]), str(item[0])))
         steps = pd.DataFrame({
             "step": [f"results in {path.parent.relative_to(directory)}" for path, _ in found],
-            "script": [path.name.removesuffix(SUFFIX) + ".py" for path, _ in found],
+            "script": [f"{script_of(path)}.py" for path, _ in found],
             "seconds": [record["seconds"] for _, record in found], "seed": [record.get("seed") for _, record in found],
             "command": [record.get("command", "") for _, record in found],
         })  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_json, read_table
-from calibration.common.provenance import SUFFIX, sha256
+from calibration.common.provenance import records_of, script_of, sha256
 from calibration.reports.content import Facts, Picture
 
 PICTURES = (".svg", ".png")  # what a browser shows, the sharper one first
@@ -61,31 +61,36 @@ def where(path: str | Path) -> Path:
     return path if path.is_absolute() or path.exists() else REPOSITORY / path
 
 
-def records(directory: Path) -> list[Facts]:
-    """What scripts recorded of themselves in `directory`: command, times, seeds, versions, hashes of the inputs."""
+def records(directory: Path, of: str = "") -> list[Facts]:
+    """What scripts recorded of themselves in `directory`: command, times, seeds, versions, hashes of the inputs.
+
+    of: beginning of a result's file name: its records alone, where several results lie beside each other.
+    """
     found = []
-    for path in sorted(directory.glob(f"*{SUFFIX}")):
-        record = content(path, ("command", "versions", "inputs"), path.name.removesuffix(SUFFIX) + ".py")
+    for path in (path for path in records_of(directory) if path.name.startswith(of)):
+        record = content(path, ("command", "versions", "inputs"), f"{script_of(path)}.py")
         items = [(key, str(value)) for key, value in record.items() if key not in ("versions", "inputs", "tool")]
         items += [(f"{key} of these scripts", value) for key, value in record.get("tool", {}).items() if value]
         items.append(("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())))
         items += [(f"SHA-256 of {name}: {item['path']}", item["sha256"]) for name, item in record["inputs"].items()]
-        found.append(Facts(f"Recorded by {path.name.removesuffix(SUFFIX)}.py when it ran", items))
+        found.append(Facts(f"Recorded by {script_of(path)}.py when it ran", items))
     return found
 
 
 def made_by(
-    directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None], title: str = "As its files say"
-) -> list[Facts]:
-    """How a result was made: records of the scripts, then what its own files say (`known`, below `title`).
+    directory: Path, known: dict[str, Any], inputs: dict[str, str | Path | None], title: str = "As its files say",
+    of: str = "",
+) -> list[Facts]:  # fmt: skip
+    """How a result was made: records of the scripts (`of`: see records()), then what its own files say (`known`, below
+    `title`).
 
     inputs: name -> file or folder, hashed now where no record holds their hashes from when the script ran.
     """
-    found = records(directory)
+    found = records(directory, of)
     items = [(key, str(value)) for key, value in known.items() if value not in (None, "", [], {})]
     if items:
         found.append(Facts(title, items))
-    if not records(directory):
+    if not records(directory, of):
         hashed = [
             (f"{name}: {path}", sha256(where(path)) or "no longer there") for name, path in inputs.items() if path
         ]

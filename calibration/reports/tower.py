@@ -70,7 +70,7 @@ def nep_section(directory: Path, stem: str, choices: dict[str, Any], title: str 
         present = {column: header for column, header in COUNTS.items() if column in table}
         caption = f"Valid days by {name}; NEP in {FLUX_UNIT} (highlighted: less than half of the days valid)."
         result.blocks.append(table_of(table, caption, {name: name, **present}, marked))
-    result.made = [*reading.made_by(directory, choices, {"tower file": choices["input"]})]
+    result.made = [*reading.made_by(directory, choices, {"tower file": choices["input"]}, of=f"{stem}.")]
     return result
 
 
@@ -111,7 +111,8 @@ def weather_section(directory: Path, stem: str, choices: dict[str, Any], title: 
         result.blocks.append(table_of(whole, "Tower beside ERA5 on the days that both have.", names))
     result.blocks += reading.pictures(directory, {f"{stem}_comparison": WEATHER_FIGURE})
     known = {key: value for key, value in choices.items() if key not in ("columns", "tower_days", "lacking")}
-    result.made = [*reading.made_by(directory, known, {"tower file": choices["input"], "ERA5": choices.get("era5")})]
+    inputs = {"tower file": choices["input"], "ERA5": choices.get("era5")}
+    result.made = reading.made_by(directory, known, inputs, of=f"{stem}.")
     return result
 
 
@@ -163,6 +164,6 @@ def windows_section(path: Path, title: str | None = None) -> Section:
     result.blocks.append(table_of(months, caption, names, marked))
     result.made = reading.made_by(
         directory, choices, {"weather": choices["input"], "observations": choices.get("observations"),
-                             "scaler": choices.get("scaler")},
+                             "scaler": choices.get("scaler")}, of=f"{stem}.",
     )  # fmt: skip
     return result

@@ -7,11 +7,11 @@ The file carries feature names, target names and the scaler's numbers, so that a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
-from calibration.common.command_line import UserError, existing_file, warn, writing
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, existing_file, warn, writing
 from calibration.common.units import POSSIBLE, TARGETS
 from calibration.weather.sentinel import advice, check_flux, unusual
 
@@ -162,7 +162,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: unpacks to {size / 2**30:.1f} GB, at most {MOST_BYTES >> 30} are read; split it")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+    except ARCHIVE_ERRORS as error:
         raise UserError(f"{path}: not readable as .npz ({error}); build it with build_observation_windows.py") from None
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:

@@ -93,6 +93,9 @@ def round_as_written(values: np.ndarray) -> np.ndarray:
 
 # ---- reading one file
 
+PAGES_AS_BLANKS = bytes.maketrans(b"\v\f", b"  ")  # Fortran's carriage control: new pages
+CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1f]")
+
 
 @dataclass(frozen=True)
 class DailyFile:
@@ -145,6 +148,11 @@ def parse_columns(
     """
     if b"\0" in content:
         raise UserError(f"{path}: not a text file (it holds zero bytes); run this sample again")
+    content = content.rstrip(b" \t\r\n\v\f\x1a").translate(PAGES_AS_BLANKS)  # 0x1a: the end of a file of DOS
+    other = CONTROL.search(content)  # pandas takes them for text, the eye for blanks
+    if other:
+        line = content.count(b"\n", 0, other.start()) + 1
+        raise UserError(f"{path}, line {line}: holds the control byte {other[0][0]:#04x}; run this sample again")
     if b"\r" in content:  # pandas takes each for the end of a line
         lone = b" " if b"\n" in content else b"\n"
         content = content.replace(b"\r\n", b"\n").replace(b"\r", lone)
@@ -267,7 +275,7 @@ def _numbers(path: Path, content: bytes, lines: np.ndarray, positions: list[int]
             return _numbers(path, plain, lines, positions, header)
         try:
             text = pd.read_csv(io.BytesIO(content), dtype=str, engine="c", encoding_errors="replace", **options)
-        except pd.errors.ParserError as error:
+        except ValueError as error:  # pandas' own, and that a quote ate the fields that follow it
             raise UserError(f"{path}: not readable as a table ({error}); run this sample again") from None
         for column in text:
             bad = pd.to_numeric(text[column], errors="coerce").isna()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, existing_file
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, existing_file
 from calibration.common.configuration import Configuration, load_configuration
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, make_space, read_ranges
 from calibration.common.scalers import Scaler
@@ -75,7 +75,7 @@ def window_scaler(path: str | Path) -> Scaler:
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = {name: archive[name] for name in ("feature_names", "scaler_mean", "scaler_scale")}
-    except (KeyError, ValueError, OSError):
+    except ARCHIVE_ERRORS:
         raise UserError(
             f"{path}: does not say which scaler it was made with, so that its weather cannot be read without its "
             "emulator; give --artifacts-dir, or --obs NEP.csv and --weather W.csv in its place"
