@@ -37,7 +37,7 @@ def rate_amplitude(co2: torch.Tensor) -> float:
 def season_of(dates: np.ndarray) -> torch.Tensor:
     """Sine and cosine of 2 pi doy / 365 (day, 2) of dates (day,) datetime64[D]; doy counts from 0, as VISIT's.
 
-    >>> season_of(np.array(["2012-01-01", "2012-02-01"], dtype="datetime64[D]")).round(decimals=1).tolist()
+    >>> season_of(np.array(["2012-01-01", "2012-02-01"], dtype="datetime64[D]")).double().numpy().round(1).tolist()
     [[0.0, 1.0], [0.5, 0.9]]
     """
     days = (dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
