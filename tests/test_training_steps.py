@@ -50,7 +50,7 @@ def test_one_pass_is_scored_on_the_days_after_the_warm_up():
     model.eval()
     one_step, free = stretch_losses(model, data, options, prepare_inputs(model, data), runs, starts, 30, 0.0)
     days = starts[:, None] + torch.arange(options.warmup_days + 41)
-    days_of_all = model.prepare_days(data.dynamic[None])[0][days]  # the season's columns look back beyond the stretch
+    days_of_all = prepare_inputs(model, data)[0][days]  # soil water looks back beyond the stretch
     predicted = model.simulate_scaled(data.static[runs], days_of_all, options.warmup_days)
     truth = data.fluxes[runs[:, None], days[:, options.warmup_days :]]
     assert one_step is None
@@ -127,10 +127,11 @@ def test_validation_is_the_root_mean_square_over_windows_and_days():
     runs, starts = validation_set(data, config)
     context, horizon = config.evaluation.context_days, config.evaluation.horizon_days
     model.train()  # validate() itself switches dropout off
-    found = validate(model, data, config, runs, starts)
+    prepared = prepare_inputs(model, data)[0]
+    found = validate(model, data, config, prepared, runs, starts)
     days = starts[:, None] + torch.arange(context + horizon)
     with torch.no_grad():
-        predicted = model.simulate(data.static[runs], data.dynamic[days], context).numpy()
+        predicted = model.simulate(data.static[runs], prepared[days], context).numpy()
     truth = data.ensemble.fluxes[runs.numpy()[:, None], days[:, context:].numpy()]
     rmse = np.sqrt(np.mean((predicted - truth).astype(float) ** 2, axis=(0, 1)))
     assert list(found) == list(TARGETS)
