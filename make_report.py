@@ -12,9 +12,9 @@ and requests nothing; all figures are inside.
 
 from pathlib import Path
 
-from calibration.common.command_line import UserError, make_parser, run
+from calibration.common.command_line import UserError, make_parser, run, write_text
 from calibration.reports.kinds import sections_of, steps_of
-from calibration.reports.page import LIMIT, write_report
+from calibration.reports.page import LIMIT, render
 
 
 def main() -> int:
@@ -33,7 +33,8 @@ def main() -> int:
     title = arguments.title or f"Report: {arguments.result_dir.resolve().name}"
     introduction, about = (text_of(arguments.result_dir / name) for name in ("summary.txt", "about.txt"))
     steps = steps_of(arguments.result_dir) if len(sections) > 1 else None  # one result says itself how it was made
-    left_out = write_report(output, title, sections, introduction, int(arguments.max_mb * 1e6), steps, about)
+    html, left_out = render(title, sections, introduction, int(arguments.max_mb * 1e6), steps, about)
+    write_text(output, html)
     for path in left_out:
         print(f"left out to stay below {arguments.max_mb:g} MB: {path}")
     print(

@@ -21,7 +21,7 @@ from kill_scripts import Count, Scene, compare, content, harass
 from matplotlib.figure import Figure
 
 import train
-from calibration.common.command_line import UserError, write_csv, write_json
+from calibration.common.command_line import UserError, write_csv, write_json, write_text
 from calibration.common.figure_style import save_figure
 from calibration.common.folder_lock import only_process_in
 from calibration.common.scalers import Scaler
@@ -31,7 +31,7 @@ from calibration.emulator.record import save_checkpoint
 from calibration.ensembles import store
 from calibration.inversion.posterior import save_arviz
 from calibration.reports.content import GOOD, Section, Text
-from calibration.reports.page import write_report
+from calibration.reports.page import render
 from calibration.tower.windows import Windows
 from calibration.weather.daily import generate_weather, write_weather_csv
 from calibration.weather.daily_text import write_daily_file
@@ -141,7 +141,7 @@ WRITERS = {
     "x.nc": lambda path: save_arviz(
         path, _POSTERIOR, {"nep": np.zeros((2000, 50))}, _DAYS, {"nep": np.zeros(50)}
     ),
-    "x.html": lambda path: write_report(path, "title", [Section("s", GOOD, "v", [], [Text("t" * 5000)], [])]),
+    "x.html": lambda path: write_text(path, render("title", [Section("s", GOOD, "v", [], [Text("t" * 5000)], [])])[0]),
     "x_daily_0000.txt": lambda path: write_daily_file(path, WEATHER.dates, WEATHER.values, np.zeros((731, 4)), {}),
     "weather.csv": lambda path: write_weather_csv(path, WEATHER),
 }  # fmt: skip

@@ -15,11 +15,11 @@ from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.network.canopy_equilibrium import REST, at_rest, first_guess
 from calibration.network.leaf_weather import read_days
 from calibration.network.options import CONTRACT, network_options
-from calibration.network.season import rate_amplitude, season, season_of, sun
+from calibration.network.season import season_of, sun
 from calibration.network.shared_dropout import PROCESSES, SharedDropout
 from calibration.network.soil_water import DENSE, OPEN, soil_water
 from calibration.network.static_features import StaticFeatures, logarithmic_parameters
-from calibration.weather.atmosphere import background_co2, day_length_hours, sine_of_height, top_of_atmosphere
+from calibration.weather.atmosphere import background_co2
 from model import StaticConditionedLSTM, create_model
 
 SPACE = read_ranges()
@@ -235,27 +235,6 @@ def test_static_features_take_any_names_and_stay_finite(kind):
     assert torch.isfinite(features(far)[0]).all()
 
 
-def test_season_is_read_from_co2():
-    dates = np.arange("2010-01-01", "2020-01-01", dtype="datetime64[D]")
-    doy = (dates - dates.astype("datetime64[Y]")).astype(int)
-    co2 = torch.as_tensor(background_co2(4.2, dates.astype("datetime64[Y]").astype(int) + 1970, doy)).round(decimals=4)
-    scaled = ((co2 - 410) / 8).float()
-    amplitude = torch.tensor(rate_amplitude(scaled))
-    angle = torch.as_tensor(2 * np.pi * doy / 365)
-    expected = torch.stack([angle.sin(), angle.cos()], dim=-1)
-    whole = season(scaled[None], amplitude)[0]
-    assert (whole - expected)[30:].abs().max() < 0.02  # the 366th day of a leap year is one too many
-    piece = slice(1000, 1210)  # a context and a horizon, over New Year or not
-    part = season(scaled[None, piece], amplitude)[0]
-    assert not part[:4].any() and (part - expected[piece])[15:].abs().max() < 0.05
-    assert (part - expected[piece])[30:].abs().max() < 0.02
-    for last in (1100, 1128, 1150):  # days that follow change nothing, at New Year or elsewhere
-        assert torch.allclose(season(scaled[None, 1000:last], amplitude)[0], part[: last - 1000], atol=1e-6)
-    unknown = torch.tensor(rate_amplitude(torch.randn(1000)))
-    assert torch.isinf(unknown) and not season(scaled[None], unknown).any()
-    assert np.isinf(rate_amplitude(torch.ones(1000))) and not season(scaled[None, :3], amplitude).any()
-
-
 def test_dates_are_the_season_whatever_the_co2():
     """Measured, constant or VISIT's own: with dates the sun is the same; a network of before reads its CO2."""
     dates = np.arange("2015-01-01", "2017-01-01", dtype="datetime64[D]")
@@ -277,16 +256,6 @@ def test_dates_are_the_season_whatever_the_co2():
     )
     both = model.prepare_days(torch.stack([dynamic[:30], dynamic[365:395]]), np.stack([dates[:30], dates[365:395]]))
     assert torch.equal(both[0, :, -6:-4], both[1, :, -6:-4])  # the same days of two years
-
-
-def test_southern_season_is_that_of_the_calendar():
-    doy = np.arange(365)
-    co2 = torch.as_tensor(background_co2(-35.0, 2015, doy))
-    co2 = torch.cat([co2, co2 + 2.0, co2 + 4.0])
-    angle = torch.as_tensor(2 * np.pi * doy / 365).repeat(3)
-    amplitude = torch.tensor(rate_amplitude(co2))
-    when = season(co2[None], amplitude, southern=True)[0]
-    assert (when - torch.stack([angle.sin(), angle.cos()], dim=-1))[30:].abs().max() < 0.01
 
 
 @BOTH
@@ -312,16 +281,6 @@ def test_site_sets_sun_air_and_soil():
     assert model.capacity.tolist() == [60.0, 90.0] and model.altitude.item() == 1500.0
     assert 830 < model.static.features.pressure.item() < 870  # hPa
     assert (model.extra_columns(days)[0, 60:, 3] < before[0, 60:, 3]).all()  # small buckets run dry
-
-
-def test_sun_is_that_of_the_process_model():
-    doy = np.arange(365)
-    angle = torch.as_tensor(2 * np.pi * doy / 365)
-    length, height, above = sun(torch.stack([angle.sin(), angle.cos()], dim=-1), torch.tensor(4.2, dtype=torch.double))
-    assert np.allclose(length, day_length_hours(4.2, doy), atol=1e-9)
-    assert np.allclose(height, sine_of_height(4.2, doy)[..., 24]) and np.allclose(
-        above, top_of_atmosphere(4.2, doy)[..., 24]
-    )
 
 
 def test_buckets_fill_and_dry_as_the_weather_says():

@@ -2,17 +2,13 @@
 
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-from html import escape
-from html.parser import HTMLParser
-from urllib.parse import urlparse
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import CHROMIUM, Outline, chromium, framed
 from PIL import Image
 from script_calls import script
 
@@ -24,7 +20,6 @@ from calibration.inversion.inputs import WITHOUT_NOISE
 from calibration.reports import emulator, inversion, kinds, page, recovery
 from calibration.reports.content import GOOD, Section, Table
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title='stolen'</script>"
 
 
@@ -75,35 +70,6 @@ class bar:  # noqa: N801
 def copy(results, tmp_path):
     """A copy of the inversion's folder, to be damaged."""
     return shutil.copytree(results / "results" / "fit", tmp_path / "fit")
-
-
-class Outline(HTMLParser):
-    """Texts of a page, what it would request, and its script elements."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.texts, self.requests, self.scripts, self.inside = [], [], 0, []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        if tag in ("script", "style"):
-            self.inside.append(tag)
-        self.scripts += tag == "script"
-        for name, value in attributes:
-            if name in ("src", "href", "srcset", "data", "poster", "action") and not value.startswith(("data:", "#")):
-                self.requests.append((tag, value[:80]))
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "style"):
-            self.inside.pop()
-
-    def handle_data(self, data):
-        if not self.inside:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def test_the_whole_path_on_one_page(results):
@@ -365,32 +331,11 @@ def test_damaged_json_is_named(copy):
         kinds.sections_of(copy)
 
 
-def chromium(path, profile, *options):
-    """Open a file in headless Chromium: (DOM after scripts, console lines, addresses requested over a network)."""
-    log = profile.with_suffix(".json")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}",
-             "--enable-logging=stderr", "--virtual-time-budget=8000", f"--log-net-log={log}"]  # fmt: skip
-    done = subprocess.run([CHROMIUM, *flags, *options, "--dump-dom", path.as_uri()], capture_output=True, text=True,
-                          timeout=120, env={**os.environ, "LANG": "C"})  # fmt: skip
-    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line and "setting log level" not in line]
-    hosts = {urlparse(url).netloc for url in re.findall(r'"url":"(https?:[^"]+)"', log.read_text(errors="replace"))}
-    own = [host for host in hosts if host.endswith("google.com") or host == "update.googleapis.com"]  # Chromium's
-    return done.stdout, console, hosts - set(own)
-
-
-def framed(html, width):
-    """The page in a frame of `width` pixels, whose dataset the page around it takes: a window is never below 500."""
-    return f"""<body><iframe style="width:{width}px;height:1200px;border:0" srcdoc="{escape(html)}"></iframe><script>
-      addEventListener("load", () => setTimeout(() => Object.assign(document.body.dataset,
-        document.querySelector("iframe").contentDocument.body.dataset), 3000));</script></body>"""
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_in_a_browser_nothing_fails_and_nothing_is_requested(results, tmp_path, width):
     path = tmp_path / "report.html"
-    page.write_report(path, "t", kinds.sections_of(results))
+    html = page.render("t", kinds.sections_of(results))[0]
     probe = """<script>addEventListener("load", () => setTimeout(() => {
       const head = [...document.querySelectorAll("th.number button")].find((b) => b.textContent === "RMSE");
       head.click();
@@ -400,7 +345,7 @@ def test_in_a_browser_nothing_fails_and_nothing_is_requested(results, tmp_path, 
       document.body.dataset.width = innerWidth;
       document.body.dataset.plots = document.querySelectorAll(".bk-Figure").length;
     }, 1500));</script></body>"""
-    path.write_text(framed(path.read_text(encoding="utf-8").replace("</body>", probe), width), encoding="utf-8")
+    path.write_text(framed(html.replace("</body>", probe), width), encoding="utf-8")
     dom, console, hosts = chromium(path, tmp_path / "profile", "--window-size=1500,1200")
     assert console == [] and hosts == set()
     assert 'data-sorted="true"' in dom and 'data-wide="false"' in dom and f'data-width="{width}"' in dom

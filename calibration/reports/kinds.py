@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from calibration.common.command_line import UserError
+from calibration.common.command_line import UserError, write_text
 from calibration.common.provenance import STEPS, records_of, script_of
 from calibration.emulator.trained import CONFIG
 from calibration.reports import emulator, ensemble, exploration, inversion, reading, recovery, tower
 from calibration.reports.content import Section, Table, table_of
-from calibration.reports.page import write_report
+from calibration.reports.page import render
 
 Reader = Callable[[Path, str | None], list[Section]]
 # The file that tells a kind, how it is read, and what else would be there if it were half a result.
@@ -143,5 +143,5 @@ def report_on(directory: str | Path) -> Path:
     """Write `directory`/report.html on what is in it, as make_report.py does; returns its path."""
     directory = Path(directory)
     path = directory / "report.html"
-    write_report(path, f"Report: {directory.resolve().name}", sections_of(directory))
+    write_text(path, render(f"Report: {directory.resolve().name}", sections_of(directory))[0])
     return path

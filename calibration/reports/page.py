@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from calibration.common.command_line import UserError, write_text
+from calibration.common.command_line import UserError
 from calibration.reports.content import Interactive, Picture, Section, Table
 from calibration.reports.glossary import anchor, glossary, linked
 from calibration.reports.parameters import HELD, HELD_OF_ALL, TESTS
@@ -27,21 +27,6 @@ INTERVALS = (
     f"parameter fewer than {min(HELD.values())}: benchmarks/results/recovery.md."
 )
 VERSIONS = ("numpy", "pandas", "torch", "bokeh")
-
-
-def write_report(
-    path: Path,
-    title: str,
-    sections: Sequence[Section],
-    introduction: str = "",
-    limit: int = LIMIT,
-    steps: Table | None = None,
-    about: str = "",
-) -> list[Path]:
-    """Write the page, atomically. Returns the pictures that were left out to keep it below `limit` bytes."""
-    html, left_out = render(title, sections, introduction, limit, steps, about)
-    write_text(path, html)
-    return left_out
 
 
 def render(
