@@ -77,6 +77,7 @@ class StaticParameterInverter:
     scikit-learn StandardScaler; config: InversionConfig or a mapping of its keys; param_names: in the model's order.
     space: ranges the emulator was trained on (for bounds_file: emulator); errors: the emulator's errors on unseen runs;
     bias: what it errs by on average on each day (see judgement/refine.py). memory_days: of the context, see Forward.
+    say: hears what takes long, before it begins.
 
     With a stand-in for the emulator, whose NEP is 0.02 times the sum of its scaled parameters:
 
@@ -98,7 +99,6 @@ class StaticParameterInverter:
     """
 
     prior_draws = 200  # runs of the prior against the data, before the fit
-    say: Callable[[str], object] = staticmethod(lambda line: None)  # hears what takes long, before it begins
 
     def __init__(
         self,
@@ -114,6 +114,7 @@ class StaticParameterInverter:
         config_source: str | Path | None = None,
         bias: DailyBias | None = None,
         memory_days: int | None = None,
+        say: Callable[[str], object] | None = None,
     ) -> None:
         self.model = model.to(device).eval()
         for weight in self.model.parameters():
@@ -127,15 +128,17 @@ class StaticParameterInverter:
         if len(self.names) != len(self.static_mean):
             raise UserError(f"{len(self.names)} parameter names for {len(self.static_mean)} scaled parameters")
         self.space, self.errors, self.config_source, self.bias = space, errors, config_source, bias
-        self.memory_days = memory_days
+        self.memory_days, self.say = memory_days, say or (lambda line: None)
 
     @classmethod
-    def from_emulator(cls, emulator, config=None, config_source=None, space=None) -> "StaticParameterInverter":
+    def from_emulator(
+        cls, emulator, config=None, config_source=None, space=None, say: Callable[[str], object] | None = None
+    ) -> "StaticParameterInverter":
         """The inverter of a loaded emulator (emulator.load_emulator), with its ranges (or `space`) and errors."""
         return cls(
             emulator.model, emulator.static_scaler, emulator.dynamic_scaler, config, emulator.device,
             emulator.parameter_names, space=space or emulator.space, errors=emulator.errors,
-            config_source=config_source, memory_days=emulator.memory_days,
+            config_source=config_source, memory_days=emulator.memory_days, say=say,
         )  # fmt: skip
 
     def with_seed(self, seed: int) -> "StaticParameterInverter":

@@ -131,23 +131,20 @@ class StaticConditionedLSTM(nn.Module):
     @torch.no_grad()
     def set_scaling(
         self, targets: Scaler, dynamic: Scaler, static: Scaler, parameters: np.ndarray,
-        weather: np.ndarray | None = None, site: Site | None = None, dates: np.ndarray | None = None,
+        weather: np.ndarray, site: Site, dates: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         """Take over the data's scalers, training parameters (run, P) physical, training weather (consecutive day, 10)
-        in units.UNITS with its dates (day,), and the site's latitude, altitude and soil; None keeps LHP's."""
+        in units.UNITS with its dates (day,), and the site's latitude, altitude and soil."""
         self.target_mean.copy_(torch.as_tensor(targets.mean))
         self.target_scale.copy_(torch.as_tensor(targets.scale))
         self.dynamic_mean.copy_(torch.as_tensor(dynamic.mean))
         self.dynamic_scale.copy_(torch.as_tensor(dynamic.scale))
-        extra = None
-        if site is not None:
-            self.static.features.set_place(site.latitude, site.altitude)
-            self.altitude.fill_(site.altitude)
-            self.capacity.copy_(torch.tensor([upper_capacity(site), site.lower_capacity]))
-        if weather is not None:
-            scaled = torch.as_tensor(dynamic.transform(weather), dtype=torch.float32, device=self.target_mean.device)
-            self.co2_amplitude.fill_(rate_amplitude(scaled[:, CO2_COLUMN]))
-            extra = self.extra_columns(scaled[None], dates)[0].cpu().numpy()
+        self.static.features.set_place(site.latitude, site.altitude)
+        self.altitude.fill_(site.altitude)
+        self.capacity.copy_(torch.tensor([upper_capacity(site), site.lower_capacity]))
+        scaled = torch.as_tensor(dynamic.transform(weather), dtype=torch.float32, device=self.target_mean.device)
+        self.co2_amplitude.fill_(rate_amplitude(scaled[:, CO2_COLUMN]))
+        extra = self.extra_columns(scaled[None], dates)[0].cpu().numpy()
         self.static.features.fit(static.mean, static.scale, parameters, weather, extra)
 
     # ---- pieces ------------------------------------------------------------------------------------------------------

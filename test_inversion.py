@@ -96,7 +96,7 @@ def main() -> int:
     if arguments.model == "emulator":
         emulator = load_emulator(arguments.artifacts_dir, arguments.device)
         arguments.data_dir = arguments.data_dir or str(emulator.data_directory)
-        inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config)
+        inverter = StaticParameterInverter.from_emulator(emulator, config, arguments.config, say=print)
         if arguments.each_window:
             verdict = each_window(arguments, emulator, inverter, results)
             closing(results, "", verdict, f"done in {time.perf_counter() - begin:.1f} s")
@@ -106,7 +106,6 @@ def main() -> int:
         emulator = process_subject(arguments, config)
         case = observed_case(arguments, emulator) if arguments.obs else load_case(arguments, emulator)
         inverter = process_inversion(arguments, emulator, config, case.fitted, results, print)
-    inverter.say = print
     others = arguments.unconstrained or arguments.refine or arguments.model != "emulator"
     if config.posterior == "mcmc" and others:
         raise UserError("posterior mcmc is of the emulator alone: leave out --unconstrained, --refine, --model")

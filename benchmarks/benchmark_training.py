@@ -29,6 +29,7 @@ from scoring import predict
 from calibration.common import skill
 from calibration.common.command_line import REPOSITORY, make_parser, read_json, run, write_json, write_text
 from calibration.common.configuration import load_configuration
+from calibration.common.sites import load_site
 from calibration.emulator.cross_fit import build_model
 from calibration.emulator.training import draw_stretches, make_optimizer, prepare_inputs, stretch_losses
 from dataset import load_data, window_starts
@@ -100,7 +101,7 @@ def finish_step(model, optimizer, loss: torch.Tensor) -> None:
 def stepper(config, data, plain: bool):
     """(network, function that makes one optimiser step)."""
     torch.manual_seed(0)
-    model = build_model(config, data, torch.device("cpu"))
+    model = build_model(config, data, torch.device("cpu"), load_site())
     optimizer, generator = make_optimizer(model, config.training), torch.Generator().manual_seed(0)
     if plain:
         starts = torch.as_tensor(window_starts(data.periods["train"], CONTEXT, HORIZON))

@@ -13,6 +13,7 @@ import torch
 
 from calibration.common import skill
 from calibration.common.configuration import Configuration
+from calibration.common.sites import load_site
 from calibration.common.units import TARGETS
 from calibration.emulator.cross_fit import fit_in_memory
 from calibration.ensembles.files import Ensemble
@@ -30,7 +31,7 @@ class Score:
 
 def train_emulator(config: Configuration, data: TrainingData) -> tuple[torch.nn.Module, float]:
     """A trained network (best epoch by the validation period of seen runs) and the seconds it took."""
-    model, state = fit_in_memory(config, data, torch.device("cpu"), None, config.training.seed)
+    model, state = fit_in_memory(config, data, torch.device("cpu"), load_site(), config.training.seed)
     return model, state.seconds
 
 

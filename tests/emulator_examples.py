@@ -61,4 +61,4 @@ def made(preset):
     """Its configuration, the tiny ensemble ready for training, and an untrained network."""
     config, data = small(preset), prepare(tiny_ensemble(), load_configuration().splits)
     torch.manual_seed(0)
-    return config, data, build_model(config, data, torch.device("cpu"))
+    return config, data, build_model(config, data, torch.device("cpu"), load_site())

@@ -10,7 +10,7 @@ from script_calls import script
 
 from calibration.common.command_line import UserError
 from calibration.common.parameters import read_ranges
-from calibration.ensembles.files import ensemble_ranges, failed_samples, load_ensemble
+from calibration.ensembles.files import failed_samples, load_ensemble
 from calibration.inversion.config import load_inversion_config, resolve_bounds_file
 from calibration.judgement.tables import load_snapshot
 
@@ -100,7 +100,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_log_that_is_a_list_and_failed_runs(folder, capsys):
-    assert ensemble_ranges(folder) is None and failed_samples(folder / "experiment_results.csv") == {4}
+    assert failed_samples(folder / "experiment_results.csv") == {4}
     assert load_ensemble(folder).sample_ids.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
     assert "1 failed runs left out (samples 4;" in capsys.readouterr().err
 

@@ -13,10 +13,10 @@ import pytest
 
 import run_perturbations
 from calibration.common.command_line import REPOSITORY, UserError
-from calibration.common.parameters import read_ranges
+from calibration.common.parameters import make_space, read_ranges
 from calibration.common.sites import load_site
 from calibration.engines.perturbation import draw
-from calibration.ensembles.files import ensemble_ranges, load_ensemble
+from calibration.ensembles.files import load_ensemble, read_log
 from calibration.visit.simulator import simulate
 from calibration.weather.daily import generate_weather, read_weather, write_weather_csv
 
@@ -127,10 +127,10 @@ def test_the_period_is_cut_out_of_a_run_over_the_whole_weather(uninterrupted, we
 
 
 def test_ranges_are_remembered_with_their_ties(uninterrupted):
-    space, expected = ensemble_ranges(uninterrupted), read_ranges()
+    noted, expected = read_log(uninterrupted)["settings"]["ranges"], read_ranges()
+    space = make_space([(name, of["min"], of.get("max", of.get("max_from"))) for name, of in noted.items()], "the log")
     assert space.names == expected.names and space.tied_to == expected.tied_to
     assert (space.lower == expected.lower).all() and (space.upper == expected.upper).all()
-    assert ensemble_ranges(uninterrupted.parent) is None
 
 
 # ---- interruption

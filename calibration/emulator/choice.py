@@ -87,7 +87,7 @@ def candidates(
 
 
 def try_out(
-    presets: Sequence[Configuration], data: TrainingData, device: torch.device, site: Site | None, max_seconds: float
+    presets: Sequence[Configuration], data: TrainingData, device: torch.device, site: Site, max_seconds: float
 ) -> list[Trial]:
     """Short trainings of `presets`, the best first; each takes at most `max_seconds`."""
     kept, left_out = split_seen(data, 1)[0]
@@ -103,7 +103,7 @@ def try_out(
 
 
 def _trial(
-    config: Configuration, data: TrainingData, device: torch.device, site: Site | None, max_seconds: float
+    config: Configuration, data: TrainingData, device: torch.device, site: Site, max_seconds: float
 ) -> Trial:
     """One short training, judged on data.unseen in the validation period."""
     short = config.override("training", epochs=max(1, round(TRIAL * config.training.epochs)))

@@ -30,9 +30,9 @@ WORTH_A_PROCESS = 300_000  # sample-days of a training: some seconds, as startin
 
 
 def build_model(
-    config: Configuration, data: TrainingData, device: torch.device, site: Site | None = None
+    config: Configuration, data: TrainingData, device: torch.device, site: Site
 ) -> StaticConditionedLSTM:
-    """A fresh network with the data's scalings and the site's latitude, altitude and soil inside (None: LHP's)."""
+    """A fresh network with the data's scalings and the site's latitude, altitude and soil inside."""
     names, values = data.ensemble.parameter_names, data.ensemble.parameters[data.seen]
     model = create_model(
         dynamic_dim=len(DYNAMIC_FEATURES), static_dim=len(names), **asdict(config.model), parameter_names=names,
@@ -62,7 +62,7 @@ def split_seen(data: TrainingData, folds: int) -> list[tuple[np.ndarray, np.ndar
 
 
 def cross_fit(
-    config: Configuration, data: TrainingData, folds: int, warmup: int, device: torch.device, site: Site | None = None
+    config: Configuration, data: TrainingData, folds: int, warmup: int, device: torch.device, site: Site
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(kept runs, left-out runs (n,), their errors (n, day - warmup, 4) in Mg C ha-1 day-1) of each fold.
 
@@ -76,7 +76,7 @@ def cross_fit(
 
 
 def _fold(
-    config: Configuration, data: TrainingData, warmup: int, device: torch.device, site: Site | None, seed: int
+    config: Configuration, data: TrainingData, warmup: int, device: torch.device, site: Site, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kept runs, left-out runs and their errors, of a network trained on data.seen alone."""
     model, _ = fit_in_memory(config, data, device, site, seed)
@@ -111,7 +111,7 @@ def _quietly(function: Callable, task: tuple):
 
 
 def fit_in_memory(
-    config: Configuration, data: TrainingData, device: torch.device, site: Site | None, seed: int,
+    config: Configuration, data: TrainingData, device: torch.device, site: Site, seed: int,
     max_seconds: float | None = None,
 ) -> tuple[StaticConditionedLSTM, TrainingState]:  # fmt: skip
     """Train as train.py does, without files: the network of the best epoch, and what training has to tell."""

@@ -18,7 +18,6 @@ import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
 from calibration.common.command_line import UserError, notice, progress, read_json
-from calibration.common.parameters import ParameterSpace, make_space
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
 from calibration.ensembles import store as ensemble_store
 from calibration.ensembles.parameter_table import LARGEST_ID, SAMPLE_COLUMNS, read_parameter_summary, suspects
@@ -34,7 +33,7 @@ from calibration.weather.daily_text import (
 from calibration.weather.sentinel import check_fluxes, check_weather
 
 __all__ = [
-    "DailyFile", "Ensemble", "daily_files", "daily_template", "daily_text", "ensemble_ranges", "load_ensemble",
+    "DailyFile", "Ensemble", "daily_files", "daily_template", "daily_text", "load_ensemble",
     "read_daily_file", "read_parameter_summary", "round_as_written", "write_daily_file",
 ]  # fmt: skip
 
@@ -167,16 +166,6 @@ def daily_files(directory: str | Path) -> dict[int, Path]:
                 raise UserError(f"{path}: sample {sample} is in {paths[sample].name} too; keep one of the two files")
             paths[sample] = path
     return paths
-
-
-def ensemble_ranges(directory: str | Path) -> ParameterSpace | None:
-    """The ranges an ensemble was drawn from, as run_perturbations.py noted them; None for ensembles from elsewhere."""
-    path = Path(directory) / LOG
-    ranges = read_log(directory)["settings"].get("ranges")
-    if not isinstance(ranges, dict):
-        return None
-    entries = [(name, bound["min"], bound.get("max", bound.get("max_from"))) for name, bound in ranges.items()]
-    return make_space(entries, path)
 
 
 def read_log(directory: str | Path) -> dict[str, Any]:
