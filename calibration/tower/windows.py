@@ -162,6 +162,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: unpacks to {size / 2**30:.1f} GB, at most {MOST_BYTES >> 30} are read; split it")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]  # NumPy: raw bytes
+        if strange:
+            raise ValueError(f"{strange[0]} is no array")
     except ARCHIVE_ERRORS as error:
         raise UserError(f"{path}: not readable as .npz ({error}); build it with build_observation_windows.py") from None
     missing = [name for name in REQUIRED if name not in arrays]
