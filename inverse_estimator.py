@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibration.common.command_line import UserError, warn
+from calibration.common.command_line import UserError, silent, warn
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
 from calibration.emulator.error import EmulatorErrors
@@ -114,7 +114,7 @@ class StaticParameterInverter:
         config_source: str | Path | None = None,
         bias: DailyBias | None = None,
         memory_days: int | None = None,
-        say: Callable[[str], object] | None = None,
+        say: Callable[[str], object] = silent,
     ) -> None:
         self.model = model.to(device).eval()
         for weight in self.model.parameters():
@@ -128,11 +128,11 @@ class StaticParameterInverter:
         if len(self.names) != len(self.static_mean):
             raise UserError(f"{len(self.names)} parameter names for {len(self.static_mean)} scaled parameters")
         self.space, self.errors, self.config_source, self.bias = space, errors, config_source, bias
-        self.memory_days, self.say = memory_days, say or (lambda line: None)
+        self.memory_days, self.say = memory_days, say
 
     @classmethod
     def from_emulator(
-        cls, emulator, config=None, config_source=None, space=None, say: Callable[[str], object] | None = None
+        cls, emulator, config=None, config_source=None, space=None, say: Callable[[str], object] = silent
     ) -> "StaticParameterInverter":
         """The inverter of a loaded emulator (emulator.load_emulator), with its ranges (or `space`) and errors."""
         return cls(

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from pandas import DataFrame
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other command lines
@@ -228,6 +229,10 @@ def write_csv(path: str | Path, table: "DataFrame", index: bool = False, **optio
         table.to_csv(temporary, index=index, **options)
 
 
+def silent(line: str) -> None:
+    """Hears a line and says nothing: for work that nobody watches."""
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; UserError names the file and line when it is missing or broken."""
     path = existing_file(path)
@@ -236,6 +241,20 @@ def read_json(path: str | Path) -> Any:
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8, or a number of 5000 digits
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{path}: not readable as JSON ({reason}); write it again or restore it") from None
+
+
+def read_arrays(path: str | Path, names: Iterable[str] | None = None) -> "dict[str, ndarray]":
+    """The arrays of an .npz file, all or `names`; nothing in it is unpickled. Raises one of ARCHIVE_ERRORS where it is
+    damaged or lacks one: what a reader makes of that is its own.
+    """
+    import numpy as np  # as above: not every script needs it at once
+
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in (archive.files if names is None else names)}
+    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strange:  # NumPy hands on the bytes of a member without its sign
+        raise ValueError(f"{strange[0]} is no array")
+    return arrays
 
 
 def read_table(path: str | Path, hint: str, **options: Any) -> "DataFrame":

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_json, warn
+from calibration.common.command_line import REPOSITORY, UserError, existing_file, read_arrays, read_json, warn
 from calibration.common.provenance import SUFFIX, records_of, sha256, versions
 
 TOLERANCE = 1e-6
@@ -165,8 +165,7 @@ def _values(path: Path, folders: Sequence[str]) -> Iterator[tuple[str, np.ndarra
             if not str(name).startswith(TIMES):
                 yield str(name), column.fillna("").to_numpy() if column.dtype.kind not in "fiub" else column.to_numpy()
     elif path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            yield from ((name, archive[name]) for name in archive.files if name != "meta")
+        yield from ((name, array) for name, array in read_arrays(path).items() if name != "meta")
     elif path.suffix == ".pt":
         import torch  # slow to import: only where there are weights
 

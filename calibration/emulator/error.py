@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calibration.common.command_line import ARCHIVE_ERRORS, UserError, read_json, write_json, writing
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, read_arrays, read_json, write_json, writing
 from calibration.common.units import FLUX_UNIT, TARGETS
 from calibration.ensembles.rest import runs_at_rest
 
@@ -200,10 +200,10 @@ def load_errors(directory: str | Path) -> EmulatorErrors | None:
     if not (directory / ERROR_NPZ).is_file() or not (directory / ERROR_JSON).is_file():
         return None
     try:
-        with np.load(directory / ERROR_NPZ, allow_pickle=False) as archive:
-            return EmulatorErrors(
-                archive["dates"].astype("datetime64[D]"), archive["error"], archive["parameters"], archive["distance"],
-                read_json(directory / ERROR_JSON), archive.get("at_rest"),
-            )  # fmt: skip
+        arrays = read_arrays(directory / ERROR_NPZ)
+        return EmulatorErrors(
+            arrays["dates"].astype("datetime64[D]"), arrays["error"], arrays["parameters"], arrays["distance"],
+            read_json(directory / ERROR_JSON), arrays.get("at_rest"),
+        )  # fmt: skip
     except ARCHIVE_ERRORS as error:
         raise UserError(f"{directory / ERROR_NPZ}: not readable ({error}); run train.py again") from None

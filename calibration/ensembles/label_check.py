@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.common.command_line import UserError, notice, read_json, warn, write_json
+from calibration.common.command_line import UserError, notice, read_json, silent, warn, write_json
 from calibration.common.parameters import catalogue
 from calibration.common.sites import Site
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS
@@ -92,7 +92,7 @@ class LabelCheck:
 
 def check_labels(
     ensemble: Ensemble, site: Site, weather_file: str | Path | None = None, runs: int = RUNS, jobs: int | None = None,
-    say: Callable[[str], object] = lambda line: None, max_seconds: float | None = None,
+    say: Callable[[str], object] = silent, max_seconds: float | None = None,
 ) -> LabelCheck:  # fmt: skip
     """Simulate `runs` runs again and judge. weather_file: of the whole simulation, where the daily files show a part.
 

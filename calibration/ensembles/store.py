@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import ARCHIVE_ERRORS, UserError, writing
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, read_arrays, writing
 
 VERSION = 1  # raise it when the content or its meaning changes: older copies are then ignored
 ARRAYS = ("sample_ids", "dates", "dynamic", "fluxes")
@@ -55,9 +55,8 @@ def write(
 def _open(path: Path) -> tuple[dict, dict[str, np.ndarray]] | None:
     """Meta data and arrays of a copy, or None when the file is no (complete, readable) copy."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            meta = json.loads(str(archive["meta"]))
-            arrays = {name: archive[name] for name in ARRAYS}
+        arrays = read_arrays(path, ("meta", *ARRAYS))
+        meta = json.loads(str(arrays.pop("meta")))
     except ARCHIVE_ERRORS:
         return None
     arrays["dates"] = arrays["dates"].astype("datetime64[D]")

@@ -21,6 +21,7 @@ from calibration.common.command_line import (
     ARCHIVE_ERRORS,
     UserError,
     progress,
+    read_arrays,
     read_json,
     write_csv,
     write_json,
@@ -166,10 +167,11 @@ def simulated_truth(
     """The simulator's fluxes (case, day, 4), Mg C ha-1 day-1, made once and kept in `path`."""
     fluxes = np.empty((0, len(weather.dates), len(TARGETS)), dtype=np.float32)
     if path.is_file():
-        with suppress(*ARCHIVE_ERRORS), np.load(path, allow_pickle=False) as archive:  # a damaged file is made again
-            count = min(len(archive["parameters"]), len(vectors))
-            if np.allclose(archive["parameters"][:count], vectors[:count], rtol=1e-12):
-                fluxes = archive["fluxes"][:count]
+        with suppress(*ARCHIVE_ERRORS):  # a damaged file is made again
+            known = read_arrays(path, ("parameters", "fluxes"))
+            count = min(len(known["parameters"]), len(vectors))
+            if np.allclose(known["parameters"][:count], vectors[:count], rtol=1e-12):
+                fluxes = known["fluxes"][:count]
     for first in progress(range(len(fluxes), len(vectors), 20), desc="truths (simulator)", unit="batch"):
         batch = vectors[first : first + 20]
         made = simulate(batch, jobs=jobs).astype(np.float32)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from scipy.linalg import solve_triangular
 
-from calibration.common.command_line import UserError, read_json, warn, write_csv, write_json
+from calibration.common.command_line import UserError, read_json, silent, warn, write_csv, write_json
 from calibration.common.units import DYNAMIC_FEATURES, FLUX_UNIT, TARGETS
 from calibration.emulator.error import EmulatorErrors
 from calibration.emulator.trained import Emulator
@@ -72,7 +72,7 @@ class Refinement:
     context: int
     feature_order: list[int]
     errors: list[np.ndarray] = field(default_factory=list)  # by round (run, day after context, 4), Mg C ha-1 day-1
-    say: Callable[[str], object] = lambda line: None  # hears a line after each round
+    say: Callable[[str], object] = silent  # hears a line after each round
 
     @property
     def runs(self) -> int:

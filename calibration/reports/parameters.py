@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calibration.common.command_line import ARCHIVE_ERRORS, UserError, read_json
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, read_arrays, read_json
 from calibration.common.parameters import catalogue, make_space, read_ranges
 from calibration.inversion.posterior import BORDERLINE, COMBINED, INFORMED, informed_words, places_sentence
 from calibration.judgement.tables import TRUTH
@@ -84,8 +84,7 @@ def modes_sentence(path: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            weights = np.asarray(file["mode_weights"], dtype=float)
+        weights = read_arrays(path, ["mode_weights"])["mode_weights"].astype(float)
     except ARCHIVE_ERRORS as error:
         raise UserError(f"{path}: not readable as a posterior ({error}); run {SCRIPT} again") from None
     if len(weights) < 2:

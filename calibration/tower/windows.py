@@ -11,7 +11,7 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
-from calibration.common.command_line import ARCHIVE_ERRORS, UserError, existing_file, warn, writing
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, existing_file, read_arrays, warn, writing
 from calibration.common.units import POSSIBLE, TARGETS
 from calibration.weather.sentinel import advice, check_flux, unusual
 
@@ -160,11 +160,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > MOST_BYTES:
             raise UserError(f"{path}: unpacks to {size / 2**30:.1f} GB, at most {MOST_BYTES >> 30} are read; split it")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]  # NumPy: raw bytes
-        if strange:
-            raise ValueError(f"{strange[0]} is no array")
+        arrays = read_arrays(path)
     except ARCHIVE_ERRORS as error:
         raise UserError(f"{path}: not readable as .npz ({error}); build it with build_observation_windows.py") from None
     missing = [name for name in REQUIRED if name not in arrays]

@@ -116,7 +116,7 @@ def process_inversion(
     """The inverter of the process model over the days of `stretches`, its runs kept in results/process_runs."""
     model = process_model(arguments, subject, stretches)
     runs = kept_runs(model, subject.parameter_names, stretches, results / "process_runs")
-    inverter = ProcessInverter(runs, subject.space, config, arguments.config)
+    inverter = ProcessInverter(runs, subject.space, config, arguments.config, say)
     free = arguments.free or subject.parameter_names
     if not arguments.param_load:
         announce(runs, inverter.config, subject.space, len(set(free) - set(arguments.fix or ())), say)

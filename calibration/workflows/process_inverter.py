@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import UserError, progress
+from calibration.common.command_line import UserError, progress, silent
 from calibration.common.parameters import ParameterSpace
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
@@ -35,13 +35,15 @@ class ProcessInverter(StaticParameterInverter):
     prior_draws = PRIOR_DRAWS
 
     def __init__(
-        self, runs: KeptRuns, space: ParameterSpace, config: InversionConfig, config_source: str | Path | None = None
-    ) -> None:
+        self, runs: KeptRuns, space: ParameterSpace, config: InversionConfig, config_source: str | Path | None = None,
+        say: Callable[[str], object] = silent,
+    ) -> None:  # fmt: skip
         check_config(config, config_source)
         self.runs, self.names, self.space, self.config_source = runs, space.names, space, config_source
         self.asked = config  # as the user gave it: for an emulator beside
         self.config = replace(config, error_model=replace(config.error_model, emulator=False))
         self.model = self.errors = self.bias = None
+        self.say = say
         self.static_mean = space.unit_to_physical(np.full(len(space), 0.5))
         self.static_scale = np.where(space.width > 0, space.width, 1.0) / np.sqrt(12.0)  # sd of a uniform range
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.common.command_line import ARCHIVE_ERRORS, UserError, existing_file
+from calibration.common.command_line import ARCHIVE_ERRORS, UserError, existing_file, read_arrays
 from calibration.common.configuration import Configuration, load_configuration
 from calibration.common.parameters import DEFAULT_RANGES, ParameterSpace, make_space, read_ranges
 from calibration.common.scalers import Scaler
@@ -73,8 +73,7 @@ def window_scaler(path: str | Path) -> Scaler:
     """The scaler that a window file was made with. UserError where the file does not hold it."""
     path = existing_file(path, "make it with build_observation_windows.py, or give --obs NEP.csv and --weather W.csv")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in ("feature_names", "scaler_mean", "scaler_scale")}
+        found = read_arrays(path, ("feature_names", "scaler_mean", "scaler_scale"))
     except ARCHIVE_ERRORS:
         raise UserError(
             f"{path}: does not say which scaler it was made with, so that its weather cannot be read without its "
