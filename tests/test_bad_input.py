@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from bad_inputs import FILES, FLAGS, SAYS
+from bad_files import FILES, SAYS
+from bad_flags import FLAGS
 from script_calls import call
 
 import blend_observation_meteorology
