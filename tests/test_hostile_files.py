@@ -6,7 +6,9 @@ import io
 import pickle
 import re
 import shlex
+import struct
 import sys
+import tracemalloc
 import zipfile
 import zlib
 
@@ -166,6 +168,19 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     path.write_bytes(zlib.compress(b"\x00" * (20 * MOST_BYTES)))
     with pytest.raises(UserError, match="more than 16 MB"):
         load_scaler(path)
+
+
+def test_no_room_is_made_for_bytes_that_are_only_announced(tmp_path):
+    """Found by fuzzing: 975 bytes that took 4 GB."""
+    path = tmp_path / "scaler.pkl"
+    path.write_bytes(b"\x80\x05" + pickle.BYTEARRAY8 + struct.pack("<Q", 2**32) + b".")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="a bytearray of 4294967296 bytes"):
+            load_scaler(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MOST_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=150, deadline=None)

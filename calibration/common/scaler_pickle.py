@@ -252,3 +252,12 @@ class _Reader(pickle._Unpickler):
         self.stack[-1].build(state, self.file)
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray(self) -> None:
+        """A bytearray of protocol 5; Python's own makes room for as many bytes as it announces before it reads one."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > MOST_BYTES:
+            _refuse(f"a bytearray of {size} bytes, which no scaler has")
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray
