@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from waiting import waited
 
 from calibration.common.command_line import REPOSITORY, UserError
 from calibration.common.parameters import catalogue, read_ranges
@@ -313,15 +314,6 @@ def test_kill_9_leaves_no_program_behind(visit):
     process.kill()
     process.wait()
     assert waited(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 10)
-
-
-def waited(condition, seconds):
-    """Whether `condition` came true in time."""
-    for _ in range(int(seconds / 0.1)):
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_exit_code_1_when_nothing_succeeds(visit):

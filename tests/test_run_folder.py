@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from script_calls import script
 from standin_visit import made_weather, make_run_folder, parameter_file
+from waiting import waited
 
 import run_perturbations
 from calibration.common.command_line import REPOSITORY, UserError
@@ -338,14 +338,6 @@ def test_kill_9_leaves_no_half_run_and_nothing_in_the_users_folder(make, tmp_pat
     assert waited(lambda: len(list(staged("visit_*/visit"))) >= 1, 60)
     process.kill()
     process.wait()
-    assert waited(lambda: not list(staged("visit_*")), 10)
+    assert waited(lambda: not list(staged("visit_*")), 30)
     assert contents(tmp_path / "CODE") == before and not list(tmp_path.glob("data/*_daily_*"))
 
-
-def waited(condition, seconds):
-    """Whether `condition` came true in time."""
-    for _ in range(int(seconds / 0.1)):
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False

@@ -24,8 +24,21 @@ PATH_BENEATH = 1
 # Bits of the rights that change files (linux/landlock.h): write file; remove and make of every kind; link; truncate.
 WRITE_FILE, REMOVE_DIR, MAKE_SYM, REFER, TRUNCATE = 1, 4, 12, 13, 14
 
+TIME_TO_LEAVE = 10.0  # s that a worker has to leave its folder once its parent is gone
+
 _running: set[int] = set()  # programs of this process that have not ended
 _working: set[Path] = set()  # their working directories
+_starting = threading.Lock()  # held while a program or folder is made and noted above
+_parent_gone = threading.Event()
+
+
+@contextmanager
+def _start() -> Iterator[None]:
+    """Make something that must be noted, unless this worker is about to end: then nothing new begins."""
+    with _starting:
+        if _parent_gone.is_set():
+            raise SystemExit("the process that started this worker is gone")
+        yield
 
 
 def _kill_group(pid: int) -> None:
@@ -37,8 +50,9 @@ def _kill_group(pid: int) -> None:
 @contextmanager
 def working_directory(label: str, scratch: Path | None) -> Iterator[Path]:
     """A private folder that goes when the block ends, or when this worker's parent does (prepare_worker)."""
-    workdir = Path(tempfile.mkdtemp(prefix=f"visit_{label}_", dir=scratch))
-    _working.add(workdir)
+    with _start():
+        workdir = Path(tempfile.mkdtemp(prefix=f"visit_{label}_", dir=scratch))
+        _working.add(workdir)
     try:
         yield workdir
     finally:
@@ -54,13 +68,14 @@ def execute(
     restrict: called in the child before the program starts; see writes_only_in.
     """
     try:
-        process = subprocess.Popen(
-            command, cwd=workdir, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=restrict,
-        )  # fmt: skip
+        with _start():
+            process = subprocess.Popen(
+                command, cwd=workdir, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True, preexec_fn=restrict,
+            )  # fmt: skip
+            _running.add(process.pid)
     except OSError as error:
         return f"cannot start {command[0]}: {error.strerror}"
-    _running.add(process.pid)
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -79,7 +94,8 @@ def execute(
 def prepare_worker(parent: int) -> None:
     """Make this worker process leave Ctrl-C to process `parent`, and end when that is gone, even by kill -9.
 
-    The program that the worker waits for ends with it, and their working directories go.
+    The program that the worker waits for ends with it, and their working directories go: the worker itself leaves them
+    (a folder that is removed while it is being filled would be made again), at most TIME_TO_LEAVE later.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -87,8 +103,13 @@ def prepare_worker(parent: int) -> None:
         """End this worker, and the program it waits for, once its parent is gone."""
         while os.getppid() == parent:
             time.sleep(0.5)
+        with _starting:
+            _parent_gone.set()
         for pid in list(_running):
             _kill_group(pid)
+        latest = time.monotonic() + TIME_TO_LEAVE
+        while _working and time.monotonic() < latest:
+            time.sleep(0.05)
         for workdir in list(_working):
             shutil.rmtree(workdir, ignore_errors=True)
         os._exit(1)
