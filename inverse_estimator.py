@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from calibration.inversion.posterior import (
 )
 from calibration.inversion.problem import DailyBias, Forward, InversionProblem
 from calibration.inversion.solvers import solver_of
+from calibration.inversion.tempering import tempered_posterior
 
 
 @dataclass
@@ -248,6 +250,11 @@ class StaticParameterInverter:
             )
         if not problem.is_likelihood:
             return fit, None
+        if self.config.posterior == "tempered":
+            draws = partial(self._draws, problem)
+            fit, posterior = tempered_posterior(problem, fit, draws, self.config, self.say)
+            notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
+            return fit, posterior
         posterior = self._draws(problem, fit)
         return fit, self._chains(problem, fit, posterior, notes) if self.config.posterior == "mcmc" else posterior
 

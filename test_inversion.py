@@ -107,8 +107,10 @@ def main() -> int:
         case = observed_case(arguments, emulator) if arguments.obs else load_case(arguments, emulator)
         inverter = process_inversion(arguments, emulator, config, case.fitted, results, print)
     others = arguments.unconstrained or arguments.refine or arguments.model != "emulator"
-    if config.posterior == "mcmc" and others:
-        raise UserError("posterior mcmc is of the emulator alone: leave out --unconstrained, --refine, --model")
+    if config.posterior != "draws" and others:
+        raise UserError(
+            f"posterior {config.posterior} is of the emulator alone: leave out --unconstrained, --refine, --model"
+        )
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     facts = facts_of(arguments, case, prior_source, emulator) | label_facts(emulator)
 
@@ -306,8 +308,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     group.add_argument("--starts", type=int, help="starting points in one batch (default: configuration)")
     group.add_argument("--seed", type=int, help="seed of starts and samples (default: configuration)")
-    group.add_argument("--posterior", choices=POSTERIORS, help="draws (seconds) or mcmc (minutes, exact)")
-    group.add_argument("--mcmc-minutes", type=float, help="longest time of --posterior mcmc (default: configuration)")
+    group.add_argument("--posterior", choices=POSTERIORS, help="draws (seconds), tempered (wide ranges) or mcmc")
+    group.add_argument("--mcmc-minutes", type=float, help="longest time of --posterior tempered or mcmc")
     group.add_argument("--unconstrained", action="store_true", help="no bounds, no prior term (and so no posterior)")
     group.add_argument("--param-save", metavar="JSON", help="also write the parameter snapshot here")
     group.add_argument("--param-load", metavar="JSON", help="no inversion: judge the parameters of a snapshot")

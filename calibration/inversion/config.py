@@ -12,7 +12,7 @@ from calibration.common.yaml_file import read_yaml
 
 DEFAULT_CONFIG = REPOSITORY / "configs" / "inversion_config.yaml"
 METHODS = ("gauss_newton", "adam", "ensemble")
-POSTERIORS = ("draws", "mcmc")
+POSTERIORS = ("draws", "tempered", "mcmc")
 EMULATOR_RANGES = "emulator"  # value of bounds_file: the ranges that the emulator was trained on
 # Flux wanted by the user -> weights of the emulator's outputs gpp, npp, nep, rh (units.TARGETS); ER = GPP - NEP.
 TARGET_COMBINATIONS = {
@@ -208,9 +208,9 @@ def _check(config: InversionConfig, source: str) -> None:
     sd = config.error_model.observation_sd
     need(sd is None or sd > 0, "error_model.observation_sd", sd, "null or a number above 0")
     need(config.posterior in POSTERIORS, "posterior", config.posterior, ", ".join(POSTERIORS))
-    exact = config.posterior == "mcmc"
-    need(not exact or config.method != "ensemble", "posterior", "mcmc", "draws with method ensemble, which has its own")
-    need(not exact or config.lambda_prior is None, "posterior", "mcmc", "draws where lambda_prior is a number")
+    asked, exact = config.posterior, config.posterior != "draws"
+    need(not exact or config.method != "ensemble", "posterior", asked, "draws with method ensemble, which has its own")
+    need(not exact or config.lambda_prior is None, "posterior", asked, "draws where lambda_prior is a number")
     for key in ("lr", "max_iters", "offset_sd", "samples", "mcmc_minutes"):
         need(getattr(config, key) > 0, key, getattr(config, key), "a number above 0")
     need(config.randomized_draws >= 0, "randomized_draws", config.randomized_draws, "0 or more")
