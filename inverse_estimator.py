@@ -101,6 +101,7 @@ class StaticParameterInverter:
     """
 
     prior_draws = 200  # runs of the prior against the data, before the fit
+    can_temper = True  # whether runs are cheap enough for posterior: tempered
 
     def __init__(
         self,
@@ -234,8 +235,11 @@ class StaticParameterInverter:
             time.perf_counter() - begin, notes,
         )  # fmt: skip
         places = places_sentence(posterior.mode_weights) if result.multimodal else ""
-        if places:
-            notes.append(f"multimodal: {places}")
+        if places and posterior.method == "tempered":
+            notes.append(f"multimodal: the starts ended in {len(posterior.modes)} places; particles need no starts")
+        elif places:
+            advice = "; the shares are rough, --posterior tempered says more" if self.can_temper else ""
+            notes.append(f"multimodal: {places}{advice}")
         return result
 
     def _solve(self, problem: InversionProblem, starts: np.ndarray, notes: list[str]) -> tuple[Fit, Posterior | None]:

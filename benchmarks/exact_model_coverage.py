@@ -29,7 +29,7 @@ from calibration.common.scalers import Scaler  # noqa: E402
 from calibration.common.sites import load_site  # noqa: E402
 from calibration.common.units import DYNAMIC_FEATURES, TARGETS  # noqa: E402
 from calibration.emulator.trained import Emulator, load_emulator  # noqa: E402
-from calibration.inversion.config import InversionConfig, load_inversion_config, override  # noqa: E402
+from calibration.inversion.config import POSTERIORS, InversionConfig, load_inversion_config, override  # noqa: E402
 from calibration.inversion.data import day_index  # noqa: E402
 from calibration.judgement.recovery_statistics import coverage_sentence, study_summary  # noqa: E402
 from calibration.judgement.recovery_study import (  # noqa: E402
@@ -66,13 +66,13 @@ def main() -> int:
     arguments = parse_arguments()
     site, folder = load_site(), Path(arguments.result_dir)
     weather, study = read_weather(arguments.weather, site), Study(arguments.cases, arguments.span, arguments.noise)
-    config = override(load_inversion_config(), seed=arguments.seed)
+    config = override(load_inversion_config(), seed=arguments.seed, posterior=arguments.posterior)
     config = replace(config, error_model=replace(config.error_model, emulator=False))
     model = load_emulator(arguments.artifacts_dir) if arguments.artifacts_dir else without_emulator()
     settings = {
         "cases": study.cases, "span_days": study.span, "noise": study.noise, "noise_known": True, "gaps": 0.0,
         "seed": config.seed, "targets": ["nep"], "truths": "Sobol",
-        "weather": weather_hash(weather),
+        "posterior": config.posterior, "weather": weather_hash(weather),
         "model": str(arguments.artifacts_dir),
     }  # fmt: skip
     prepare_directory(folder, settings, overwrite=False)
@@ -154,6 +154,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--weather", required=True, help="weather of truths and runs, in VISIT's units")
     parser.add_argument("--artifacts-dir", help="emulator that makes the truths and is inverted (default: none)")
+    parser.add_argument("--posterior", choices=POSTERIORS, default="draws", help="tempered needs --artifacts-dir")
     parser.add_argument("--cases", type=int, default=24, help="number of truths")
     parser.add_argument("--span", type=int, default=365, help="observed days")
     parser.add_argument("--noise", type=float, default=0.005, help="sd of white noise, Mg C ha-1 day-1")

@@ -85,7 +85,7 @@ def test_chains_that_have_no_time_leave_the_draws(monkeypatch):
     ("config", "message"),
     [
         ({"mcmc_minutes": 0.0}, "mcmc_minutes is 0.0, allowed is a number above 0"),
-        ({"posterior": "nuts"}, "posterior is 'nuts', allowed is draws, mcmc"),
+        ({"posterior": "nuts"}, "posterior is 'nuts', allowed is draws, tempered, mcmc"),
         ({"method": "ensemble"}, "posterior is 'mcmc', allowed is draws with method ensemble"),
         ({"lambda_prior": 0.1}, "posterior is 'mcmc', allowed is draws where lambda_prior is a number"),
     ],

@@ -70,7 +70,7 @@ def each_window(
     """Invert every window of the range, write tables, figure and summary into `results`; returns the verdict."""
     begin = time.perf_counter()
     if (posterior := inverter.config.posterior) != "draws":
-        raise UserError(f"--each-window takes draws: others take up to minutes a window; leave out posterior {posterior}")
+        raise UserError(f"--each-window takes draws: the others take too long; leave out posterior {posterior}")
     prior, _ = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     if inverter.config.lambda_prior is not None:
         raise UserError(f"{arguments.config}: --each-window compares posteriors; it needs lambda_prior: null")

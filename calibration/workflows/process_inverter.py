@@ -33,6 +33,7 @@ class ProcessInverter(StaticParameterInverter):
     """The same inversion with a process model in the emulator's place; what needs gradients is refused."""
 
     prior_draws = PRIOR_DRAWS
+    can_temper = False
 
     def __init__(
         self, runs: KeptRuns, space: ParameterSpace, config: InversionConfig, config_source: str | Path | None = None,
@@ -121,6 +122,8 @@ def check_config(config: InversionConfig, source: str | Path | None) -> None:
         raise UserError(f"{source}: method adam follows gradients, which only the emulator has; use gauss_newton")
     if config.lambda_prior is not None:
         raise UserError(f"{source}: --model simulator and command need lambda_prior: null (a likelihood)")
+    if config.posterior == "tempered":
+        raise UserError("posterior tempered is of the emulator alone, it takes some 20000 runs; use posterior draws")
 
 
 def kept_runs(
