@@ -103,7 +103,7 @@ def test_populations_in_different_valleys_do_not_agree():
     together = rng.standard_normal((2, 768, 3))
     apart = together + np.array([[[0.0, 0.0, 1.5]], [[0.0, 0.0, -1.5]]])
     assert populations_r_hat(together).max() < 1.02
-    found = Tempering(populations_r_hat(apart), 1.0, 5, 40, 20_000, 9.0, 0.0)
+    found = Tempering(populations_r_hat(apart), 256, 1.0, 5, 40, 20_000, 9.0, 0.0)
     assert not found.converged
     assert "ITS POPULATIONS DIFFER in tree_topt (asked" in found.sentence(["tree_lue", "tree_pmax", "tree_topt"])
     assert "ITS POPULATIONS DIFFER in offset 1 (asked" in found.sentence(["tree_lue", "tree_pmax"])

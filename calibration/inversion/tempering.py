@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from calibration.common.command_line import silent
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.methods import Fit, gauss_newton
 from calibration.inversion.posterior import Posterior
 from calibration.inversion.problem import InversionProblem
 from calibration.inversion.solvers import distinct_starts, joined
 
-PARTICLES, POPULATIONS = 256, 2  # in all; populations know nothing of each other, so that they check each other
+PARTICLES, POPULATIONS = 256, 2  # in all, at first; populations know nothing of each other: each checks the other
 LEFT = 0.5  # effective share of the particles that a degree leaves
 CYCLES, LAST_CYCLES = 3, 6  # of moves after each degree, and with all of the likelihood: these states are the draws
 SLOPES = 4  # particles at which the slopes are looked at, a degree
@@ -42,6 +43,7 @@ class Tempering:
     """How it went; r_hat: (size,) of the populations, by free parameter (and offset)."""
 
     r_hat: np.ndarray
+    particles: int
     degree: float  # share of the log likelihood that was let in
     degrees: int
     ancestors: int  # particles of the prior that have descendants
@@ -58,7 +60,7 @@ class Tempering:
         """For the file that ArviZ reads; lists by free parameter, offsets last."""
         return {
             "sampler": "tempering", "converged": int(self.converged), "r_hat": self.r_hat,
-            "ancestors": self.ancestors, "degrees": self.degrees,
+            "particles": self.particles, "ancestors": self.ancestors, "degrees": self.degrees,
         }  # fmt: skip
 
     def sentence(self, names: Sequence[str]) -> str:
@@ -69,7 +71,7 @@ class Tempering:
                 f"likelihood let in after {self.seconds:.0f} s. Give more time (--mcmc-minutes), or fewer --free"
             )
         numbers = (
-            f"{PARTICLES} particles in {POPULATIONS} populations, {self.degrees} degrees, {self.runs} runs, "
+            f"{self.particles} particles in {POPULATIONS} populations, {self.degrees} degrees, {self.runs} runs, "
             f"{self.seconds:.0f} s; {self.ancestors} particles of the prior have descendants, largest R-hat "
             f"{self.r_hat.max():.2f}"
         )
@@ -80,7 +82,7 @@ class Tempering:
         apart = [name for name, r in zip(labels, self.r_hat, strict=True) if r >= AGREED]
         return (
             f"tempering finished, but ITS POPULATIONS DIFFER in {', '.join(apart)} (asked is an R-hat below {AGREED}), "
-            f"whose intervals hold both and are rough: {numbers}{lower}"
+            f"whose intervals hold both and are rough: {numbers}{lower}. More time: --mcmc-minutes"
         )
 
 
@@ -91,14 +93,14 @@ class Particles:
     prior that each stems from; population (particle,).
     """
 
-    def __init__(self, problem: InversionProblem, seed: int) -> None:
+    def __init__(self, problem: InversionProblem, count: int, seed: int) -> None:
         self.problem, self.rng = problem, np.random.default_rng(seed)
         self.runs, self.degree, self.length = 0, 0.0, 1.0
-        self.u = problem.prior + self.rng.standard_normal((PARTICLES, problem.size))
+        self.u = problem.prior + self.rng.standard_normal((count, problem.size))
         while (beyond := np.abs(self.u) > problem.latent.limit).any():
             self.u[beyond] = problem.prior[np.nonzero(beyond)[1]] + self.rng.standard_normal(beyond.sum())
-        self.likelihood, self.ancestor = self._likelihood(self.u), np.arange(PARTICLES)
-        self.population = np.arange(PARTICLES) * POPULATIONS // PARTICLES
+        self.likelihood, self.ancestor = self._likelihood(self.u), np.arange(count)
+        self.population = np.arange(count) * POPULATIONS // count
         self.taken = np.zeros((problem.size, problem.size))
         self.informed, self.others = self.taken[:, :0], np.eye(problem.size)
 
@@ -223,18 +225,39 @@ def _weights(log_weight: np.ndarray) -> np.ndarray:
 
 
 def temper(
-    problem: InversionProblem, seed: int, seconds: float, say: Callable[[str], object]
+    problem: InversionProblem, seed: int, seconds: float, say: Callable[[str], object], count: int = PARTICLES
 ) -> tuple[Particles, np.ndarray, Tempering]:
     """The particles at the end, draws (chain, draw, size) latent, a chain for each population, and how it went.
 
-    Where `seconds` do not do, it ends at a lower degree, and there are no draws.
+    Where the populations do not agree it begins again with twice as many, as long as `seconds` do. Where they do not
+    even do for the first time, it ends at a lower degree, and there are no draws.
     """
-    begin = time.perf_counter()
-    particles = Particles(problem, seed)
-    pace = (time.perf_counter() - begin) / particles.runs
-    say(f"tempered: {PARTICLES} particles, about {EXPECTED * pace:.0f} s; at most {seconds:.0f} s")
+    begin, ended, runs = time.perf_counter(), None, 0
+    while True:
+        found = _once(problem, seed, begin, seconds, say if ended is None else silent, count)
+        runs += found[2].runs
+        if ended is None or found[2].degree == 1.0:
+            ended = found
+        spent = time.perf_counter() - begin
+        if ended[2].converged or found[2].degree < 1.0 or 3 * spent > seconds:
+            particles, draws, tempering = ended
+            return particles, draws, replace(tempering, runs=runs, seconds=spent)
+        count *= 2
+
+
+def _once(
+    problem: InversionProblem, seed: int, begin: float, seconds: float, say: Callable[[str], object], count: int
+) -> tuple[Particles, np.ndarray, Tempering]:
+    """As `temper`, with `count` particles and no second time; `seconds` count from `begin`."""
+    now = time.perf_counter()
+    particles = Particles(problem, count, seed)
+    pace = (time.perf_counter() - now) / particles.runs
+    say(
+        f"tempered: {count} particles, about {EXPECTED * pace:.0f} s, more where they do not agree; at most "
+        f"{seconds:.0f} s"
+    )
     degrees, states = 0, []
-    while time.perf_counter() - begin < seconds and len(states) < LAST_CYCLES:
+    while time.perf_counter() < begin + seconds and len(states) < LAST_CYCLES:
         if particles.degree < 1.0:
             particles.let_in()
             particles.look()
@@ -248,13 +271,16 @@ def temper(
     draws = np.empty((POPULATIONS, 0, problem.size))
     if len(states) == LAST_CYCLES:
         draws = np.stack(states).reshape(LAST_CYCLES, POPULATIONS, -1, problem.size).transpose(1, 0, 2, 3)
-        draws = draws.reshape(POPULATIONS, -1, problem.size)
-        r_hat = populations_r_hat(draws)
+        r_hat = populations_r_hat(draws.reshape(POPULATIONS, -1, problem.size))
+        draws = draws[:, :, :: count // PARTICLES].reshape(POPULATIONS, -1, problem.size)  # as many from more of them
     else:
         degree = min(degree, 0.999)  # all of it, but not the cycles that make the draws
     ancestors = len(np.unique(particles.ancestor))
-    spent = time.perf_counter() - begin
-    return particles, draws, Tempering(r_hat, degree, degrees, ancestors, particles.runs, spent, 0.0)
+    return (
+        particles,
+        draws,
+        Tempering(r_hat, count, degree, degrees, ancestors, particles.runs, time.perf_counter() - begin, 0.0),
+    )
 
 
 def populations_r_hat(draws: np.ndarray) -> np.ndarray:
