@@ -63,7 +63,7 @@ def test_killed_while_windows_are_built(windows_scene, tmp_path):
     root, command = windows_scene
     scene = Scene("windows", command)
     count = harass(scene, tmp_path, 2, np.random.default_rng(3))
-    assert count.kills == 2 and count.finished == 1 and count.faults == []
+    assert count.kills == 2 and count.finished >= 1 and count.faults == []
 
 
 def test_killed_while_training(tiny_training, tmp_path):
@@ -73,7 +73,7 @@ def test_killed_while_training(tiny_training, tmp_path):
                 *resume]  # fmt: skip
 
     count = harass(Scene("training", command), tmp_path, 1, np.random.default_rng(5))
-    assert count.kills == 1 and count.finished == 1 and count.faults == []
+    assert count.kills == 1 and count.finished >= 1 and count.faults == []
 
 
 def test_the_judge_of_the_kills_sees_damage(tmp_path):

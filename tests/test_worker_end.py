@@ -1,5 +1,6 @@
 """What a worker process leaves when the process that started it is killed, whatever it was doing then."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from waiting import waited
+
+from calibration.common.command_line import REPOSITORY
 
 WORKER = """
 import multiprocessing, os, sys, time
@@ -45,7 +48,8 @@ def test_a_killed_parent_leaves_no_folder_and_no_program(deed, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     (tmp_path / "parent.py").write_text(WORKER)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), deed, str(scratch)])
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), deed, str(scratch)], env=environment)
     assert waited(lambda: any(scratch.glob("visit_*/begun")), 60)
     time.sleep(0.3)
     parent.kill()
