@@ -254,13 +254,13 @@ class StaticParameterInverter:
             )
         if not problem.is_likelihood:
             return fit, None
-        if self.config.posterior == "tempered":
-            draws = partial(self._draws, problem)
-            fit, posterior = tempered_posterior(problem, fit, draws, self.config, self.say)
-            notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
-            return fit, posterior
-        posterior = self._draws(problem, fit)
-        return fit, self._chains(problem, fit, posterior, notes) if self.config.posterior == "mcmc" else posterior
+        if self.config.posterior == "draws":
+            return fit, self._draws(problem, fit)
+        draws, chains = partial(self._draws, problem), self.config.posterior == "mcmc"
+        minutes = self.config.mcmc_minutes / (2 if chains else 1)
+        fit, posterior = tempered_posterior(problem, fit, draws, minutes, self.config, self.say)
+        notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
+        return fit, self._chains(problem, fit, posterior, notes, minutes) if chains else posterior
 
     def _draws(self, problem: InversionProblem, fit: Fit, dear: InversionProblem | None = None) -> Posterior:
         """The ensemble's members where the method has them, else randomized draws around the fit.
@@ -272,10 +272,14 @@ class StaticParameterInverter:
         config = self.config
         return laplace_posterior(problem, fit, config.samples, config.seed, config.randomized_draws, dear)
 
-    def _chains(self, problem: InversionProblem, fit: Fit, draws: Posterior, notes: list[str]) -> Posterior:
-        """The posterior by Markov chains that start from `draws`, which stand where the chains do not converge."""
+    def _chains(
+        self, problem: InversionProblem, fit: Fit, draws: Posterior, notes: list[str], minutes: float
+    ) -> Posterior:
+        """The posterior by Markov chains that start from `draws`, which stand where the chains do not converge: chains
+        of some hundred steps go neither to another valley nor to the end of a ridge.
+        """
         mode = mode_at(problem, fit.u, fit.cost, fit.predicted, fit.jacobian)
-        posterior = mcmc_posterior(problem, mode, draws, self.config.seed, self.config.mcmc_minutes, self.say)
+        posterior = mcmc_posterior(problem, mode, draws, self.config.seed, minutes, self.say)
         notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
         return posterior
 

@@ -78,7 +78,7 @@ def test_chains_that_have_no_time_leave_the_draws(monkeypatch):
     plain, _, _ = sampled(posterior="draws")
     assert not info["posterior"].diagnostics.converged and info["posterior"].chains is None
     np.testing.assert_array_equal(info["posterior"].latent, plain["posterior"].latent)
-    assert any("MCMC NOT CONVERGED, the randomized draws stand" in note for note in info["notes"])
+    assert any("MCMC NOT CONVERGED, the draws before it stand" in note for note in info["notes"])
 
 
 @pytest.mark.parametrize(

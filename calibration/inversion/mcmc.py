@@ -1,4 +1,4 @@
-"""The posterior by Markov chains on the batched emulator: `posterior: mcmc`, exact where randomized draws are not.
+"""The posterior by Markov chains on the batched emulator: `posterior: mcmc`, to the last percent of a sd.
 
 emcee (Foreman-Mackey et al. 2013) moves all walkers in one emulator batch and needs no gradients: a gradient through
 some hundred days of LSTM costs several runs, and a batch of one nearly as much as one of fifty, which is what a few
@@ -67,7 +67,7 @@ class Diagnostics:
         if self.converged:
             return f"MCMC converged: {numbers}"
         return (
-            f"MCMC NOT CONVERGED, the randomized draws stand: {numbers}; asked are R-hat below {R_HAT} and {EFFECTIVE} "
+            f"MCMC NOT CONVERGED, the draws before it stand: {numbers}; asked are R-hat below {R_HAT} and {EFFECTIVE} "
             f"effective samples. Not reached by {', '.join(bad)}. Give more time (--mcmc-minutes), or fewer --free"
         )
 
@@ -120,7 +120,7 @@ class Proposal:
 
 
 class Chains:
-    """Walkers that sample the posterior of a problem, from the randomized draws of `posterior` on."""
+    """Walkers that sample the posterior of a problem, from the draws of `posterior` on."""
 
     def __init__(self, problem: InversionProblem, mode: Mode, posterior: Posterior, seed: int) -> None:
         self.problem, self.random = problem, np.random.default_rng(seed)
@@ -216,7 +216,7 @@ def r_hat_and_effective(chain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mcmc_posterior(
     problem: InversionProblem, mode: Mode, posterior: Posterior, seed: int, minutes: float, say: Callable[[str], object]
 ) -> Posterior:
-    """`posterior` (randomized draws) with chains started from it: their draws where they converged, else its own."""
+    """`posterior` (tempered) with chains started from it: their draws where they converged, else its own."""
     draws, found = Chains(problem, mode, posterior, seed).run(60 * minutes, say)
     if not found.converged:
         return replace(posterior, diagnostics=found)

@@ -294,6 +294,7 @@ def tempered_posterior(
     problem: InversionProblem,
     fit: Fit,
     posterior_of: Callable[[Fit], Posterior],
+    minutes: float,
     config: InversionConfig,
     say: Callable[[str], object],
 ) -> tuple[Fit, Posterior]:
@@ -301,7 +302,7 @@ def tempered_posterior(
 
     posterior_of: the randomized draws around a fit, which stand where the time does not do.
     """
-    particles, draws, found = temper(problem, config.seed, 60 * config.mcmc_minutes, say)
+    particles, draws, found = temper(problem, config.seed, 60 * minutes, say)
     best = np.argsort(0.5 * np.sum((particles.u - problem.prior) ** 2, axis=1) - particles.likelihood)[:BEST]
     lower = gauss_newton(problem, np.vstack([distinct_starts(problem, fit)[0], particles.u[best]]), config)
     gain = fit.cost - lower.cost

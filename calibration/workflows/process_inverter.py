@@ -75,7 +75,7 @@ class ProcessInverter(StaticParameterInverter):
         late = f"; {100 * posterior.moving:.0f} percent of the draws still went down" if posterior.moving else ""
         if self.config.posterior == "mcmc":
             stand_in.learn()
-            posterior = self._chains(quick, fit, posterior, notes)
+            posterior = self._chains(quick, fit, posterior, notes, self.config.mcmc_minutes)
             late += "; the chains moved on the stand-in"
         elif not self.config.randomized_draws:
             late += "; the samples of the posterior are those of the stand-in"
