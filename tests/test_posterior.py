@@ -149,7 +149,8 @@ def test_starts_that_disagree_are_called_multimodal():
     static, _ = scalers()
     config = {**UNBOUNDED, "starts": 12}
     _, info = inverter(model, config).invert(static.mean + 0.1 * static.scale, context, future, y, np.ones((1, 60)))
-    assert info["multimodal"] and any("multimodal" in note for note in info["notes"])
+    assert info["multimodal"]
+    assert any("multimodal" in note and "--posterior tempered says more" in note for note in info["notes"])
     assert len(info["result"].posterior.modes) > 2
 
 
