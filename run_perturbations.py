@@ -40,13 +40,7 @@ from calibration.common.sites import DEFAULT_SITE, Site, load_site, say_default,
 from calibration.common.units import DEAD
 from calibration.engines.builtin import BuiltinEngine, RunResult
 from calibration.engines.cluster import connect
-from calibration.engines.command import (
-    FolderEngine,
-    ProgramEngine,
-    add_command_arguments,
-    command_engine,
-    users_folder,
-)
+from calibration.engines.command import FolderEngine, ProgramEngine
 from calibration.engines.perturbation import draw, run_all
 from calibration.engines.run_folder import RunFolder, folder_weather
 from calibration.engines.trial import expected_gpp, try_out
@@ -54,6 +48,7 @@ from calibration.engines.writer import Design, EnsembleWriter
 from calibration.ensembles.files import load_ensemble
 from calibration.visit.forcing import check_model_holds
 from calibration.weather.daily import Weather, generate_weather, read_weather, weather_hash
+from calibration.workflows.users_visit import add_command_arguments, command_engine, users_folder
 
 MOST_DEAD = 0.02  # share of dead forests above which the ranges are called implausible
 

@@ -38,7 +38,6 @@ from calibration.conflict.looks import Conflicting, Surroundings, looks_lines, l
 from calibration.conflict.misfit import misfit_sentence
 from calibration.conflict.reach import Reach, best_inside_bounds
 from calibration.emulator.trained import Emulator, load_emulator
-from calibration.engines.command import add_command_arguments, baseline_file
 from calibration.inversion.config import (
     DEFAULT_CONFIG,
     METHODS,
@@ -54,17 +53,12 @@ from calibration.judgement.outputs import inversion_metadata, write_outputs
 from calibration.judgement.prior_check import conflict_before_fit
 from calibration.judgement.refine import check_runs, refine_inversion
 from calibration.judgement.report import distance_sentence
-from calibration.judgement.simulator_check import (
-    driving_weather,
-    export_parameters,
-    process_model,
-    site_of,
-    verify_estimate,
-)
+from calibration.judgement.simulator_check import driving_weather, export_parameters, site_of, verify_estimate
 from calibration.judgement.tables import load_snapshot
 from calibration.weather.daily import read_weather
 from calibration.workflows.case import label_facts, load_case
 from calibration.workflows.each_window import check_each_window, each_window
+from calibration.workflows.named_model import process_model
 from calibration.workflows.process_command import (
     MODELS,
     check_arguments,
@@ -74,6 +68,7 @@ from calibration.workflows.process_command import (
     process_subject,
 )
 from calibration.workflows.process_setup import ProcessSetup
+from calibration.workflows.users_visit import add_command_arguments, baseline_file
 from inverse_estimator import StaticParameterInverter
 
 BEST = "best that any parameters inside the bounds reach"  # lines of the summary

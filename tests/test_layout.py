@@ -51,6 +51,13 @@ def test_rooms_import_only_what_is_below_them():
     assert upwards == []
 
 
+def test_libraries_know_no_flags():
+    """The command line is read by scripts and by what they share; the tools for it lie in common."""
+    knowing = {path.parts[1] for path in modules()
+               if len(path.parts) == 3 and "argparse" in (REPOSITORY / path).read_text(encoding="utf-8")}  # fmt: skip
+    assert knowing == {"common", "workflows"}
+
+
 def test_nothing_imports_a_script():
     """Scripts in the root are run, not imported; a test may call main()."""
     scripts = {path.stem for path in modules() if len(path.parts) == 1} - set(SHARED)

@@ -1,1 +1,1 @@
-"""Inversions of other kinds: with the process model in the emulator's place, and window by window."""
+"""What scripts share beside their own story: flags of a process model, and inversions by it or window by window."""

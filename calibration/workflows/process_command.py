@@ -14,8 +14,9 @@ from calibration.engines.run_folder import folder_weather, read_run_folder
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.data import Stretch
 from calibration.judgement.judge import Case
-from calibration.judgement.simulator_check import process_model, site_of
+from calibration.judgement.simulator_check import site_of
 from calibration.weather.daily import read_weather
+from calibration.workflows.named_model import process_model
 from calibration.workflows.process_inverter import ProcessInverter, announce, kept_runs
 from calibration.workflows.process_setup import ProcessSetup, observed_stretches, process_setup
 from inverse_estimator import InversionResult, StaticParameterInverter
