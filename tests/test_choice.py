@@ -8,14 +8,14 @@ from emulator_examples import small, tiny_ensemble
 from calibration.common.configuration import load_configuration
 from calibration.common.sites import load_site
 from calibration.emulator import choice
-from calibration.emulator.choice import Trial, candidates, capped_r2, fitting_epochs, table
+from calibration.emulator.choice import PresetTrial, candidates, capped_r2, fitting_epochs, table
 from dataset import prepare
 
 
 def trial(preset="recommended", r2=0.9, seconds=0.1, **training):
     config = load_configuration(preset=preset)
     config = config.override("training", **training) if training else config
-    return Trial(config, dict.fromkeys(("gpp", "npp", "nep", "rh"), r2), seconds)
+    return PresetTrial(config, dict.fromkeys(("gpp", "npp", "nep", "rh"), r2), seconds)
 
 
 def test_short_trainings_decide_and_are_said():

@@ -16,7 +16,7 @@ from calibration.common import figure_style, provenance
 from calibration.common.command_line import REPOSITORY
 from calibration.common.provenance import sha256, write_record
 from calibration.emulator.figures import runs_figure
-from calibration.ensembles.rest import at_rest
+from calibration.ensembles.rest import rests_like_others
 from calibration.inversion.data import stretch_from_arrays
 from calibration.judgement.figures import (
     conflict_figure,
@@ -134,9 +134,9 @@ def test_held_out_days_and_baselines_are_drawn():
 
 def test_runs_not_at_rest_are_told_apart_and_named():
     nep, gpp = np.r_[np.linspace(0.3, 0.5, 30), -6.0], np.full(31, 40.0)
-    rest = at_rest(nep, gpp)
+    rest = rests_like_others(nep, gpp)
     assert rest[:30].all() and not rest[30]
-    assert at_rest(10 * nep[:30], gpp[:30]).all()  # a young forest among young forests is none to be left out
+    assert rests_like_others(10 * nep[:30], gpp[:30]).all()  # a young forest among young forests is none to be left out
     figure = runs_figure(gpp, np.linspace(1e-3, 2e-3, 31), rest, [f"run {i}" for i in range(31)])
     assert [text.get_text() for text in figure.axes[0].texts] == ["run 30"]
 

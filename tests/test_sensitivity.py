@@ -12,7 +12,7 @@ from script_calls import script
 import sensitivity
 from calibration.common.command_line import UserError
 from calibration.common.parameters import make_space, read_ranges
-from calibration.ensembles.rest import at_rest
+from calibration.ensembles.rest import rests_like_others
 from calibration.exploration import design, fluxes, information, reference, summary
 
 SPACE = make_space([("a", 0.0, 1.0), ("b", 0.0, 1.0), ("c", 0.0, 1.0)], "test")
@@ -64,7 +64,7 @@ def test_groups_that_hold_a_forest_not_at_rest_are_left_out():
     plan = design.morris_design(SPACE, 4, seed=1)
     values = plan.unit @ [1.0, 0.0, 0.0]
     values[5] = 1e6  # a dying forest in the second trajectory
-    groups = design.kept(plan, at_rest(values, np.full(16, 40.0)))
+    groups = design.kept(plan, rests_like_others(values, np.full(16, 40.0)))
     assert list(groups) == [True, False, True, True]
     assert design.indices(plan, {"y": values}, 1, groups)["mu_star"].to_numpy() == pytest.approx([1, 0, 0])
     with pytest.raises(UserError, match="only 0 of 4 morris groups"):

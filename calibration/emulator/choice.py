@@ -30,7 +30,7 @@ TRIAL_TIME = 0.4  # share of the time that trials may take together
 
 
 @dataclass(frozen=True)
-class Trial:
+class PresetTrial:
     """What a short training of one preset reached."""
 
     config: Configuration
@@ -47,7 +47,7 @@ class Trial:
 def choose(
     configs: Sequence[Configuration], data: TrainingData, device: torch.device, site: Site, seconds: float,
     closed_forms: bool, say: Callable[[str], object],
-) -> tuple[Configuration, list[Trial]]:  # fmt: skip
+) -> tuple[Configuration, list[PresetTrial]]:  # fmt: skip
     """The configuration that serves these runs within `seconds`, and the trials behind it (none without a choice).
 
     closed_forms: whether presets that use them may be chosen; `say` takes lines about what is tried.
@@ -88,7 +88,7 @@ def candidates(
 
 def try_out(
     presets: Sequence[Configuration], data: TrainingData, device: torch.device, site: Site, max_seconds: float
-) -> list[Trial]:
+) -> list[PresetTrial]:
     """Short trainings of `presets`, the best first; each takes at most `max_seconds`."""
     kept, left_out = split_seen(data, 1)[0]
     part = replace(data, seen=kept, unseen=left_out[:MOST_HELD_OUT])
@@ -104,7 +104,7 @@ def try_out(
 
 def _trial(
     config: Configuration, data: TrainingData, device: torch.device, site: Site, max_seconds: float
-) -> Trial:
+) -> PresetTrial:
     """One short training, judged on data.unseen in the validation period."""
     short = config.override("training", epochs=max(1, round(TRIAL * config.training.epochs)))
     model, state = fit_in_memory(short, data, device, site, config.training.seed, max_seconds)
@@ -113,7 +113,7 @@ def _trial(
     predicted = data.predicted(model, data.unseen, days, context)
     truth = data.truth(data.unseen, days)
     r2 = {name: capped_r2(predicted[..., i], truth[..., i]) for i, name in enumerate(TARGETS)}
-    return Trial(config, r2, state.seconds / max(1, state.step))
+    return PresetTrial(config, r2, state.seconds / max(1, state.step))
 
 
 def capped_r2(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -126,14 +126,14 @@ def capped_r2(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(1.0 - np.minimum(error, 1.0).mean())
 
 
-def fitting_epochs(trial: Trial, networks: float, seconds: float) -> int:
+def fitting_epochs(trial: PresetTrial, networks: float, seconds: float) -> int:
     """Epochs of the chosen preset for which `networks` trainings, one after another, take at most `seconds`."""
     options = trial.config.training
     affordable = int(seconds / max(1e-9, networks * options.steps_per_epoch * trial.seconds))
     return int(np.clip(affordable, min(3, options.epochs), options.epochs))
 
 
-def table(trials: Sequence[Trial]) -> str:
+def table(trials: Sequence[PresetTrial]) -> str:
     """The trials as text: R2 of each flux, and the mean that decides."""
     width = max(len(trial.config.preset) for trial in trials)
     head = f"  {'preset':{width}s}" + "".join(f"{FLUX_LABELS[name]:>8s}" for name in TARGETS) + "    mean R2"
@@ -145,6 +145,6 @@ def table(trials: Sequence[Trial]) -> str:
     return "\n".join([head, *rows])
 
 
-def as_records(trials: Sequence[Trial]) -> list[dict[str, float | str]]:
+def as_records(trials: Sequence[PresetTrial]) -> list[dict[str, float | str]]:
     """The trials for config.json."""
     return [{"preset": trial.config.preset, "mean_r2": trial.score, **trial.r2} for trial in trials]

@@ -31,7 +31,7 @@ from calibration.ensembles.label_search import Search, search
 from calibration.ensembles.labels import LabelMap, table_hash
 from calibration.ensembles.variants import (
     NEP_DOUBT,
-    Fit,
+    VariantFit,
     compared,
     describe_variant,
     explain_by_variant,
@@ -243,7 +243,7 @@ def judge(found: Search) -> str:
     return "agrees" if before <= MODEL_ERROR else "unexplained"
 
 
-def explain_variant(site: Site, way: list[Fit]) -> list[str]:
+def explain_variant(site: Site, way: list[VariantFit]) -> list[str]:
     """Lines that say by which version of VISIT the ensemble was made."""
     before, after = way[0], way[-1]
     chosen = {f.name: getattr(after.variant, f.name) for f in fields(after.variant)}

@@ -24,7 +24,7 @@ class Culprit:
     plausible: tuple[float, float] | None  # configs/range_of_paras.csv, where it has the parameter
 
 
-def at_rest(nep: np.ndarray, gpp: np.ndarray) -> np.ndarray:
+def rests_like_others(nep: np.ndarray, gpp: np.ndarray) -> np.ndarray:
     """(run,) bool: whether a run is at rest like the others; nep, gpp: (run,) sums or means, any one unit."""
     ratio = nep / np.maximum(gpp, 1e-3 * max(float(np.median(gpp)), 1e-12))
     low, middle, high = np.quantile(ratio, [0.25, 0.5, 0.75])
@@ -34,7 +34,7 @@ def at_rest(nep: np.ndarray, gpp: np.ndarray) -> np.ndarray:
 def runs_at_rest(ensemble: Ensemble) -> np.ndarray:
     """(run,) bool of an ensemble's runs, by their mean fluxes over the record."""
     mean = ensemble.fluxes.mean(axis=1, dtype=np.float64)
-    return at_rest(mean[:, TARGETS.index("nep")], mean[:, TARGETS.index("gpp")])
+    return rests_like_others(mean[:, TARGETS.index("nep")], mean[:, TARGETS.index("gpp")])
 
 
 def culprits(names: Sequence[str], parameters: np.ndarray, rest: np.ndarray) -> list[Culprit]:

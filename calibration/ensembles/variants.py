@@ -29,7 +29,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Fit:
+class VariantFit:
     """How a variant fits the evidence. misfit: as diagnosis.misfits, and NEP's part in it; nep: median difference of
     annual NEP, simulated minus found, Mg C ha-1 year-1.
     """
@@ -39,17 +39,17 @@ class Fit:
     nep: float
 
 
-def fit(evidence: Evidence, variant: Variant, jobs: int | None = None) -> Fit:
+def fit(evidence: Evidence, variant: Variant, jobs: int | None = None) -> VariantFit:
     """Simulate the runs of the evidence by a variant, all labels as they are, and compare."""
     return compared(variant, simulated(evidence, [Hypothesis({}, {"variant": variant})], jobs)[0], evidence.fluxes)
 
 
-def compared(variant: Variant, ours: np.ndarray, found: np.ndarray) -> Fit:
+def compared(variant: Variant, ours: np.ndarray, found: np.ndarray) -> VariantFit:
     """How fluxes that were simulated by a variant fit those found, (run, day, 3) GPP NPP Rh, Mg C ha-1 day-1 each."""
     nep = annual_nep_difference(ours, found)
     # relative to what versions change: an NEP that is off by this much weighs as a flux that is off by all of itself
     parts = np.concatenate([differences(ours, found), nep[:, None]], axis=1)
-    return Fit(variant, float(np.sqrt((parts**2).mean())), float(np.median(nep)))
+    return VariantFit(variant, float(np.sqrt((parts**2).mean())), float(np.median(nep)))
 
 
 def one_change(weather: Weather, base: Variant) -> list[Variant]:
@@ -75,7 +75,7 @@ def other_variants(evidence: Evidence, base: Variant) -> list[Variant]:
     ]  # fmt: skip
 
 
-def explain_by_variant(evidence: Evidence, start: Fit, jobs: int | None = None) -> list[Fit]:
+def explain_by_variant(evidence: Evidence, start: VariantFit, jobs: int | None = None) -> list[VariantFit]:
     """The way to the variant that explains the evidence: `start`, the site's own, then one change after another."""
     way = [start]
     for _ in range(STEPS):
@@ -90,7 +90,7 @@ def explain_by_variant(evidence: Evidence, start: Fit, jobs: int | None = None) 
     return way
 
 
-def _nearest_year(evidence: Evidence, best: Fit, jobs: int | None) -> Fit:
+def _nearest_year(evidence: Evidence, best: VariantFit, jobs: int | None) -> VariantFit:
     """The first year of CO2 that fits best, found by steps that shrink to one year."""
     for step in (4, 2, 1):
         years = (best.variant.first_co2_year - step, best.variant.first_co2_year + step)

@@ -14,7 +14,7 @@ from calibration.common.command_line import write_csv, write_json, write_text
 from calibration.common.figure_style import save_figure
 from calibration.common.parameters import ParameterSpace
 from calibration.common.units import TARGETS
-from calibration.ensembles.rest import at_rest
+from calibration.ensembles.rest import rests_like_others
 from calibration.exploration import design, figures, fluxes, information, reference, summary
 
 # (run, parameter) physical and a number of days -> fluxes (run, day, 4) Mg C ha-1 day-1 in the order of units.TARGETS
@@ -113,7 +113,7 @@ class Analysis:
             what = f"Emulator and process model on the same {len(few.unit)} runs"
             found.lines += ["", *summary.agreement_lines("sobol", alike, what)]
 
-    def _run(self, plan: design.Design, name: str, days: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _run(self, plan: design.SensitivityDesign, name: str, days: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Sums by quantity (run,), Mg C ha-1, and daily NEP (run, day), Mg C ha-1 day-1, of every run of a design."""
         nep, quantities = TARGETS.index("nep"), []
 
@@ -129,9 +129,9 @@ class Analysis:
         return dict(zip(quantities, made.T, strict=False)), made[:, len(quantities) :]
 
 
-def kept_at_rest(plan: design.Design, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+def kept_at_rest(plan: design.SensitivityDesign, sums: Mapping[str, np.ndarray]) -> np.ndarray:
     """(group,) bool: trajectories or base samples all of whose forests are at rest, from the sums of `_run`."""
-    return design.kept(plan, at_rest(sums["annual NEP"], sums["annual GPP"]))
+    return design.kept(plan, rests_like_others(sums["annual NEP"], sums["annual GPP"]))
 
 
 def compare_with_visit(real: pd.DataFrame, ours: pd.DataFrame, source: str, found: Findings) -> None:

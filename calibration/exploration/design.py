@@ -27,7 +27,7 @@ INDICES = {"morris": ("mu_star", "sigma"), "sobol": ("ST", "S1")}  # the first o
 
 
 @dataclass(frozen=True)
-class Design:
+class SensitivityDesign:
     """A design of one method: `unit` (run, parameter) in 0-1, `groups` trajectories (Morris) or base samples (Sobol),
     `size` runs each.
     """
@@ -47,30 +47,30 @@ class Design:
         """SALib's description of the parameters."""
         return _problem(self.names)
 
-    def first(self, groups: int) -> "Design":
+    def first(self, groups: int) -> "SensitivityDesign":
         """The first `groups` trajectories or base samples: the same runs, fewer of them."""
-        return Design(self.method, self.names, self.unit[: groups * self.size], groups)
+        return SensitivityDesign(self.method, self.names, self.unit[: groups * self.size], groups)
 
 
-def morris_design(space: ParameterSpace, trajectories: int, seed: int) -> Design:
+def morris_design(space: ParameterSpace, trajectories: int, seed: int) -> SensitivityDesign:
     """`trajectories` Morris trajectories of one run more than there are parameters. UserError below 2."""
     if trajectories < 2:
         raise UserError(f"{trajectories} Morris trajectories; 2 or more are needed for a confidence interval")
     unit = morris_sample.sample(_problem(space.names), trajectories, num_levels=MORRIS_LEVELS, seed=seed)
-    return Design("morris", space.names, unit, trajectories)
+    return SensitivityDesign("morris", space.names, unit, trajectories)
 
 
-def sobol_design(space: ParameterSpace, samples: int, seed: int) -> Design:
+def sobol_design(space: ParameterSpace, samples: int, seed: int) -> SensitivityDesign:
     """`samples` base samples of two runs more than there are parameters. UserError unless it is a power of 2, 4 up."""
     if samples < 4 or samples & (samples - 1):
         near = 2 ** max(2, round(np.log2(max(samples, 1))))
         raise UserError(f"{samples} Sobol samples; it must be a power of 2 from 4 on, such as {near}")
     unit = sobol_sample.sample(_problem(space.names), samples, calc_second_order=False, seed=seed)
-    return Design("sobol", space.names, unit, samples)
+    return SensitivityDesign("sobol", space.names, unit, samples)
 
 
 def evaluate(
-    design: Design,
+    design: SensitivityDesign,
     space: ParameterSpace,
     model: Callable[[np.ndarray], np.ndarray],
     advance: Callable[[int], object] = lambda runs: None,
@@ -87,12 +87,12 @@ def evaluate(
     return np.concatenate(parts)
 
 
-def kept(design: Design, good: np.ndarray) -> np.ndarray:
+def kept(design: SensitivityDesign, good: np.ndarray) -> np.ndarray:
     """(group,) bool: trajectories or base samples all of whose runs are `good` (run,)."""
     return good.reshape(design.groups, design.size).all(axis=1)
 
 
-def indices(design: Design, outputs: dict[str, np.ndarray], seed: int, groups: np.ndarray) -> pd.DataFrame:
+def indices(design: SensitivityDesign, outputs: dict[str, np.ndarray], seed: int, groups: np.ndarray) -> pd.DataFrame:
     """Indices of every quantity, one row a quantity and parameter, with half-widths of 95 percent confidence.
 
     outputs: name -> (run,) a scalar in any unit. Columns quantity, parameter, then mu_star, mu_star_conf, mu, sigma
@@ -114,7 +114,7 @@ def indices(design: Design, outputs: dict[str, np.ndarray], seed: int, groups: n
     return pd.concat(tables, ignore_index=True)
 
 
-def elementary_effects(design: Design, outputs: np.ndarray) -> np.ndarray:
+def elementary_effects(design: SensitivityDesign, outputs: np.ndarray) -> np.ndarray:
     """Change of the outputs (run, ...) a whole range of each parameter: (trajectory, parameter, ...).
 
     One effect a trajectory and parameter: the difference of the two runs between which only that parameter moved,
@@ -135,7 +135,7 @@ def _problem(names: Sequence[str]) -> dict:
     return {"num_vars": len(names), "names": list(names), "bounds": [[0.0, 1.0]] * len(names)}
 
 
-def _analyse(design: Design, unit: np.ndarray, values: np.ndarray, seed: int) -> pd.DataFrame:
+def _analyse(design: SensitivityDesign, unit: np.ndarray, values: np.ndarray, seed: int) -> pd.DataFrame:
     if design.method == "morris":
         found = morris_analysis.analyze(
             design.problem, unit, values, num_resamples=RESAMPLES, num_levels=MORRIS_LEVELS, seed=seed

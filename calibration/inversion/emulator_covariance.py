@@ -8,7 +8,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from calibration.common.units import TARGETS
 from calibration.emulator.error import EmulatorErrors
-from calibration.ensembles.rest import at_rest
+from calibration.ensembles.rest import rests_like_others
 from calibration.inversion.config import TARGET_COMBINATIONS
 from calibration.inversion.data import Observations, day_index
 
@@ -35,13 +35,13 @@ def is_restless(forward: Callable[[torch.Tensor], list[torch.Tensor]], sample: E
     """Whether the forest of `vector` (P,), physical, is not at rest, by the emulator itself over the observed days.
 
     forward: physical (batch, P) -> fluxes (batch, day, 4) of each stretch. The forest's NEP / GPP is set beside that of
-    runs of `sample` that are at rest, under the same weather (ensembles.rest.at_rest).
+    runs of `sample` that are at rest, under the same weather (ensembles.rest.rests_like_others).
     """
     known = sample.parameters[sample.at_rest]
     known = known[np.linspace(0, len(known) - 1, min(COMPARED, len(known))).astype(int)]
     with torch.no_grad():
         fluxes = torch.cat(forward(torch.as_tensor(np.vstack([known, vector]))), dim=1).mean(dim=1).numpy()
-    return not at_rest(fluxes[:, TARGETS.index("nep")], fluxes[:, TARGETS.index("gpp")])[-1]
+    return not rests_like_others(fluxes[:, TARGETS.index("nep")], fluxes[:, TARGETS.index("gpp")])[-1]
 
 
 def emulator_covariance(

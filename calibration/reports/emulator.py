@@ -54,7 +54,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     if (directory / EVALUATION).is_file():
         evaluation = reading.content(directory / EVALUATION, tuple(SPLITS), "evaluate_model.py")
         result.verdict, result.tone, result.meaning = judged(evaluation)
-        result.blocks.append(skill_table(evaluation))
+        result.blocks.append(emulator_skill(evaluation))
     else:
         result.verdict = "NOT JUDGED YET: run evaluate_model.py, then make the report again."
     ranges = [[name, low, high] for name, low, high in config.get("parameter_space", [])]
@@ -121,7 +121,7 @@ def judged(evaluation: dict) -> tuple[str, str, list[str]]:
     return verdict, tone, meaning
 
 
-def skill_table(evaluation: dict) -> Table:
+def emulator_skill(evaluation: dict) -> Table:
     """Emulator and baselines by split and flux."""
     rows, marked = [], set()
     for split in SPLITS:

@@ -104,7 +104,7 @@ def section(directory: Path, title: str | None = None) -> Section:
     result.meaning += said
     for flux in fluxes:
         result.blocks += series_blocks(*flux, given)
-    result.blocks.append(skill_table(skill))
+    result.blocks.append(inversion_skill(skill))
     if (directory / "diagnosis.csv").is_file():
         table = diagnosis_table(directory / "diagnosis.csv")
         result.meaning += [
@@ -293,7 +293,7 @@ def diagnosis_table(path: Path) -> Table:
     return table_of(table.fillna({"change": "", "next": ""}), caption, names, best)
 
 
-def skill_table(skill: pd.DataFrame) -> Table:
+def inversion_skill(skill: pd.DataFrame) -> Table:
     """Prior, estimate and baselines on the same days."""
     marked = frozenset(i for i, model in enumerate(skill["model"]) if model == "optimized")
     names = {"days": "days", "model": "model", "n": "number", "rmse": "RMSE", "bias": "bias", "r2": "R2"}

@@ -13,7 +13,7 @@ SITE_COLUMNS = ("SITE_ID", "SITE", "SITEID", "SITE_NAME", "STATION")
 DAILY_HINT = "give the network's daily file (its name has _DD_)"
 
 
-def read_days(path: Path, table: pd.DataFrame, columns: list[str], line: np.ndarray) -> np.ndarray:
+def dates_of_rows(path: Path, table: pd.DataFrame, columns: list[str], line: np.ndarray) -> np.ndarray:
     """(day,) datetime64[D] of the rows; UserError on everything that is not one existing day a row."""
     upper = [name.upper() for name in columns]
     name = next((name for name in TIME_NAMES if name in upper), None)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from calibration.common.command_line import UserError, existing_file
 from calibration.common.units import without_missing_codes
-from calibration.tower.days import one_site, read_days, rising
+from calibration.tower.days import dates_of_rows, one_site, rising
 
 # Text that stands for 'no value'; what numbers do: common/units.py.
 MISSING_TEXT = {"", "na", "n/a", "nan", "null", "none", "-", "--", ".", "#n/a", "#na", "#value!", "#div/0!"}
@@ -136,7 +136,7 @@ def _parse(path: Path, content: bytes) -> TowerFile:
             raise UserError(f"{path}: has a header and units but no rows; expected one row a day")
     table = _table(path, lines, separator, len(columns))
     line = np.array([number for number, _ in lines])
-    dates = read_days(path, table, columns, line)
+    dates = dates_of_rows(path, table, columns, line)
     one_site(path, table, columns)
     rising(path, dates, line)
     return TowerFile(path, columns, dates, line, units, encoding, notes, table, separator)
