@@ -17,7 +17,7 @@ import numpy as np
 from calibration.common.command_line import silent
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.methods import Fit, gauss_newton
-from calibration.inversion.posterior import Posterior
+from calibration.inversion.posterior import Posterior, laplace_posterior
 from calibration.inversion.problem import InversionProblem
 from calibration.inversion.solvers import distinct_starts, joined
 
@@ -293,14 +293,14 @@ def populations_r_hat(draws: np.ndarray) -> np.ndarray:
 def tempered_posterior(
     problem: InversionProblem,
     fit: Fit,
-    posterior_of: Callable[[Fit], Posterior],
+    draws_of: Callable[[Fit], Posterior],
     minutes: float,
     config: InversionConfig,
     say: Callable[[str], object],
 ) -> tuple[Fit, Posterior]:
     """The fit, from the best particles on where that leads lower, and the posterior by tempering.
 
-    posterior_of: the randomized draws around a fit, which stand where the time does not do.
+    draws_of: the randomized draws around a fit, which stand where the time does not do.
     """
     particles, draws, found = temper(problem, config.seed, 60 * minutes, say)
     best = np.argsort(0.5 * np.sum((particles.u - problem.prior) ** 2, axis=1) - particles.likelihood)[:BEST]
@@ -309,15 +309,15 @@ def tempered_posterior(
     if gain > LOWER:
         history = joined(fit.history, lower.history)
         fit, found = replace(lower, history=history, trace=fit.trace + lower.trace), replace(found, gain=gain)
-    posterior = posterior_of(fit)
     if found.degree < 1.0:
-        return fit, replace(posterior, diagnostics=found)
+        return fit, replace(draws_of(fit), diagnostics=found)
+    around = laplace_posterior(problem, fit, 1, config.seed)  # where the starts ended, and the spread there
     free = len(problem.latent.free)
     flat = draws.reshape(-1, problem.size)
     # Whoever takes the first few draws gets a fair share of all.
     flat = flat[np.random.default_rng(config.seed).permutation(len(flat))]
     return fit, replace(
-        posterior, latent=flat, physical=problem.latent.physical_array(flat[:, :free]),
+        around, latent=flat, physical=problem.latent.physical_array(flat[:, :free]),
         offsets=problem.offset_sd * flat[:, free:], method="tempered", diagnostics=found,
         chains=problem.latent.physical_array(draws[:, :, :free]),
     )  # fmt: skip
