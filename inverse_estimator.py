@@ -17,7 +17,7 @@ from calibration.common.units import TARGETS
 from calibration.emulator.error import EmulatorErrors
 from calibration.inversion.config import InversionConfig, make_inversion_config
 from calibration.inversion.data import Observations, Stretch, merge_stretches, observation_vector, stretch_from_arrays
-from calibration.inversion.emulator_covariance import is_restless, restless_errors
+from calibration.inversion.emulator_covariance import RESTLESS, is_restless, restless_errors
 from calibration.inversion.error_model import ErrorModel, make_error_model
 from calibration.inversion.latent_map import inversion_space, make_latent_map
 from calibration.inversion.mcmc import mcmc_posterior
@@ -235,32 +235,38 @@ class StaticParameterInverter:
             time.perf_counter() - begin, notes,
         )  # fmt: skip
         places = places_sentence(posterior.mode_weights) if result.multimodal else ""
-        if places and posterior.method == "tempered":
-            notes.append(f"multimodal: the starts ended in {len(posterior.modes)} places; particles need no starts")
-        elif places:
-            advice = "; the shares are rough, --posterior tempered says more" if self.can_temper else ""
-            notes.append(f"multimodal: {places}{advice}")
+        if places:
+            rough = self.can_temper and self.config.posterior == "draws"
+            notes.append(f"multimodal: {places}{'; the shares are rough, --posterior tempered says more' * rough}")
         return result
 
     def _solve(self, problem: InversionProblem, starts: np.ndarray, notes: list[str]) -> tuple[Fit, Posterior | None]:
         """Fit and posterior from `starts` (start, size); adds what a reader should know to `notes`."""
-        fit = solver_of(self.config).solve(problem, starts)
-        if problem.is_likelihood and self._is_restless(problem, fit):
-            problem.set_error_model(self._error_model(problem.observations, restless_errors(self.errors)))
-            fit = solver_of(self.config).solve(problem, fit.u[None])
-            notes.append(
-                "the estimate is a forest that is not at rest: the emulator's error is that on runs of its kind, "
-                "which it knows less well; --verify shows what the process model makes of the estimate"
-            )
+        fit = self._search(problem, starts, notes)
         if not problem.is_likelihood:
             return fit, None
         if self.config.posterior == "draws":
             return fit, self._draws(problem, fit)
-        draws, chains = partial(self._draws, problem), self.config.posterior == "mcmc"
+        search, draws = partial(self._search, problem, notes=notes), partial(self._draws, problem)
+        begin, chains = time.perf_counter(), self.config.posterior == "mcmc"
         minutes = self.config.mcmc_minutes / (2 if chains else 1)
-        fit, posterior = tempered_posterior(problem, fit, draws, minutes, self.config, self.say)
+        fit, posterior = tempered_posterior(problem, fit, search, draws, minutes, self.config, self.say)
         notes.append(posterior.diagnostics.sentence(problem.latent.free_names))
-        return fit, self._chains(problem, fit, posterior, notes, minutes) if chains else posterior
+        if not chains or posterior.method != "tempered":
+            return fit, posterior
+        left = self.config.mcmc_minutes - (time.perf_counter() - begin) / 60
+        return fit, self._chains(problem, fit, posterior, notes, left)
+
+    def _search(self, problem: InversionProblem, starts: np.ndarray, notes: list[str]) -> Fit:
+        """The fit from `starts` (start, size), with the error of forests that are not at rest where it is one."""
+        problem.set_error_model(self._error_model(problem.observations, self.errors))
+        notes[:] = [note for note in notes if note != RESTLESS]  # an earlier fit's
+        fit = solver_of(self.config).solve(problem, starts)
+        if problem.is_likelihood and self._is_restless(problem, fit):
+            problem.set_error_model(self._error_model(problem.observations, restless_errors(self.errors)))
+            fit = solver_of(self.config).solve(problem, fit.u[None])
+            notes.append(RESTLESS)
+        return fit
 
     def _draws(self, problem: InversionProblem, fit: Fit, dear: InversionProblem | None = None) -> Posterior:
         """The ensemble's members where the method has them, else randomized draws around the fit.
@@ -272,12 +278,8 @@ class StaticParameterInverter:
         config = self.config
         return laplace_posterior(problem, fit, config.samples, config.seed, config.randomized_draws, dear)
 
-    def _chains(
-        self, problem: InversionProblem, fit: Fit, draws: Posterior, notes: list[str], minutes: float
-    ) -> Posterior:
-        """The posterior by Markov chains that start from `draws`, which stand where the chains do not converge: chains
-        of some hundred steps go neither to another valley nor to the end of a ridge.
-        """
+    def _chains(self, problem: InversionProblem, fit: Fit, draws: Posterior, notes, minutes: float) -> Posterior:
+        """The posterior by Markov chains that start from `draws`, which stand where the chains do not converge."""
         mode = mode_at(problem, fit.u, fit.cost, fit.predicted, fit.jacobian)
         posterior = mcmc_posterior(problem, mode, draws, self.config.seed, minutes, self.say)
         notes.append(posterior.diagnostics.sentence(problem.latent.free_names))

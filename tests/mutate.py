@@ -44,6 +44,7 @@ TARGETS = {
         ["test_error_covariance.py", "test_error_model.py"],
     ),
     "problem": ("calibration/inversion/problem.py", ["test_inversion_methods.py", "test_error_model.py"]),
+    "tempering": ("calibration/inversion/tempering.py", ["test_tempering.py"]),
     "latent_map": ("calibration/inversion/latent_map.py", ["test_inversion_methods.py"]),
 }  # fmt: skip
 SECONDS = 180  # that the tests of a mutant may take

@@ -73,11 +73,16 @@ def test_mcmc_agrees_with_the_analytic_posterior_and_says_how_it_converged(tmp_p
 
 
 def test_chains_that_have_no_time_leave_the_draws(monkeypatch):
-    monkeypatch.setattr(mcmc, "EFFECTIVE", 10**7)  # this posterior is so easy that forty steps would do
-    info, _, _ = sampled(mcmc_minutes=1e-4)
+    info, _, _ = sampled(mcmc_minutes=1e-4)  # not even tempering ends
     plain, _, _ = sampled(posterior="draws")
-    assert not info["posterior"].diagnostics.converged and info["posterior"].chains is None
     np.testing.assert_array_equal(info["posterior"].latent, plain["posterior"].latent)
+    assert any("TEMPERING NOT FINISHED, the randomized draws stand" in note for note in info["notes"])
+    assert not any("MCMC" in note for note in info["notes"])
+    monkeypatch.setattr(mcmc, "EFFECTIVE", 10**7)  # this posterior is so easy that forty steps would do
+    monkeypatch.setattr(mcmc.Chains, "run", lambda self, seconds, say, run=mcmc.Chains.run: run(self, 0.01, say))
+    info, _, _ = sampled()
+    assert not info["posterior"].diagnostics.converged and info["posterior"].chains is None
+    assert info["posterior"].method == "tempered"
     assert any("MCMC NOT CONVERGED, the draws before it stand" in note for note in info["notes"])
 
 

@@ -238,7 +238,7 @@ def test_the_prior_is_the_middle_of_the_ranges(forest_weather):
 
 @pytest.mark.parametrize("content, message", [
     ({"method": "adam"}, "follows gradients"),
-    ({"posterior": "tempered"}, "some 20000 runs; use posterior draws"),
+    ({"posterior": "tempered"}, "some 20000 runs, for the emulator alone; use draws"),
     ({"lambda_prior": 0.1}, "lambda_prior: null"),
 ])  # fmt: skip
 def test_what_needs_an_emulator_is_refused(forest_weather, content, message):

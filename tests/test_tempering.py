@@ -1,5 +1,6 @@
 """The posterior by tempering against known ones: linear-Gaussian, two valleys and a bent ridge by quadrature."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import arviz
@@ -12,7 +13,7 @@ from linear_emulator import problem as linear_problem
 from calibration.common.command_line import UserError, silent
 from calibration.inversion import tempering
 from calibration.inversion.posterior import save_arviz
-from calibration.inversion.tempering import Tempering, populations_r_hat, temper
+from calibration.inversion.tempering import Particles, Tempering, populations_r_hat, temper
 
 
 class FewFluxes:
@@ -103,10 +104,55 @@ def test_populations_in_different_valleys_do_not_agree():
     together = rng.standard_normal((2, 768, 3))
     apart = together + np.array([[[0.0, 0.0, 1.5]], [[0.0, 0.0, -1.5]]])
     assert populations_r_hat(together).max() < 1.02
-    found = Tempering(populations_r_hat(apart), 256, 1.0, 5, 40, 20_000, 9.0, 0.0)
+    found = Tempering(populations_r_hat(apart), 0.2, 256, 1.0, 5, 40, 20_000, 9.0, 0.0)
     assert not found.converged
+    unlike = replace(found, r_hat=populations_r_hat(together), evidence=3.0)
+    assert not unlike.converged and replace(unlike, evidence=0.5).converged
+    assert "ITS POPULATIONS DIFFER in their evidence (asked" in unlike.sentence(["a", "b", "c"])
+    cut = replace(unlike, degree=0.999)  # the time ran out among the last moves
+    assert "99 percent of the log likelihood let in" in cut.sentence(["a", "b", "c"])
     assert "ITS POPULATIONS DIFFER in tree_topt (asked" in found.sentence(["tree_lue", "tree_pmax", "tree_topt"])
     assert "ITS POPULATIONS DIFFER in offset 1 (asked" in found.sentence(["tree_lue", "tree_pmax"])
+
+
+def test_every_move_leaves_the_posterior_as_it_is():
+    """Particles that are exact stay exact: twelve directions, ten of them informed, against the sd of their number."""
+    scale = np.array([3.0] * 10 + [0.1, 0.1])
+    problem = FewFluxes(lambda u: u * scale, np.zeros(12), 1.0, 12)
+    sd = 1 / np.sqrt(1 + scale**2)
+    spread = []
+    for seed in range(24):
+        particles = Particles(problem, 256, seed)
+        particles.degree = 1.0
+        particles.u = sd * particles.rng.standard_normal((256, 12))
+        particles.likelihood = particles._likelihood(particles.u)
+        particles.look()
+        assert particles.informed.shape[1] == 10
+        for _ in range(12):
+            particles.cycle()
+        spread.append(np.mean((particles.u / sd)[:, :10] ** 2))
+    assert abs(np.mean(spread) - 1) < 3 * np.sqrt(2 / (24 * 2560)), np.mean(spread)
+
+
+def test_where_the_cost_is_not_finite_no_particle_stays():
+    def predict(u):
+        return np.where(u[:, :1] < -0.3, np.nan, u[:, :1] + u[:, 1:2])
+
+    problem = FewFluxes(predict, [0.5], 0.2, 6)
+    problem.costs = lambda u, costs=problem.costs: tuple(np.nan_to_num(x, nan=np.inf) for x in costs(u))
+    draws, found = draws_of(problem)
+    assert draws[:, 0].min() >= -0.3 and all(tempered.degree == 1.0 for tempered in found)
+    problem.costs = lambda u: (np.full(len(u), np.inf), predict(u))
+    with pytest.raises(UserError, match="the cost is not finite"):
+        temper(problem, 0, 60.0, silent)
+
+
+def test_populations_that_do_not_agree_begin_again_with_more_particles(monkeypatch):
+    monkeypatch.setattr(tempering, "AGREED", 0.0)
+    problem, said = FewFluxes(lambda u: u[:, :1], [0.5], 0.2, 4), []
+    _, draws, found = temper(problem, 0, 2.0, said.append)
+    assert found.particles >= 512 and not found.converged and len(said) == 1
+    assert draws.shape == (2, 768, 4)  # as many draws, from more particles
 
 
 def inverted(model=None, y=None, prior=0.0, **config):
@@ -153,7 +199,7 @@ def test_the_search_goes_on_from_a_better_valley():
     plain = inverted(TwoValleys(), y, prior=0.3, posterior="draws", starts=1)
     tempered = inverted(TwoValleys(), y, prior=0.3, starts=1)
     assert tempered["best_loss"] < plain["best_loss"] - tempering.LOWER
-    assert any("It led the search to a lower cost" in note for note in tempered["notes"])
+    assert any("went on from them to a lower cost" in note for note in tempered["notes"])
 
 
 @pytest.mark.parametrize(

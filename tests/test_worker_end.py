@@ -22,14 +22,14 @@ def filling(workdir):  # a copy of a big folder, which makes its folders as it g
         (workdir / f"part{i % 7}" / f"file{i}").write_text("x")
         time.sleep(0.001)
 
-def running(workdir):  # many short programs, one after the other
+def running(workdir):  # many short programs, one after the other; one that starts late would stay
     while True:
-        execute(["sh", "-c", "sleep 0.05"], workdir, None, 10.0)
+        execute(["sh", "-c", f"kill -0 {parent} && sleep 0.05 || sleep 900"], workdir, None, 1000.0)
 
 def waiting(workdir):
     execute(["sh", "-c", "trap '' TERM; sleep 900; sleep 901"], workdir, None, 1000.0)
 
-def work(parent, deed, scratch):
+def work(deed, scratch):
     prepare_worker(parent)
     while True:
         with working_directory("x", scratch) as workdir:
@@ -37,7 +37,8 @@ def work(parent, deed, scratch):
             globals()[deed](workdir)
 
 if __name__ == "__main__":
-    multiprocessing.get_context("fork").Process(target=work, args=(os.getpid(), sys.argv[1], Path(sys.argv[2]))).start()
+    parent = os.getpid()
+    multiprocessing.get_context("fork").Process(target=work, args=(sys.argv[1], Path(sys.argv[2]))).start()
     time.sleep(600)
 """
 

@@ -43,7 +43,7 @@ def _start() -> Iterator[None]:
 
 def _kill_group(pid: int) -> None:
     """Kill a program started by execute together with everything that it started."""
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
@@ -103,8 +103,9 @@ def prepare_worker(parent: int) -> None:
         """End this worker, and the program it waits for, once its parent is gone."""
         while os.getppid() == parent:
             time.sleep(0.5)
-        with _starting:
-            _parent_gone.set()
+        _parent_gone.set()
+        if _starting.acquire(timeout=TIME_TO_LEAVE):  # what is being started now is noted then, or its disk hangs
+            _starting.release()
         for pid in list(_running):
             _kill_group(pid)
         latest = time.monotonic() + TIME_TO_LEAVE

@@ -16,6 +16,10 @@ ENTRIES_FOR_WEIGHT = 300  # entries on which left-out runs are predicted
 WEIGHTS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95])
 
 RESTLESS_RUNS = 5  # runs not at rest from which on they have an error of their own
+RESTLESS = (
+    "the estimate is a forest that is not at rest: the emulator's error is that on runs of its kind, which it knows "
+    "less well; --verify shows what the process model makes of the estimate"
+)
 COMPARED = 60  # runs at rest beside which a forest is judged
 
 

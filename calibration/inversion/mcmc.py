@@ -216,10 +216,10 @@ def r_hat_and_effective(chain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def mcmc_posterior(
     problem: InversionProblem, mode: Mode, posterior: Posterior, seed: int, minutes: float, say: Callable[[str], object]
 ) -> Posterior:
-    """`posterior` (tempered) with chains started from it: their draws where they converged, else its own."""
+    """`posterior` with chains started from it: their draws where they converged, else its own."""
     draws, found = Chains(problem, mode, posterior, seed).run(60 * minutes, say)
     if not found.converged:
-        return replace(posterior, diagnostics=found)
+        return replace(posterior, diagnostics=found, chains=None)
     free = len(problem.latent.free)
     flat = draws.reshape(-1, problem.size)
     # Whoever takes the first few samples gets a fair share of every chain.

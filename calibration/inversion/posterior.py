@@ -20,6 +20,7 @@ from calibration.inversion.randomized_likelihood import Mode, metropolis, random
 
 if TYPE_CHECKING:
     from calibration.inversion.mcmc import Diagnostics
+    from calibration.inversion.tempering import Tempering
 
 INFORMED = 0.7  # posterior sd over prior sd below which a parameter counts as informed by the data
 BORDERLINE = 0.05  # this near to INFORMED chance decides: the sd of 128 draws is known to 6 percent
@@ -45,8 +46,8 @@ class Posterior:
     covariance: np.ndarray  # (size, size) Laplace covariance at the best mode
     eigenvalues: np.ndarray  # (size,) of the data part of the Gauss-Newton matrix, largest first
     method: str
-    chains: np.ndarray | None = None  # (chain, draw, parameter) physical, of MCMC that converged
-    diagnostics: "Diagnostics | None" = None  # of MCMC, whether it converged or not
+    chains: np.ndarray | None = None  # (chain, draw, parameter) physical, of MCMC that converged, or populations
+    diagnostics: "Diagnostics | Tempering | None" = None  # of MCMC or tempering, converged or not
     moving: float = 0.0  # share of the draws that were not at rest yet by a process model's own runs
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
@@ -321,7 +322,7 @@ def save_arviz(
 ) -> None:
     """Write a netCDF that arviz.from_netcdf reads: posterior, posterior_predictive, observed_data.
 
-    The posterior has one chain, or those of MCMC, whose R-hat and effective sample sizes are its attributes.
+    The posterior has one chain, or those of MCMC or tempering, whose diagnostics are its attributes.
 
     predictive: name -> (sample, day), observed: name -> (day,), Mg C ha-1 day-1; dates (day,). What is predicted under
     the name of the observed flux has observation error, as arviz.plot_ppc and its relatives expect.

@@ -1,8 +1,8 @@
 """The posterior by tempering: `posterior: tempered`, for ranges so wide that it bends, or has several valleys.
 
 Randomized draws and chains start where the search ended, and stay near it. Here particles are drawn from the prior and
-the likelihood is let in by degrees, so that they find every valley and every ridge, and how much of the posterior each
-holds (sequential Monte Carlo, Del Moral et al. 2006; degrees by effective sample size, Jasra et al. 2011). Between two
+the likelihood is let in by degrees, so that they find valleys and ridges wherever they are, and how much each holds
+(sequential Monte Carlo, Del Moral et al. 2006; degrees by effective sample size, Jasra et al. 2011). Between two
 degrees they move. The data inform some ten directions of 36: along these a particle jumps by the difference of two
 others (ter Braak 2006), which follows ridges; all others are drawn anew like the prior (Cui et al. 2014). Which they
 are is told by slopes at some of the particles, not by their spread, which would shrink in every direction.
@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from calibration.common.command_line import silent
+from calibration.common.command_line import UserError, silent
 from calibration.inversion.config import InversionConfig
 from calibration.inversion.methods import Fit, gauss_newton
 from calibration.inversion.posterior import Posterior, laplace_posterior
 from calibration.inversion.problem import InversionProblem
-from calibration.inversion.solvers import distinct_starts, joined
+from calibration.inversion.solvers import distinct_starts
 
-PARTICLES, POPULATIONS = 256, 2  # in all, at first; populations know nothing of each other: each checks the other
+PARTICLES, POPULATIONS = 256, 2  # in all, at first; no particle goes from one population to another
 LEFT = 0.5  # effective share of the particles that a degree leaves
 CYCLES, LAST_CYCLES = 3, 6  # of moves after each degree, and with all of the likelihood: these states are the draws
 SLOPES = 4  # particles at which the slopes are looked at, a degree
@@ -32,9 +32,11 @@ WHOLE = 0.1  # share of the jumps by a whole difference: from valley to valley
 ANEW = (0.1, 0.3, 1.0)  # shares of the prior's variance that are drawn anew along the other directions
 ALONG = (0.1, 0.5)  # the same, of the population's Gaussian, along the informed ones
 BESIDE = 0.1  # share that is drawn anew along the other directions in a jump
-AGREED = 1.1  # R-hat of the populations below which they agree
+AGREED = 1.05  # R-hat of the populations below which they agree (1.003 is that of independent draws, 128 each)
+SAME_EVIDENCE = 1.5  # log evidence by which they may differ; its own error is some 0.3 to 0.5
 LOWER = 0.5  # a place whose cost is lower by less is the same estimate
 BEST = 4  # particles from which the search goes on
+REDRAWN = 50  # times that particles of the prior are drawn anew where the cost is not finite
 EXPECTED = 22000  # runs, for the time that is said beforehand
 
 
@@ -43,6 +45,7 @@ class Tempering:
     """How it went; r_hat: (size,) of the populations, by free parameter (and offset)."""
 
     r_hat: np.ndarray
+    evidence: float  # difference of the populations' log evidence
     particles: int
     degree: float  # share of the log likelihood that was let in
     degrees: int
@@ -53,36 +56,39 @@ class Tempering:
 
     @property
     def converged(self) -> bool:
-        """Whether all of the likelihood was let in, and the populations agree."""
-        return self.degree == 1.0 and bool((self.r_hat < AGREED).all())
+        """Whether all of the likelihood was let in and the populations agree; what both missed is not seen."""
+        return self.degree == 1.0 and bool((self.r_hat < AGREED).all()) and self.evidence < SAME_EVIDENCE
 
     def attributes(self) -> dict[str, object]:
         """For the file that ArviZ reads; lists by free parameter, offsets last."""
         return {
             "sampler": "tempering", "converged": int(self.converged), "r_hat": self.r_hat,
+            "log_evidence_difference": self.evidence,
             "particles": self.particles, "ancestors": self.ancestors, "degrees": self.degrees,
         }  # fmt: skip
 
     def sentence(self, names: Sequence[str]) -> str:
         """In words, with the parameters (`names`: free ones) in which the populations differ."""
         if self.degree < 1.0:
+            share = min(99, int(100 * self.degree))
             return (
-                f"TEMPERING NOT FINISHED, the randomized draws stand: {100 * self.degree:.2g} percent of the log "
-                f"likelihood let in after {self.seconds:.0f} s. Give more time (--mcmc-minutes), or fewer --free"
+                f"TEMPERING NOT FINISHED, the randomized draws stand: {share} percent of the log likelihood let in "
+                f"after {self.seconds:.0f} s. Give more time (--mcmc-minutes), or fewer --free"
             )
         numbers = (
             f"{self.particles} particles in {POPULATIONS} populations, {self.degrees} degrees, {self.runs} runs, "
             f"{self.seconds:.0f} s; {self.ancestors} particles of the prior have descendants, largest R-hat "
-            f"{self.r_hat.max():.2f}"
+            f"{self.r_hat.max():.2f}, log evidences {self.evidence:.1f} apart"
         )
-        lower = f". It led the search to a lower cost (by {self.gain:.1f})" if self.gain else ""
+        lower = f". The search went on from them to a lower cost (by {self.gain:.1f})" if self.gain else ""
         if self.converged:
             return f"tempering finished, and its populations agree: {numbers}{lower}"
         labels = [*names, *[f"offset {k + 1}" for k in range(len(self.r_hat) - len(names))]]
-        apart = [name for name, r in zip(labels, self.r_hat, strict=True) if r >= AGREED]
+        apart = [name for name, r in zip(labels, self.r_hat, strict=True) if r >= AGREED] or ["their evidence"]
         return (
-            f"tempering finished, but ITS POPULATIONS DIFFER in {', '.join(apart)} (asked is an R-hat below {AGREED}), "
-            f"whose intervals hold both and are rough: {numbers}{lower}. More time: --mcmc-minutes"
+            f"tempering finished, but ITS POPULATIONS DIFFER in {', '.join(apart)} (asked are an R-hat below {AGREED} "
+            f"and log evidences {SAME_EVIDENCE} apart); intervals hold both and are rough: {numbers}{lower}. "
+            "More time: --mcmc-minutes"
         )
 
 
@@ -96,13 +102,29 @@ class Particles:
     def __init__(self, problem: InversionProblem, count: int, seed: int) -> None:
         self.problem, self.rng = problem, np.random.default_rng(seed)
         self.runs, self.degree, self.length = 0, 0.0, 1.0
-        self.u = problem.prior + self.rng.standard_normal((count, problem.size))
-        while (beyond := np.abs(self.u) > problem.latent.limit).any():
-            self.u[beyond] = problem.prior[np.nonzero(beyond)[1]] + self.rng.standard_normal(beyond.sum())
+        self.u = self._of_the_prior(count)
         self.likelihood, self.ancestor = self._likelihood(self.u), np.arange(count)
+        for _ in range(REDRAWN):  # where the cost is not finite the posterior is zero
+            bad = np.flatnonzero(~np.isfinite(self.likelihood))
+            if not len(bad):
+                break
+            self.u[bad] = self._of_the_prior(len(bad))
+            self.likelihood[bad] = self._likelihood(self.u[bad])
+        else:
+            raise UserError(
+                "posterior tempered: the cost is not finite at most draws of the prior; use posterior draws"
+            )
         self.population = np.arange(count) * POPULATIONS // count
+        self.evidence = np.zeros(POPULATIONS)
         self.taken = np.zeros((problem.size, problem.size))
         self.informed, self.others = self.taken[:, :0], np.eye(problem.size)
+
+    def _of_the_prior(self, count: int) -> np.ndarray:
+        """(count, size): normal around the prior, inside the bounds."""
+        u = self.problem.prior + self.rng.standard_normal((count, self.problem.size))
+        while (beyond := np.abs(u) > self.problem.latent.limit).any():
+            u[beyond] = self.problem.prior[np.nonzero(beyond)[1]] + self.rng.standard_normal(beyond.sum())
+        return u
 
     def _likelihood(self, u: np.ndarray) -> np.ndarray:
         """Log likelihood (particle,) up to a constant, -inf beyond the bounds."""
@@ -118,12 +140,14 @@ class Particles:
         """Let in as much more of the likelihood as leaves LEFT of the particles effective, and draw from these."""
         low, high = self.degree, 1.0
         if self._effective(high) < LEFT:
-            for _ in range(40):
+            for _ in range(100):
                 middle = 0.5 * (low + high)
                 low, high = (middle, high) if self._effective(middle) > LEFT else (low, middle)
             high = low
-        for rows in self._populations():
-            weight = _weights((high - self.degree) * self.likelihood[rows])
+        for k, rows in enumerate(self._populations()):
+            log_weight = (high - self.degree) * self.likelihood[rows]
+            weight = _weights(log_weight)
+            self.evidence[k] += log_weight.max() + np.log(np.mean(np.exp(log_weight - log_weight.max())))
             # Systematic resampling: evenly spaced places on the sum of the weights.
             places = (self.rng.random() + np.arange(len(rows))) / len(rows)
             drawn = rows[np.minimum(np.searchsorted(np.cumsum(weight), places), len(rows) - 1)]
@@ -132,9 +156,9 @@ class Particles:
         self.degree = high
 
     def _effective(self, degree: float) -> float:
-        """Effective share of the particles at another degree, mean over the populations."""
+        """Effective share of the particles at another degree, in the population where it is least."""
         weights = [_weights((degree - self.degree) * self.likelihood[rows]) for rows in self._populations()]
-        return float(np.mean([1 / (len(w) * np.sum(w**2)) for w in weights]))
+        return float(min(1 / (len(w) * np.sum(w**2)) for w in weights))
 
     def _populations(self) -> list[np.ndarray]:
         return [np.flatnonzero(self.population == k) for k in range(POPULATIONS)]
@@ -147,6 +171,9 @@ class Particles:
         self.runs += len(some) * (1 + self.problem.size)
         white = self.problem.least_squares(some, predicted, jacobian)[1][:, : predicted.shape[1]]
         told = self.degree * np.matmul(white.transpose(0, 2, 1), white)
+        told = told[np.isfinite(told).all(axis=(1, 2))]
+        if not len(told):
+            return
         share = np.mean(np.linalg.solve(np.eye(self.problem.size) + told, told), axis=0)
         self.taken = share if not self.taken.any() else REMEMBERED * self.taken + (1 - REMEMBERED) * share
         values, directions = np.linalg.eigh(0.5 * (self.taken + self.taken.T))
@@ -154,13 +181,15 @@ class Particles:
 
     def cycle(self) -> None:
         """One move of each kind for every particle."""
-        # Half of each population jumps by differences of the other half: its own would change under it.
-        first = self.rng.random(len(self.u)) < 0.5
-        rates = [self._try(rows, *self._jump(rows, first)) for rows in (np.flatnonzero(first), np.flatnonzero(~first))]
+        # Half of each population moves by what the other half is like: its own state would change under it.
+        first = self.rng.permutation(np.arange(len(self.u)) % 2 == 0)
+        halves = [(np.flatnonzero(half), ~half) for half in (first, ~first)]
+        rates = [self._try(rows, *self._jump(rows, others)) for rows, others in halves]
         self.length = float(np.clip(self.length * np.exp(np.mean(rates) - ACCEPTED), 0.05, 2.0))
-        for move in (self._anew, self._along):
-            rows = np.arange(len(self.u))
-            self._try(rows, *move(rows))
+        everyone = np.arange(len(self.u))
+        self._try(everyone, *self._anew(everyone))
+        for rows, others in halves:
+            self._try(rows, *self._along(rows, others))
 
     def _try(self, rows: np.ndarray, trial: np.ndarray, backward: np.ndarray) -> float:
         """Metropolis-Hastings: trial (row, size); backward (row,) log density of the move back over that of the move.
@@ -173,12 +202,12 @@ class Particles:
         self.u[rows[accepted]], self.likelihood[rows[accepted]] = trial[accepted], there[accepted]
         return float(accepted.mean()) if len(rows) else ACCEPTED
 
-    def _jump(self, rows: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By the difference of two particles of the other half, along the informed directions."""
+    def _jump(self, rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """By the difference of two of the particles `others` of its population, along the informed directions."""
         one, other = np.empty(len(rows), dtype=int), np.empty(len(rows), dtype=int)
         for k in range(POPULATIONS):
             here = self.population[rows] == k
-            pool = np.flatnonzero((self.population == k) & (first != first[rows[0]]))
+            pool = np.flatnonzero((self.population == k) & others)
             for chosen in (one, other):
                 chosen[here] = self.rng.choice(pool, here.sum())
         shape = (len(rows), 1)
@@ -201,17 +230,17 @@ class Particles:
         after = np.sqrt(1 - share) * before + np.sqrt(share) * self.rng.standard_normal(before.shape)
         return (after - before) @ self.others.T, 0.5 * np.sum(after**2 - before**2, axis=1)
 
-    def _along(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The informed directions anew, like the population's own Gaussian."""
+    def _along(self, rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The informed directions anew, like the Gaussian of the particles `others` of its population."""
         trial, backward = self.u[rows].copy(), np.zeros(len(rows))
         if not self.informed.shape[1]:
             return trial, backward
-        for here in self._populations():
-            z = self.u[here] @ self.informed
-            mean, covariance = z.mean(axis=0), np.atleast_2d(np.cov(z, rowvar=False))
+        for k in range(POPULATIONS):
+            here, known = self.population[rows] == k, self.u[(self.population == k) & others] @ self.informed
+            mean, covariance = known.mean(axis=0), np.atleast_2d(np.cov(known, rowvar=False))
             spread = 1.1 * np.linalg.cholesky(covariance + 1e-8 * np.eye(len(covariance)))
-            before = np.linalg.solve(spread, (z - mean).T).T
-            share = self.rng.choice(ALONG, size=(len(here), 1))
+            before = np.linalg.solve(spread, (self.u[rows[here]] @ self.informed - mean).T).T
+            share = self.rng.choice(ALONG, size=(len(before), 1))
             after = np.sqrt(1 - share) * before + np.sqrt(share) * self.rng.standard_normal(before.shape)
             trial[here] += (after - before) @ spread.T @ self.informed.T
             backward[here] = 0.5 * np.sum(after**2 - before**2, axis=1)
@@ -251,11 +280,8 @@ def _once(
     """As `temper`, with `count` particles and no second time; `seconds` count from `begin`."""
     now = time.perf_counter()
     particles = Particles(problem, count, seed)
-    pace = (time.perf_counter() - now) / particles.runs
-    say(
-        f"tempered: {count} particles, about {EXPECTED * pace:.0f} s, more where they do not agree; at most "
-        f"{seconds:.0f} s"
-    )
+    likely = (time.perf_counter() - now) / particles.runs * EXPECTED
+    say(f"tempered: {count} particles, about {likely:.0f} s, more where they disagree; at most {seconds:.0f} s")
     degrees, states = 0, []
     while time.perf_counter() < begin + seconds and len(states) < LAST_CYCLES:
         if particles.degree < 1.0:
@@ -272,15 +298,15 @@ def _once(
     if len(states) == LAST_CYCLES:
         draws = np.stack(states).reshape(LAST_CYCLES, POPULATIONS, -1, problem.size).transpose(1, 0, 2, 3)
         r_hat = populations_r_hat(draws.reshape(POPULATIONS, -1, problem.size))
-        draws = draws[:, :, :: count // PARTICLES].reshape(POPULATIONS, -1, problem.size)  # as many from more of them
+        some = draws[:, :, :: max(1, count // PARTICLES)]  # as many, from more particles
+        draws = some.reshape(POPULATIONS, -1, problem.size)
     else:
         degree = min(degree, 0.999)  # all of it, but not the cycles that make the draws
-    ancestors = len(np.unique(particles.ancestor))
-    return (
-        particles,
-        draws,
-        Tempering(r_hat, count, degree, degrees, ancestors, particles.runs, time.perf_counter() - begin, 0.0),
-    )
+    found = Tempering(
+        r_hat, float(np.ptp(particles.evidence)), count, degree, degrees, len(np.unique(particles.ancestor)),
+        particles.runs, time.perf_counter() - begin, 0.0,
+    )  # fmt: skip
+    return particles, draws, found
 
 
 def populations_r_hat(draws: np.ndarray) -> np.ndarray:
@@ -293,6 +319,7 @@ def populations_r_hat(draws: np.ndarray) -> np.ndarray:
 def tempered_posterior(
     problem: InversionProblem,
     fit: Fit,
+    search: Callable[[np.ndarray], Fit],
     draws_of: Callable[[Fit], Posterior],
     minutes: float,
     config: InversionConfig,
@@ -300,15 +327,16 @@ def tempered_posterior(
 ) -> tuple[Fit, Posterior]:
     """The fit, from the best particles on where that leads lower, and the posterior by tempering.
 
+    search: the fit from starts (start, size), error model included, which is then another: it is tempered again.
     draws_of: the randomized draws around a fit, which stand where the time does not do.
     """
+    begin = time.perf_counter()
     particles, draws, found = temper(problem, config.seed, 60 * minutes, say)
-    best = np.argsort(0.5 * np.sum((particles.u - problem.prior) ** 2, axis=1) - particles.likelihood)[:BEST]
-    lower = gauss_newton(problem, np.vstack([distinct_starts(problem, fit)[0], particles.u[best]]), config)
-    gain = fit.cost - lower.cost
+    gain, starts = _lower(problem, fit, particles, config)
     if gain > LOWER:
-        history = joined(fit.history, lower.history)
-        fit, found = replace(lower, history=history, trace=fit.trace + lower.trace), replace(found, gain=gain)
+        fit, left = search(starts), begin + 60 * minutes - time.perf_counter()
+        particles, draws, found = temper(problem, config.seed + 1, left, silent)
+        found = replace(found, gain=gain, seconds=time.perf_counter() - begin)
     if found.degree < 1.0:
         return fit, replace(draws_of(fit), diagnostics=found)
     around = laplace_posterior(problem, fit, 1, config.seed)  # where the starts ended, and the spread there
@@ -319,5 +347,26 @@ def tempered_posterior(
     return fit, replace(
         around, latent=flat, physical=problem.latent.physical_array(flat[:, :free]),
         offsets=problem.offset_sd * flat[:, free:], method="tempered", diagnostics=found,
-        chains=problem.latent.physical_array(draws[:, :, :free]),
+        chains=problem.latent.physical_array(draws[:, :, :free]), mode_weights=_shares(flat, around),
     )  # fmt: skip
+
+
+def _lower(
+    problem: InversionProblem, fit: Fit, particles: Particles, config: InversionConfig
+) -> tuple[float, np.ndarray]:
+    """By how much a search from the best particles ends lower than one that goes on from where `fit` ended, and the
+    places where both ended (start, size), the lowest first.
+    """
+    best = np.argsort(0.5 * np.sum((particles.u - problem.prior) ** 2, axis=1) - particles.likelihood)[:BEST]
+    before = distinct_starts(problem, fit)[0]
+    both = gauss_newton(problem, np.vstack([before, particles.u[best]]), config)
+    gain = both.start_costs[: len(before)].min() - both.start_costs[len(before) :].min()
+    return float(gain), both.starts[np.argsort(both.start_costs)]
+
+
+def _shares(draws: np.ndarray, around: Posterior) -> np.ndarray:
+    """(mode,) share of the draws (draw, size) that lie nearest each place where starts ended."""
+    precision = np.linalg.inv(around.covariance)
+    away = draws[:, None, :] - around.modes
+    nearest = np.argmin(np.einsum("dmi,ij,dmj->dm", away, precision, away), axis=1)
+    return np.bincount(nearest, minlength=len(around.modes)) / len(draws)

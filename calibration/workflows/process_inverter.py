@@ -123,7 +123,7 @@ def check_config(config: InversionConfig, source: str | Path | None) -> None:
     if config.lambda_prior is not None:
         raise UserError(f"{source}: --model simulator and command need lambda_prior: null (a likelihood)")
     if config.posterior == "tempered":
-        raise UserError("posterior tempered is of the emulator alone, it takes some 20000 runs; use posterior draws")
+        raise UserError(f"{source}: posterior tempered takes some 20000 runs, for the emulator alone; use draws")
 
 
 def kept_runs(
