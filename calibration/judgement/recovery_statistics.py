@@ -13,6 +13,19 @@ Z_95 = 1.959964  # normal quantile of a two-sided 95 percent interval
 STUDY_WITHOUT_NOISE = f"{TOO_NARROW}, or give a tower's noise with --noise, such as 0.005, for those of a tower."
 
 
+def sampler_note(results: Sequence[dict]) -> list[str]:
+    """In how many cases chains or particles did not converge (posterior: mcmc, tempered); none for draws.
+
+    >>> sampler_note([{"converged": True}, {"converged": False}, {"converged": None}, {}])
+    ['in 1 of 2 cases the sampler did not converge; such cases count like the others']
+    """
+    told = [item["converged"] for item in results if item.get("converged") is not None]
+    if not told:
+        return []
+    bad = told.count(False)
+    return [f"in {bad} of {len(told)} cases the sampler did not converge; such cases count like the others"]
+
+
 def study_summary(
     results: Sequence[dict], names: Sequence[str], settings: dict, shown: Mapping[str, str] | None = None
 ) -> dict:
@@ -66,7 +79,7 @@ def study_summary(
         "covered_too_rarely": [n for n, here in zip(names, rarely, strict=True) if here],
         "covered_too_often": [n for n, here in zip(names, often, strict=True) if here],
         "outside_by_chance": outside_by_chance(len(names), cases),
-        "notes": [] if supposed_noise(settings) else [STUDY_WITHOUT_NOISE],
+        "notes": sampler_note(results) + ([] if supposed_noise(settings) else [STUDY_WITHOUT_NOISE]),
         "annual_nep_coverage_90": annual_inside.mean(),
         "annual_nep_rmse": np.sqrt(np.mean((annual[:, 1] - annual[:, 0]) ** 2)),
         "annual_nep_width_90": np.mean(annual[:, 3] - annual[:, 2]), "annual_nep_sd_of_truths": annual[:, 0].std(),

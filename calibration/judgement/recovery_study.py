@@ -328,7 +328,8 @@ def against_truth(
             for target, share in result.error_model.shares().items()
         },
         "emulator_scale": float(result.error_model.hyper.emulator_scale), "seconds": result.seconds,
-        "iterations": len(result.fit.history) - 1, "reasons": list(result.fit.reasons),
+        "iterations": len(result.fit.history) - 1, "reasons": list(result.fit.reasons), "posterior": posterior.method,
+        "converged": None if posterior.diagnostics is None else posterior.diagnostics.converged,
     }  # fmt: skip
 
 
