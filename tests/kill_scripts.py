@@ -208,16 +208,19 @@ def harass(scene: Scene, root: Path, kills: int, rng: np.random.Generator) -> Co
     count.seconds = time.monotonic() - begin
     expected = copytree(folder, folder.with_name("expected"), dirs_exist_ok=True)
     known = {name: [content(path) for path in (scene.before / name, expected / name)] for name in scene.kept}
+    span = count.seconds
     while count.kills < kills:
         folder, ran = fresh("work"), False
         for _ in range(min(BETWEEN, kills - count.kills)):
             command = scene.again(folder) if ran and scene.again is not None else scene.command(folder)
             process = start(command, log)
             # half of the kills while it loads and reads, half while it works and writes
-            earliest = written if rng.random() < 0.75 else 0.0
+            earliest = min(written, 0.5 * span) if rng.random() < 0.75 else 0.0
+            begin = time.monotonic()
             try:
-                process.wait(timeout=rng.uniform(earliest, count.seconds))
+                process.wait(timeout=rng.uniform(earliest, span))
                 count.after_end += 1  # no kill: the next one starts from an empty folder
+                span = time.monotonic() - begin if not ran else span  # the machine is less busy than it was
                 break
             except subprocess.TimeoutExpired:
                 process.kill()
