@@ -52,7 +52,7 @@ class Tempering:
     ancestors: int  # particles of the prior that have descendants
     runs: int
     seconds: float
-    gain: float  # by which the search that went on from the particles ended lower
+    gain: float  # by which a second search, from the particles too, ended lower than the first
 
     @property
     def converged(self) -> bool:
@@ -80,7 +80,7 @@ class Tempering:
             f"{self.seconds:.0f} s; {self.ancestors} particles of the prior have descendants, largest R-hat "
             f"{self.r_hat.max():.2f}, log evidences {self.evidence:.1f} apart"
         )
-        lower = f". The search went on from them to a lower cost (by {self.gain:.1f})" if self.gain else ""
+        lower = f". A second search, from them too, ended lower (by {self.gain:.1f})" if self.gain else ""
         if self.converged:
             return f"tempering finished, and its populations agree: {numbers}{lower}"
         labels = [*names, *[f"offset {k + 1}" for k in range(len(self.r_hat) - len(names))]]
@@ -325,16 +325,19 @@ def tempered_posterior(
     config: InversionConfig,
     say: Callable[[str], object],
 ) -> tuple[Fit, Posterior]:
-    """The fit, from the best particles on where that leads lower, and the posterior by tempering.
+    """The fit, by a second search from the best particles too where that ends lower, and the posterior by tempering.
 
     search: the fit from starts (start, size), error model included, which is then another: it is tempered again.
     draws_of: the randomized draws around a fit, which stand where the time does not do.
     """
     begin = time.perf_counter()
     particles, draws, found = temper(problem, config.seed, 60 * minutes, say)
-    gain, starts = _lower(problem, fit, particles, config)
+    best = np.argsort(0.5 * np.sum((particles.u - problem.prior) ** 2, axis=1) - particles.likelihood)[:BEST]
+    second = gauss_newton(problem, np.vstack([distinct_starts(problem, fit)[0], particles.u[best]]), config)
+    gain = fit.cost - second.cost
     if gain > LOWER:
-        fit, left = search(starts), begin + 60 * minutes - time.perf_counter()
+        fit = search(second.starts[np.argsort(second.start_costs)])
+        left = begin + 60 * minutes - time.perf_counter()
         particles, draws, found = temper(problem, config.seed + 1, left, silent)
         found = replace(found, gain=gain, seconds=time.perf_counter() - begin)
     if found.degree < 1.0:
@@ -349,19 +352,6 @@ def tempered_posterior(
         offsets=problem.offset_sd * flat[:, free:], method="tempered", diagnostics=found,
         chains=problem.latent.physical_array(draws[:, :, :free]), mode_weights=_shares(flat, around),
     )  # fmt: skip
-
-
-def _lower(
-    problem: InversionProblem, fit: Fit, particles: Particles, config: InversionConfig
-) -> tuple[float, np.ndarray]:
-    """By how much a search from the best particles ends lower than one that goes on from where `fit` ended, and the
-    places where both ended (start, size), the lowest first.
-    """
-    best = np.argsort(0.5 * np.sum((particles.u - problem.prior) ** 2, axis=1) - particles.likelihood)[:BEST]
-    before = distinct_starts(problem, fit)[0]
-    both = gauss_newton(problem, np.vstack([before, particles.u[best]]), config)
-    gain = both.start_costs[: len(before)].min() - both.start_costs[len(before) :].min()
-    return float(gain), both.starts[np.argsort(both.start_costs)]
 
 
 def _shares(draws: np.ndarray, around: Posterior) -> np.ndarray:
