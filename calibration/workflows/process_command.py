@@ -17,7 +17,7 @@ from calibration.judgement.judge import Case
 from calibration.judgement.simulator_check import site_of
 from calibration.weather.daily import read_weather
 from calibration.workflows.named_model import process_model
-from calibration.workflows.process_inverter import ProcessInverter, announce, kept_runs
+from calibration.workflows.process_inverter import ProcessInverter, announce, check_config, kept_runs
 from calibration.workflows.process_setup import ProcessSetup, observed_stretches, process_setup
 from inverse_estimator import InversionResult, StaticParameterInverter
 
@@ -115,6 +115,7 @@ def process_inversion(
     say: Callable[[str], object],
 ) -> ProcessInverter:
     """The inverter of the process model over the days of `stretches`, its runs kept in results/process_runs."""
+    check_config(config, arguments.config)  # before anything is written
     model = process_model(arguments, subject, stretches)
     runs = kept_runs(model, subject.parameter_names, stretches, results / "process_runs")
     inverter = ProcessInverter(runs, subject.space, config, arguments.config, say)
