@@ -86,6 +86,11 @@ def main() -> int:
         nuisance=arguments.nuisance, starts=arguments.starts, seed=arguments.seed, posterior=arguments.posterior,
         mcmc_minutes=arguments.mcmc_minutes,
     )  # fmt: skip
+    others = arguments.unconstrained or arguments.refine or arguments.model != "emulator"
+    if config.posterior != "draws" and others:
+        raise UserError(
+            f"posterior {config.posterior} is of the emulator alone: leave out --unconstrained, --refine, --model"
+        )
     if arguments.refine and config.lambda_prior is not None:
         raise UserError(f"{arguments.config}: --refine draws from the posterior; it needs lambda_prior: null")
     if arguments.model == "emulator":
@@ -101,11 +106,6 @@ def main() -> int:
         emulator = process_subject(arguments, config)
         case = observed_case(arguments, emulator) if arguments.obs else load_case(arguments, emulator)
         inverter = process_inversion(arguments, emulator, config, case.fitted, results, print)
-    others = arguments.unconstrained or arguments.refine or arguments.model != "emulator"
-    if config.posterior != "draws" and others:
-        raise UserError(
-            f"posterior {config.posterior} is of the emulator alone: leave out --unconstrained, --refine, --model"
-        )
     prior, prior_source = prior_parameters(emulator, arguments.data_dir, arguments.obs_prior_sample)
     facts = facts_of(arguments, case, prior_source, emulator) | label_facts(emulator)
 
